@@ -1,0 +1,1 @@
+"""Questions asked of the data before anything is learnt from them."""

@@ -1,0 +1,236 @@
+"""The command line: every command says what it does in one line and imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+import thawline
+from thawline.errors import OptionError, ThawlineError
+from thawline.options import RunOptions
+from thawline.terminal import TerminalListener, format_summary, print_result
+
+app = typer.Typer(
+    help="Self-configuring medical image classification by transfer learning, with an honest report.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+INTERRUPTED = 130
+
+Data = Annotated[
+    Path, typer.Argument(help="Folder with a manifest or a subfolder a class, a manifest file, or an .npz.")
+]
+Run = Annotated[Path, typer.Argument(help="Run folder, or a model folder.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Show warnings and results only.")]
+Json = Annotated[bool, typer.Option("--json", help="Print results as JSON.")]
+
+
+def reported(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn errors raised on purpose into a message and an exit code; a traceback is for our own faults."""
+
+    @functools.wraps(command)
+    def run_reported(**arguments: Any) -> None:
+        try:
+            command(**arguments)
+        except ThawlineError as error:
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            typer.echo("interrupted: finished work is kept; the same command goes on from there", err=True)
+            raise typer.Exit(INTERRUPTED) from None
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has seen enough
+            raise typer.Exit(0) from None
+
+    return run_reported
+
+
+def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add one command-line option for each field of RunOptions, and hand them over as ``options``."""
+    hints = get_type_hints(RunOptions)
+    own = get_type_hints(command, include_extras=True)
+    added = []
+    for field in dataclasses.fields(RunOptions):
+        among = field.metadata["among"]
+        text = field.metadata["meaning"] + (f" One of {', '.join(among)}." if among else "")
+        declared: Any = Annotated.__class_getitem__(  # type: ignore[attr-defined]
+            (hints[field.name], typer.Option(f"--{field.name.replace('_', '-')}", help=text))
+        )
+        added.append(
+            inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=declared)
+        )
+    kept = [
+        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=own[name])
+        for name, parameter in inspect.signature(command).parameters.items()
+        if name != "options"
+    ]
+
+    def run_with_options(**arguments: Any) -> None:
+        options = RunOptions(**{parameter.name: arguments.pop(parameter.name) for parameter in added})
+        command(options=options, **arguments)
+
+    run_with_options.__name__, run_with_options.__doc__ = command.__name__, command.__doc__
+    run_with_options.__signature__ = inspect.Signature([*kept, *added])  # type: ignore[attr-defined]
+    run_with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in [*kept, *added]}
+    return run_with_options
+
+
+@app.callback(invoke_without_command=True)
+def show_version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+) -> None:
+    """Self-configuring medical image classification by transfer learning, with an honest report."""
+    if version:
+        print_result(f"thawline {thawline.__version__}")
+        raise typer.Exit
+
+
+@app.command("run")
+@with_run_options
+@reported
+def run_command(
+    data: Data,
+    options: RunOptions,
+    out: Annotated[Path | None, typer.Option(help="Run folder to write; needed unless --plan-only.")] = None,
+    plan: Annotated[Path | None, typer.Option(help="Plan file, edited or not, to follow.")] = None,
+    plan_only: Annotated[bool, typer.Option("--plan-only", help="Print the plan and stop.")] = False,
+    resume: Annotated[bool, typer.Option(help="Go on from the journal of a run that was stopped.")] = True,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Run the main job: read, split by patient, extract frozen features, choose a head, judge, report."""
+    from thawline import job
+
+    with TerminalListener(quiet=quiet) as listener:
+        if plan_only:
+            found = job.plan_only(data, options, listener=listener)
+            print_result(json.dumps(found.to_json(), indent=1) if as_json else str(found))
+            return
+        if out is None:
+            raise OptionError("expected --out RUN, the folder to write the run to; found none")
+        result = job.run(data, out, options, plan=plan, resume=resume, listener=listener)
+    _print_run(result, as_json)
+
+
+@app.command("demo")
+@reported
+def demo_command(
+    out: Annotated[Path, typer.Option(help="Folder for the phantoms and their run.")] = Path("thawline-demo"),
+    contrast: Annotated[float | None, typer.Option(help="Lesion contrast; 0 leaves nothing to find.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the phantoms and of the run.")] = 0,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Run the main job on made-up chest films: real network, real weights, no data needed."""
+    from thawline import job
+    from thawline.data.phantoms import PhantomOptions, make_phantoms
+
+    wanted = PhantomOptions(seed=seed) if contrast is None else PhantomOptions(seed=seed, contrast=contrast)
+    name = f"seed{seed}" if contrast is None else f"seed{seed}-contrast{contrast:g}"
+    with TerminalListener(quiet=quiet) as listener:
+        listener.begin("phantoms")
+        make_phantoms(out / f"films-{name}", wanted)
+        listener.end(f"{wanted.n_patients} patients")
+        result = job.run(out / f"films-{name}", out / f"run-{name}", RunOptions(seed=seed), listener=listener)
+    _print_run(result, as_json)
+
+
+@app.command("predict")
+@reported
+def predict_command(
+    run: Run,
+    files: Annotated[list[Path], typer.Argument(help="Images, folders of images, or manifests.")],
+    out: Annotated[Path | None, typer.Option(help="CSV file to write; without it, standard output.")] = None,
+    device: Annotated[str, typer.Option(help="Where the engine runs: auto, cpu or cuda.")] = "auto",
+    skip_unreadable: Annotated[bool, typer.Option("--skip-unreadable", help="Leave out what cannot be read.")] = False,
+    allow_outside: Annotated[
+        bool, typer.Option("--allow-outside", help="Let manifest paths leave its folder.")
+    ] = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Predict images with a run's model; CSV, or with --json one JSON object a line."""
+    from thawline.predict import predict_files
+
+    with TerminalListener(quiet=quiet) as listener:
+        text = predict_files(
+            run,
+            files,
+            device=device,
+            skip_unreadable=skip_unreadable,
+            allow_outside=allow_outside,
+            as_json=as_json,
+            listener=listener,
+        )
+    if out is None:
+        print_result(text)
+    else:
+        from thawline.files import write_atomic
+
+        write_atomic(out, text)
+
+
+@app.command("report")
+@reported
+def report_command(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
+    """Write a run's report anew from its numbers."""
+    from thawline.share.report import write_report
+
+    print_result(str(write_report(run)))
+
+
+@app.command("cache")
+@reported
+def cache_command(
+    clear: Annotated[bool, typer.Option("--clear", help="Remove everything the cache holds.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show what the cache holds, or clear it."""
+    from thawline import cache
+
+    freed = cache.clear() if clear else 0
+    spaces = cache.list_spaces()
+    facts: dict[str, Any] = {
+        "folder": str(cache.cache_path()),
+        "limit_mib": cache.limit_bytes() // 2**20,
+        "freed_mib": round(freed / 2**20, 1),
+        "spaces": [
+            {"kind": space["kind"], "name": space["folder"].name, "mib": round(space["bytes"] / 2**20, 1)}
+            for space in spaces
+        ],
+    }
+    if as_json:
+        print_result(json.dumps(facts, indent=1))
+        return
+    lines = [f"{space['kind']:<10} {space['name']:<26} {space['mib']:9.1f} MiB" for space in facts["spaces"]]
+    held = sum(space["bytes"] for space in spaces) / 2**20
+    lines.append(f"{facts['folder']}: {held:.1f} MiB of at most {facts['limit_mib']} MiB")
+    print_result("\n".join([*lines, f"freed {facts['freed_mib']} MiB"] if clear else lines))
+
+
+def _print_run(result: Any, as_json: bool) -> None:
+    if as_json:
+        print_result(
+            json.dumps({"run": str(result.folder), "report": str(result.report), "metrics": result.metrics}, indent=1)
+        )
+    else:
+        print_result(format_summary(result.metrics, result.report))
+
+
+def main() -> None:
+    """Start the command line."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""What things cost: wall-clock by step, peak memory, and what this process may use."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from thawline.errors import OptionError
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+class Clock:
+    """Wall-clock seconds by step; entering a step twice adds up."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._began = time.perf_counter()
+
+    @contextlib.contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Count the seconds of the block towards ``name``."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
+
+    def total(self) -> float:
+        """Seconds since the clock was made."""
+        return time.perf_counter() - self._began
+
+
+def read_duration(text: str) -> float:
+    """Read ``90s``, ``20m`` or ``2h`` into seconds; the unit is mandatory. Raises OptionError."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smh])\s*", text)
+    if match is None or float(match[1]) == 0:
+        raise OptionError(f"expected a time with its unit, such as 90s, 20m or 2h; found {text!r}")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def peak_rss_mib() -> int:
+    """Largest resident memory of this process so far, in MiB."""
+    if sys.platform == "win32":
+        import psutil
+
+        return int(psutil.Process().memory_info().peak_wset / 2**20)
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak / (2**20 if sys.platform == "darwin" else 2**10))
+
+
+def count_cores() -> int:
+    """Cores this process may use: its affinity, cut by a container's quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _read_first(Path("/sys/fs/cgroup/cpu.max")).split()
+    if len(quota) == 2 and quota[0].isdigit():
+        cores = min(cores, max(1, round(int(quota[0]) / int(quota[1]))))
+    return cores
+
+
+def count_memory_mib() -> int:
+    """Memory this process may use, in MiB: the machine's, cut by a container's limit."""
+    import psutil
+
+    limit = _read_first(Path("/sys/fs/cgroup/memory.max")).strip()
+    total = int(psutil.virtual_memory().total)
+    return min(total, int(limit)) // 2**20 if limit.isdigit() else total // 2**20
+
+
+def _read_first(path: Path) -> str:
+    try:
+        return path.read_text("ascii")
+    except (OSError, UnicodeDecodeError):
+        return ""

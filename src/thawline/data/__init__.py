@@ -1,0 +1,1 @@
+"""Items: reading, describing, splitting and preparing labelled images."""

@@ -1,0 +1,468 @@
+"""Data sets: labelled items from folders, manifests, MedMNIST files or arrays, in an order no file system decides."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+
+from thawline.data.manifest import EXTENSIONS as MANIFEST_EXTENSIONS
+from thawline.data.manifest import NAMES, SPLITS, Row, read_manifest
+from thawline.data.readers import EXTENSIONS, is_image_name
+from thawline.errors import DataError, bullets
+from thawline.types import Item, Split
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from thawline.types import Content, Labels
+
+    Pair = tuple[Item, Content]
+
+Kind = Literal["folder", "manifest", "npz", "arrays"]
+MIN_ITEMS = 10
+MIN_PATIENTS_PER_CLASS = 2
+SKIPPED = ("__macosx", "thumbs.db", "desktop.ini")  # left behind by file managers; names with a leading dot are, too
+NPZ_ERRORS = (
+    OSError,
+    ValueError,
+    EOFError,
+    LookupError,
+    SyntaxError,
+    TypeError,
+    MemoryError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+    AttributeError,
+)
+NOT_A_NAME = ("na", "n/a", "#n/a", "nan", "null", "none", "unknown")
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Labelled items, sorted by path, with their contents (absolute paths or arrays) in the same order.
+
+    ``classes`` are sorted, numbers by value. ``patients_given`` is False where the data name no patients and each item
+    counts as its own; ``n_blank_patients`` counts the items without one where others have one. ``notes`` are remarks
+    for the user.
+    """
+
+    root: Path
+    kind: Kind
+    items: tuple[Item, ...]
+    classes: tuple[str, ...]
+    contents: Sequence[Content]
+    patients_given: bool = False
+    n_blank_patients: int = 0
+    split_given: bool = False
+    notes: tuple[str, ...] = ()
+
+    def labels(self) -> Labels:
+        """Return the class index of each item, int64, shape (items,)."""
+        index = {name: position for position, name in enumerate(self.classes)}
+        return np.array([index[item.label] for item in self.items], dtype=np.int64)
+
+    def count_items(self) -> dict[str, int]:
+        """Return the number of items of each class, in the order of ``classes``."""
+        counts = Counter(item.label for item in self.items)
+        return {name: counts[name] for name in self.classes}
+
+    def count_patients(self) -> dict[str, int]:
+        """Return the number of patients with an item of each class; a patient may count in several classes."""
+        pairs = Counter(label for label, _ in {(item.label, item.patient) for item in self.items})
+        return {name: pairs[name] for name in self.classes}
+
+    def count_splits(self) -> dict[Split, int]:
+        """Return the number of items of each given split that occurs."""
+        return dict(Counter(item.split for item in self.items if item.split is not None))
+
+
+def load_dataset(data: Path, *, allow_outside: bool = False) -> Dataset:
+    """Load and check labelled images: a folder with a manifest or a subfolder a class, a manifest file, or an .npz.
+
+    Only names and labels are read, not the images (an .npz is read whole). Paths and links that leave the data are
+    refused unless ``allow_outside``. Raises DataError where the data are missing, contradictory or too few.
+    """
+    path = _find(data)
+    if path.is_file():
+        dataset = _load_file(path, allow_outside)
+    else:
+        manifests = [path / name for name in NAMES if (path / name).is_file()]
+        if len(manifests) > 1:
+            raise DataError(f"{data} holds both {' and '.join(NAMES)}; remove one, since they could disagree")
+        dataset = _load_manifest(manifests[0], allow_outside) if manifests else _load_folder(path, allow_outside)
+    check_dataset(dataset)
+    return dataset
+
+
+def check_dataset(dataset: Dataset) -> None:
+    """Refuse what nothing can be learnt from: one class, under 10 items, a class of fewer than 2 patients.
+
+    Raises DataError that states the counts found and the least needed.
+    """
+    counts, n_items = dataset.count_items(), len(dataset.items)
+    found = ", ".join(f"{name} ({count})" for name, count in counts.items())
+    least = f"at least 2 classes, {MIN_ITEMS} images in all and {MIN_PATIENTS_PER_CLASS} patients a class are needed"
+    if len(counts) < 2:
+        raise DataError(f"there is only one class, {found or 'with no item'}; {least}")
+    if n_items < MIN_ITEMS:
+        raise DataError(f"there are {n_items} images in all: {found}; {least}, and some hundred to learn something")
+    few = [name for name, count in dataset.count_patients().items() if count < MIN_PATIENTS_PER_CLASS]
+    if few:
+        lines = [f"{name}: {counts[name]} images of {dataset.count_patients()[name]} patient" for name in few]
+        raise DataError(
+            f"{len(few)} classes have fewer than {MIN_PATIENTS_PER_CLASS} patients; {least}:\n{bullets(lines)}"
+        )
+
+
+def from_arrays(
+    contents: Sequence[Content | str] | NDArray[Any],
+    labels: Sequence[Any] | NDArray[Any],
+    groups: Sequence[Any] | NDArray[Any] | None = None,
+) -> Dataset:
+    """Build a data set from paths or from an array of shape (items, height, width[, 3]), in the order given.
+
+    ``labels`` are names or numbers, one an item; ``groups`` name the patient of each item, None or NaN one of its own.
+    Item paths are running numbers. Raises DataError where lengths or shapes disagree or a label is missing; whether
+    the data suffice is for `check_dataset` to judge.
+    """
+    if isinstance(contents, np.ndarray) and contents.dtype.kind in "biuf" and contents.ndim not in (3, 4):
+        raise DataError(f"images of shape {contents.shape}; expected (items, height, width[, 3])")
+    sources = [Path(each).absolute() if isinstance(each, (str, Path)) else each for each in contents]
+    given = [None] * len(sources) if groups is None else list(groups)
+    for name, values in (("labels", labels), ("groups", given)):
+        if len(values) != len(sources):
+            raise DataError(f"{len(sources)} images but {len(values)} {name}; expected one an image")
+    missing = [str(number) for number, label in enumerate(labels) if _is_missing(label)]
+    if missing:
+        raise DataError(f"no label for {len(missing)} images, at positions {', '.join(missing[:10])}; leave them out")
+    pairs: list[Pair] = []
+    width = max(5, len(str(len(sources))))
+    for number, (source, label, group) in enumerate(zip(sources, labels, given, strict=True)):
+        path = f"{number:0{width}d}"
+        patient = own_patient(path) if _is_missing(group) else _name_value(group)
+        pairs.append((Item(path, _name_value(label), patient), source))
+    n_blank = 0 if groups is None else sum(map(_is_missing, given))
+    return _build(Path(), "arrays", pairs, patients_given=groups is not None, n_blank_patients=n_blank)
+
+
+def list_files(paths: Sequence[Path], *, allow_outside: bool = False) -> list[Path]:
+    """Return the image files to predict, each once: files as given, folders searched throughout, manifests read.
+
+    Manifests need a ``path`` column only; where it leads out of the manifest's folder, ``allow_outside`` is needed.
+    Raises DataError for what is missing or no image, and where nothing is left.
+    """
+    files: dict[Path, None] = {}
+    for path in map(_find, paths):
+        if path.is_dir():
+            files.update(dict.fromkeys(file for file in _walk(path, None) if is_image_name(file)))
+        elif path.suffix.lower() in MANIFEST_EXTENSIONS:
+            rows = read_manifest(path, need_label=False).rows
+            files.update(dict.fromkeys(file for _, file in _resolve_rows(path, rows, allow_outside)))
+        elif is_image_name(path):
+            files[path] = None
+        else:
+            raise DataError(f"{path} is no image; expected {', '.join(EXTENSIONS)}, a folder or a manifest")
+    if not files:
+        raise DataError(
+            f"no images in {', '.join(map(str, paths)) or 'an empty list'}; expected {', '.join(EXTENSIONS)}"
+        )
+    return list(files)
+
+
+def own_patient(path: str) -> str:
+    """Name the patient of an item that belongs to no known patient: one of its own."""
+    return f"item:{path}"
+
+
+def _is_missing(value: Any) -> bool:
+    """Tell None and NaN."""
+    return value is None or (isinstance(value, (float, np.floating)) and bool(np.isnan(value)))
+
+
+def _name_value(value: Any) -> str:
+    """Write a label or group as text; whole floats without a fraction."""
+    if isinstance(value, (float, np.floating)) and float(value).is_integer():
+        return str(int(value))
+    return str(value).strip()
+
+
+def _find(path: Path) -> Path:
+    """Return the absolute path of something that exists, or say which name near it does."""
+    absolute = Path(path).expanduser().absolute()
+    if os.path.exists(absolute):  # noqa: PTH110  (unlike Path.exists, never raises)
+        return absolute
+    parent = next(folder for folder in absolute.parents if folder.is_dir())
+    wanted = absolute.relative_to(parent).parts[0]
+    near = difflib.get_close_matches(wanted, [entry.name for entry in parent.iterdir()], n=3)
+    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "check the path"
+    raise DataError(f"{path} does not exist: there is no {wanted!r} in {parent}; {hint}")
+
+
+def _build(root: Path, kind: Kind, pairs: Sequence[Pair], **facts: Any) -> Dataset:
+    """Sort items by path and classes by name or number, and fill the record."""
+    pairs = sorted(pairs, key=lambda pair: pair[0].path)
+    items = tuple(item for item, _ in pairs)
+    classes = _sort_classes({item.label for item in items})
+    notes = (*facts.pop("notes", ()), *_note_doubtful_names(items, classes))
+    return Dataset(root, kind, items, classes, [content for _, content in pairs], notes=notes, **facts)
+
+
+def _sort_classes(names: set[str]) -> tuple[str, ...]:
+    """Sort numbers by value where all names are numbers, else names by code point."""
+    try:
+        return tuple(sorted(names, key=lambda name: (float(name), name)))
+    except ValueError:
+        return tuple(sorted(names))
+
+
+def _note_doubtful_names(items: Sequence[Item], classes: Sequence[str]) -> Iterator[str]:
+    """Remark on classes that differ in case only, and on patients that look like a missing value."""
+    folded = Counter(name.casefold() for name in classes)
+    alike = [name for name in classes if folded[name.casefold()] > 1]
+    if alike:
+        yield f"classes {', '.join(map(repr, alike))} differ in upper and lower case only and are kept apart"
+    for name, count in sorted(Counter(item.patient for item in items if item.patient.lower() in NOT_A_NAME).items()):
+        yield f"{count} items name the patient {name!r} and count as one patient; leave it blank where it is unknown"
+
+
+def _load_file(path: Path, allow_outside: bool) -> Dataset:
+    """Load a manifest or an .npz by its extension."""
+    suffix = path.suffix.lower()
+    if suffix in MANIFEST_EXTENSIONS:
+        return _load_manifest(path, allow_outside)
+    if suffix == ".npz":
+        return _load_npz(path)
+    raise DataError(f"{path} is no data set; expected a folder, a manifest ({', '.join(MANIFEST_EXTENSIONS)}) or .npz")
+
+
+class _Fence:
+    """Tells whether a path, its links followed, stays in a folder; resolves each parent folder once."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(os.path.realpath(root))
+        self._parents: dict[Path, Path] = {}
+
+    def holds(self, path: Path) -> bool:
+        """Return False where ``path`` leads out of the folder."""
+        if path.parent not in self._parents:
+            self._parents[path.parent] = Path(os.path.realpath(path.parent))
+        target = Path(os.path.realpath(path)) if path.is_symlink() else self._parents[path.parent] / path.name
+        return target.is_relative_to(self.root)
+
+
+def _load_manifest(path: Path, allow_outside: bool) -> Dataset:
+    """Load the items of a manifest; paths resolve against its folder."""
+    manifest = read_manifest(path)
+    pairs: list[Pair] = []
+    for row, (name, file) in zip(manifest.rows, _resolve_rows(path, manifest.rows, allow_outside), strict=True):
+        pairs.append((Item(name, row.label, row.patient or own_patient(name), row.split, row.metadata), file))
+    return _build(
+        path.parent,
+        "manifest",
+        pairs,
+        patients_given=manifest.patients_given,
+        n_blank_patients=sum(not row.patient for row in manifest.rows) if manifest.patients_given else 0,
+        split_given=manifest.split_given,
+    )
+
+
+def _resolve_rows(manifest: Path, rows: Sequence[Row], allow_outside: bool) -> list[tuple[str, Path]]:
+    """Return item path and file of each row; refuse, with their rows, files that lie outside or do not exist."""
+    fence = _Fence(manifest.parent)
+    located = [_locate(manifest.parent, row.path) for row in rows]
+    if not allow_outside:
+        outside = [
+            f"row {row.number}: {row.path}"
+            for row, (_, file) in zip(rows, located, strict=True)
+            if PureWindowsPath(row.path).anchor or PurePosixPath(row.path).is_absolute() or not fence.holds(file)
+        ]
+        if outside:
+            raise DataError(
+                f"{manifest.name}: {len(outside)} paths are absolute or lead out of {manifest.parent}; make them relative "
+                f"to the manifest, or permit them with --allow-outside:\n{bullets(outside)}"
+            )
+    missing = [
+        f"row {row.number}: {row.path}"
+        for row, (_, file) in zip(rows, located, strict=True)
+        if not os.path.isfile(file)  # noqa: PTH113  (unlike Path.is_file, never raises)
+    ]
+    if missing:
+        raise DataError(
+            f"{manifest.name}: {len(missing)} of {len(rows)} files do not exist; paths are relative to "
+            f"{manifest.parent}:\n{bullets(missing)}"
+        )
+    return located
+
+
+def _locate(folder: Path, text: str) -> tuple[str, Path]:
+    """Return item path and file of a path in a manifest; backslashes separate folders where no file is called so."""
+    if "\\" in text and not os.path.isfile(folder / text):  # noqa: PTH113
+        text = text.replace("\\", "/")
+    file = Path(os.path.normpath(folder / text))
+    return (file.relative_to(folder).as_posix() if file.is_relative_to(folder) else Path(text).as_posix()), file
+
+
+def _load_folder(root: Path, allow_outside: bool) -> Dataset:
+    """Load a folder with a subfolder a class; the images of a class may lie in folders of their own."""
+    entries = [entry for entry in _list_folder(root) if not _is_skipped(entry.name)]
+    folders = [entry for entry in entries if entry.is_dir()]
+    fence = None if allow_outside else _Fence(root)
+    found = {folder.name: list(_walk(folder, fence)) for folder in folders}
+    images = {name: [file for file in files if is_image_name(file)] for name, files in found.items()}
+    files = [*(entry for entry in entries if not entry.is_dir()), *(file for each in found.values() for file in each)]
+    others = Counter(file.suffix.lower() or "no extension" for file in files if not is_image_name(file))
+    loose = sum(is_image_name(entry) for entry in entries if not entry.is_dir())
+    counted = ", ".join(f"{suffix} ({count})" for suffix, count in sorted(others.items()))
+    _check_folder(root, images, counted, loose)
+    notes = [f"{sum(others.values())} files that are no images were left out: {counted}"] if others else []
+    if loose:
+        notes.append(f"{loose} images lie outside the class folders, so have no label, and were left out")
+    pairs: list[Pair] = []
+    for label, pictures in images.items():
+        for file in pictures:
+            path = file.relative_to(root).as_posix()
+            pairs.append((Item(path, label, own_patient(path)), file))
+    return _build(root, "folder", pairs, notes=tuple(notes))
+
+
+def _check_folder(root: Path, images: dict[str, list[Path]], others: str, loose: int) -> None:
+    """Refuse folders that hold no classes, or where what looks like a class is something else."""
+    instead = f"; found instead: {others}" if others else ""
+    if loose and not any(images.values()):
+        raise DataError(
+            f"{root} holds {loose} images without a label; move them to a subfolder a class or add {NAMES[0]}"
+        )
+    if not any(images.values()):
+        raise DataError(f"{root} holds no images in class folders{instead}; expected {', '.join(EXTENSIONS)} in each")
+    if all(name.lower() in SPLITS for name in images):
+        names = ", ".join(images)
+        raise DataError(
+            f"the folders of {root} are named after splits ({names}), not classes; add a {NAMES[0]} with the columns "
+            "path,label,split"
+        )
+    empty = [name for name, files in images.items() if not files]
+    if empty:
+        raise DataError(
+            f"{len(empty)} class folders of {root} hold no image: {', '.join(empty[:20])}{instead}; fill or remove them"
+        )
+    (first, *rest) = images
+    if not rest and any(file.parent != root / first for file in images[first]):
+        raise DataError(
+            f"{root} holds one class folder only, {first}; if its subfolders are the classes, give {root / first}"
+        )
+    torn = [repr(file.name) for files in images.values() for file in files if not _is_text(str(file))]
+    if torn:
+        raise DataError(
+            f"{len(torn)} file names are not UTF-8 and cannot be written to tables; rename:\n{bullets(torn)}"
+        )
+
+
+def _is_text(name: str) -> bool:
+    """Tell whether a file name can be written as UTF-8; names in another encoding cannot."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _list_folder(folder: Path) -> list[Path]:
+    """Return what lies in a folder, sorted by name."""
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise DataError(f"{folder} cannot be read: {error.strerror}") from error
+
+
+def _is_skipped(name: str) -> bool:
+    """Tell hidden files and what file managers leave behind."""
+    return name.startswith(".") or name.lower() in SKIPPED
+
+
+def _walk(folder: Path, fence: _Fence | None, trail: frozenset[str] = frozenset()) -> Iterator[Path]:
+    """Yield the files in and below a folder, by name; a link back to a folder on the way is not followed again.
+
+    Raises DataError for a link that leads out of the fence.
+    """
+    if fence is not None and not fence.holds(folder):
+        _refuse_link(folder)
+    trail |= {os.path.realpath(folder)}
+    for entry in _list_folder(folder):
+        if _is_skipped(entry.name):
+            continue
+        if entry.is_dir():
+            if os.path.realpath(entry) not in trail:
+                yield from _walk(entry, fence, trail)
+        elif fence is not None and not fence.holds(entry):
+            _refuse_link(entry)
+        else:
+            yield entry
+
+
+def _refuse_link(path: Path) -> None:
+    """Raise for a link out of the data: what it leads to may change, or was never meant to be read."""
+    target = os.path.realpath(path)
+    raise DataError(
+        f"{path} is a link that leads out of the data, to {target}; copy it, or permit it with --allow-outside"
+    )
+
+
+def _load_npz(path: Path) -> Dataset:
+    """Load a MedMNIST file (Yang et al., Scientific Data 10:41, 2023): 2D images with one label each, in given splits."""
+    arrays = _read_npz(path)
+    pairs: list[Pair] = []
+    for split in get_args(Split):
+        images, labels = _check_npz_part(path, split, arrays[f"{split}_images"], arrays[f"{split}_labels"])
+        width = max(5, len(str(len(images))))
+        for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+            name = f"{split}/{number:0{width}d}"
+            pairs.append((Item(name, _name_value(label), own_patient(name), split), image))
+    return _build(path, "npz", pairs, split_given=True)
+
+
+def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
+    """Read the six arrays of a MedMNIST file, without pickle."""
+    needed = [f"{split}_{part}" for split in get_args(Split) for part in ("images", "labels")]
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            missing = [name for name in needed if name not in file.files]
+            if missing:
+                raise DataError(f"{path.name} lacks {', '.join(missing)}; found {', '.join(file.files) or 'no arrays'}")
+            return {name: file[name] for name in needed}
+    except NPZ_ERRORS as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(
+            f"{path.name} is damaged or no .npz of plain arrays: {reason}; expected the MedMNIST layout"
+        ) from error
+
+
+def _check_npz_part(
+    path: Path, split: str, images: NDArray[Any], labels: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return images and labels, shape (items,), or refuse what is not 2D, 8-bit and single-label."""
+    name, shape = f"{path.name}: {split}_images", images.shape
+    if (images.ndim == 4 and shape[3] != 3) or images.ndim == 5:
+        raise DataError(
+            f"{name} of shape {shape} are volumes; only 2D images, (items, height, width[, 3]), are read yet"
+        )
+    if images.ndim not in (3, 4) or images.dtype != np.uint8:
+        raise DataError(f"{name} are {images.dtype} of shape {shape}; expected uint8, (items, height, width[, 3])")
+    if labels.ndim == 2 and labels.shape[1] > 1:
+        raise DataError(
+            f"{path.name}: {labels.shape[1]} labels an image (multi-label); only one label an image is read yet"
+        )
+    if len(labels) != len(images) or labels.ndim not in (1, 2):
+        raise DataError(
+            f"{path.name}: {split}_labels of shape {labels.shape} for {len(images)} images; expected one each"
+        )
+    return images, labels.reshape(len(images))

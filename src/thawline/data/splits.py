@@ -1,0 +1,175 @@
+"""Who is judged by whom: groups that never cross a split, the test part, and the development folds.
+
+Splits depend on the seed, the sorted items, their labels and their groups, and on nothing else: the same seed gives the
+same splits on any machine.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from thawline.errors import DataError
+
+if TYPE_CHECKING:
+    from thawline.types import BoolArray, Groups, IntArray, Item, Labels
+
+FOLDS = 5
+TEST_FOLDS = 5  # one of five parts is the test part: 20 % of the patients
+_TRIES = 50
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Splits:
+    """``is_test`` and ``folds`` one entry an item; fold -1: in the test part, or trained on and never scored."""
+
+    is_test: BoolArray
+    folds: IntArray
+    n_folds: int
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Leak:
+    """Items of one patient, or of identical pixels, that stand in more than one part of a given split."""
+
+    kind: str
+    items: tuple[int, ...]
+
+
+def find_identical(pixel_digests: Sequence[str]) -> list[tuple[int, ...]]:
+    """Return the groups of two and more items with equal decoded pixels, in the order of their first item."""
+    by_digest: dict[str, list[int]] = defaultdict(list)
+    for index, digest in enumerate(pixel_digests):
+        by_digest[digest].append(index)
+    return [tuple(group) for group in by_digest.values() if len(group) > 1]
+
+
+def find_leaks(items: Sequence[Item], identical: Sequence[tuple[int, ...]]) -> list[Leak]:
+    """Return what crosses a given split: patients first, then identical images. ``train`` and ``val`` count as two."""
+    by_patient: dict[str, list[int]] = defaultdict(list)
+    for index, item in enumerate(items):
+        by_patient[item.patient].append(index)
+    crossing = [Leak("patient", tuple(group)) for group in by_patient.values() if _crosses(items, group)]
+    return crossing + [Leak("image", group) for group in identical if _crosses(items, group)]
+
+
+def make_groups(patients: Sequence[str], identical: Sequence[tuple[int, ...]]) -> Groups:
+    """Number the groups that never cross a split: patients, merged where they share identical images."""
+    leader: dict[str, str] = {patient: patient for patient in patients}
+
+    def find(patient: str) -> str:
+        while leader[patient] != patient:
+            leader[patient] = leader[leader[patient]]
+            patient = leader[patient]
+        return patient
+
+    for group in identical:
+        first = find(patients[group[0]])
+        for index in group[1:]:
+            leader[find(patients[index])] = first
+    _, numbers = np.unique([find(patient) for patient in patients], return_inverse=True)
+    return numbers.astype(np.int64)
+
+
+def split_items(labels: Labels, groups: Groups, seed: int, wanted_folds: int = FOLDS) -> Splits:
+    """Choose a stratified test part of a fifth of the groups, and folds of the rest. Raises DataError."""
+    parts, n_parts = make_folds(labels, groups, seed, TEST_FOLDS)
+    is_test = parts == 0
+    folds, n_folds, reason = _fold_rest(labels, groups, is_test, seed, wanted_folds)
+    share = f"one of {n_parts} stratified parts of the patients is the test part"
+    return Splits(is_test, folds, n_folds, f"{share}; {reason}")
+
+
+def split_as_given(
+    items: Sequence[Item], labels: Labels, groups: Groups, seed: int, wanted_folds: int = FOLDS
+) -> Splits:
+    """Keep the given test part; train and val together are folded anew by group. Raises DataError."""
+    is_test = np.array([item.split == "test" for item in items])
+    check_parts(labels, is_test)
+    folds, n_folds, reason = _fold_rest(labels, groups, is_test, seed, wanted_folds)
+    return Splits(is_test, folds, n_folds, f"test part as given, train and val together are development; {reason}")
+
+
+def keep_given_validation(items: Sequence[Item], labels: Labels) -> Splits:
+    """Keep the given split whole: ``val`` is the one scored fold, ``train`` is trained on only. Raises DataError."""
+    split = np.array([item.split for item in items])
+    check_parts(labels, split == "test")
+    for part in ("train", "val"):
+        _require_classes(labels, split == part, part)
+    folds = np.where(split == "val", 0, -1).astype(np.int64)
+    return Splits(split == "test", folds, 1, "test and validation parts as given: one fold, val")
+
+
+def check_parts(labels: Labels, is_test: BoolArray) -> None:
+    """Check that a given split has a test part and that both parts hold every class. Raises DataError."""
+    if not is_test.any():
+        raise DataError(
+            "the split column has no row 'test': expected train, (val) and test; name a test part, or drop the column "
+            "and a test part of 20 % of the patients is made"
+        )
+    if is_test.all():
+        raise DataError("the split column says 'test' in every row: expected some 'train' or 'val' rows to develop on")
+    _require_classes(labels, is_test, "test")
+    _require_classes(labels, ~is_test, "development (train and val)")
+
+
+def make_folds(labels: Labels, groups: Groups, seed: int, wanted: int) -> tuple[IntArray, int]:
+    """Deal groups into stratified folds such that every class is in each fold and in what remains without it.
+
+    Folds are scikit-learn's StratifiedGroupKFold, shuffled by ``seed``; the first of its seeds (seed, seed + 1, …) that
+    leaves no fold without a class is taken, with fewer folds where none does. Raises DataError below two folds.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    counts = count_groups(labels, groups)
+    for n_folds in range(min(wanted, int(counts.min())), 1, -1):
+        for attempt in range(_TRIES):
+            dealer = StratifiedGroupKFold(n_folds, shuffle=True, random_state=(seed + attempt) % 2**32)
+            folds = np.full(len(labels), -1, dtype=np.int64)
+            for number, (_, scored) in enumerate(dealer.split(np.zeros(len(labels)), labels, groups)):
+                folds[scored] = number
+            if all(_has_all(labels[folds == number], counts) for number in range(n_folds)):
+                return folds, n_folds
+    raise DataError(
+        f"expected at least two patients of every class to split by patient, found {counts.tolist()} patients by class "
+        "(classes in sorted order); label more patients, or check the patient column"
+    )
+
+
+def count_groups(labels: Labels, groups: Groups) -> IntArray:
+    """Count the groups that hold each class, shape (classes,), for labels 0 to the largest present."""
+    pairs = np.unique(np.stack([labels, groups], axis=1), axis=0)
+    return np.bincount(pairs[:, 0], minlength=int(labels.max()) + 1)
+
+
+def _fold_rest(labels: Labels, groups: Groups, is_test: BoolArray, seed: int, wanted: int) -> tuple[IntArray, int, str]:
+    rest = ~is_test
+    folds = np.full(len(labels), -1, dtype=np.int64)
+    folds[rest], n_folds = make_folds(labels[rest], groups[rest], seed, wanted)
+    if n_folds == wanted:
+        return folds, n_folds, f"{n_folds} folds by patient, stratified by class"
+    fewest = int(count_groups(labels[rest], groups[rest]).min())
+    return folds, n_folds, f"{n_folds} folds instead of {wanted}: the rarest class has {fewest} patients in development"
+
+
+def _has_all(labels: Labels, counts: IntArray) -> bool:
+    present = np.bincount(labels, minlength=len(counts)) > 0
+    return bool(present.all())
+
+
+def _require_classes(labels: Labels, part: BoolArray, name: str) -> None:
+    missing = sorted(set(np.unique(labels).tolist()) - set(np.unique(labels[part]).tolist()))
+    if missing:
+        raise DataError(
+            f"the given split has no item of {len(missing)} class(es) in {name} (class numbers {missing}, sorted by name); "
+            "every class is needed in development and in test"
+        )
+
+
+def _crosses(items: Sequence[Item], group: Sequence[int]) -> bool:
+    return len({items[index].split for index in group}) > 1

@@ -1,0 +1,109 @@
+"""The append-only record of finished units of work: what a killed run resumes from.
+
+A unit has a name and a value: a dict of plain JSON data and numpy arrays. Arrays go to ``units/NAME.npz`` first, then one
+line with their digest is appended to ``journal.jsonl`` and synced, so a line is there only when all it names is there.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from thawline.errors import OutputError
+from thawline.files import file_digest, said_plainly, write_atomic
+
+Value = dict[str, Any]
+
+
+class Journal:
+    """Finished units of one run folder, by name; see the module for what is kept."""
+
+    def __init__(self, run: Path) -> None:
+        self.run = run
+        self.path = run / "journal.jsonl"
+        self._lines = self._read()
+        self.n_resumed = 0
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._lines
+
+    def unit(self, name: str, compute: Callable[[], Value]) -> Value:
+        """Return the value of a finished unit, or compute it, record it and return it."""
+        found = self.find(name)
+        if found is not None:
+            self.n_resumed += 1
+            return found
+        began = time.perf_counter()
+        value = compute()
+        self.record(name, value, time.perf_counter() - began)
+        return value
+
+    def find(self, name: str) -> Value | None:
+        """Return the value of a finished unit, None when it is not there whole."""
+        line = self._lines.get(name)
+        if line is None:
+            return None
+        value: Value = dict(line["value"])
+        if "arrays" in line:
+            file = self.run / line["arrays"]["file"]
+            if not file.is_file() or file_digest(file) != line["arrays"]["sha256"]:
+                return None
+            with np.load(file, allow_pickle=False) as arrays:
+                value.update({key: arrays[key] for key in arrays.files})
+        return value
+
+    def seconds(self, prefix: str) -> float:
+        """Return the seconds spent on all units whose name starts with ``prefix``, in this execution or an earlier one."""
+        return float(sum(line["seconds"] for name, line in self._lines.items() if name.startswith(prefix)))
+
+    def spent(self, name: str) -> float:
+        """Return the seconds of one unit, 0 where it is not there."""
+        return float(self._lines[name]["seconds"]) if name in self._lines else 0.0
+
+    def record(self, name: str, value: Mapping[str, Any], seconds: float) -> None:
+        """Append a finished unit; raises OutputError when it cannot be written, the earlier ones stay."""
+        arrays = {key: item for key, item in value.items() if isinstance(item, np.ndarray)}
+        line: dict[str, Any] = {
+            "unit": name,
+            "seconds": round(seconds, 4),
+            "value": {key: item for key, item in value.items() if key not in arrays},
+        }
+        if arrays:
+            buffer = io.BytesIO()
+            np.savez(buffer, allow_pickle=False, **arrays)
+            file = write_atomic(
+                self.run / "units" / f"{name.replace('/', '-').replace(' ', '_')}.npz", buffer.getvalue()
+            )
+            line["arrays"] = {"file": file.relative_to(self.run).as_posix(), "sha256": file_digest(file)}
+        with said_plainly(self.path), self.path.open("ab") as journal:
+            journal.write((json.dumps(line, ensure_ascii=False) + "\n").encode())
+            journal.flush()
+            os.fsync(journal.fileno())
+        self._lines[name] = line
+
+    def _read(self) -> dict[str, dict[str, Any]]:
+        """Read whole lines; a last line that was cut by a kill is dropped from the file as well."""
+        if not self.path.is_file():
+            return {}
+        raw = self.path.read_bytes()
+        whole = raw[: raw.rfind(b"\n") + 1]
+        if len(whole) < len(raw):
+            write_atomic(self.path, whole)
+        lines = {}
+        for number, text in enumerate(whole.decode("utf-8", "replace").splitlines(), 1):
+            try:
+                line = json.loads(text)
+                lines[line["unit"]] = line
+            except (ValueError, KeyError, TypeError) as error:
+                raise OutputError(
+                    f"{self.path}, line {number}: expected one JSON object a line, found {text[:60]!r}; "
+                    "the journal was changed by hand. Start over with --no-resume or another --out"
+                ) from error
+        return lines

@@ -1,0 +1,116 @@
+"""Whether probabilities mean what they say, and their correction for another prevalence."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from thawline.errors import DataError, OptionError
+from thawline.judge.metrics import check_lengths, divide
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from thawline.types import BoolArray, FloatArray, IntArray, Labels, Probabilities
+
+N_BINS = 15  # Guo et al. 2017
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Reliability:
+    """A reliability curve, each array of shape (bins that are not empty,), from low to high confidence.
+
+    ``confidence`` is the mean of what was predicted in a bin, ``frequency`` how often it came true, ``count`` the items
+    (their summed weight where weights were given).
+    """
+
+    confidence: FloatArray
+    frequency: FloatArray
+    count: FloatArray
+
+
+def assign_bins(confidences: ArrayLike, n_bins: int = N_BINS) -> IntArray:
+    """Return the equal-width bin of each confidence, int64 of shape (items,); bin b is (b/n, (b+1)/n], and 0 is in 0.
+
+    Raises OptionError for fewer than one bin, DataError for a confidence outside [0, 1].
+    """
+    if n_bins < 1:
+        raise OptionError(f"A reliability curve needs at least one bin; found n_bins={n_bins}.")
+    values = np.asarray(confidences, np.float64)
+    wrong = np.flatnonzero(~((values >= 0) & (values <= 1)))
+    if len(wrong):
+        raise DataError(
+            f"Confidences must lie between 0 and 1; row {wrong[0]} holds {values[wrong[0]]}. Pass probabilities."
+        )
+    return np.searchsorted(np.linspace(0, 1, n_bins + 1)[1:-1], values, side="left").astype(np.int64)
+
+
+def select_confidences(
+    labels: Labels, probabilities: Probabilities, *, positive: int = 1
+) -> tuple[FloatArray, BoolArray]:
+    """Return the confidence judged for each item and whether it came true, both of shape (items,).
+
+    Two classes: the probability of the positive class, and whether the item is positive. More classes: the probability
+    of the most likely class, and whether that class is the true one.
+    """
+    truth, given = np.asarray(labels), np.asarray(probabilities, np.float64)
+    check_lengths(labels=truth, probabilities=given)
+    if given.shape[1] == 2:
+        return given[:, positive], truth == positive
+    return given.max(axis=1), given.argmax(axis=1) == truth
+
+
+def reliability(
+    confidences: ArrayLike, came_true: ArrayLike, weights: ArrayLike | None = None, n_bins: int = N_BINS
+) -> Reliability:
+    """Return the reliability curve over equal-width bins, empty bins dropped.
+
+    All arrays have shape (items,). DeGroot and Fienberg, The Statistician 32:12 (1983).
+    """
+    confidence, true = np.asarray(confidences, np.float64), np.asarray(came_true, np.float64)
+    weight = np.ones(len(confidence)) if weights is None else np.asarray(weights, np.float64)
+    check_lengths(confidences=confidence, came_true=true, weights=weight)
+    place = assign_bins(confidence, n_bins)
+    count = np.bincount(place, weights=weight, minlength=n_bins).astype(np.float64)
+    predicted = divide(np.bincount(place, weights=weight * confidence, minlength=n_bins), count)
+    observed = divide(np.bincount(place, weights=weight * true, minlength=n_bins), count)
+    kept = count > 0
+    return Reliability(predicted[kept], observed[kept], count[kept])
+
+
+def ece(
+    labels: Labels,
+    probabilities: Probabilities,
+    weights: ArrayLike | None = None,
+    *,
+    positive: int = 1,
+    n_bins: int = N_BINS,
+) -> float:
+    """Return the expected calibration error: the mean over items of |confidence − frequency| of the item's bin.
+
+    Two classes: on the probability of the positive class (Naeini et al., AAAI 2015). More classes: on the confidence of
+    the most likely class (Guo et al., ICML 2017). nan without items.
+    """
+    curve = reliability(*select_confidences(labels, probabilities, positive=positive), weights, n_bins)
+    return float(divide((np.abs(curve.confidence - curve.frequency) * curve.count).sum(), curve.count.sum()))
+
+
+def correct_prior(probabilities: Probabilities, trained_prior: ArrayLike, true_prior: ArrayLike) -> Probabilities:
+    """Return probabilities as they would be at another prevalence, float64 of shape (items, classes).
+
+    p'_k ∝ p_k · true_k ÷ trained_k, with each row scaled to sum to one: Saerens, Latinne and Decaestecker, Neural
+    Computation 14:21 (2002), equation 2.4. It holds when the classes look the same at both places and only their
+    frequency differs. Priors have shape (classes,), as fractions or counts. Raises OptionError unless all are positive.
+    """
+    given = np.asarray(probabilities, np.float64)
+    priors = {"trained_prior": np.asarray(trained_prior, float), "true_prior": np.asarray(true_prior, float)}
+    for name, prior in priors.items():
+        if prior.shape != (given.shape[1],) or not (np.isfinite(prior) & (prior > 0)).all():
+            raise OptionError(
+                f"{name} must hold one number above 0 for each of the {given.shape[1]} classes; found {prior.tolist()}."
+            )
+    fractions = {name: prior / prior.sum() for name, prior in priors.items()}
+    scaled = given * (fractions["true_prior"] / fractions["trained_prior"])
+    return np.asarray(scaled / scaled.sum(axis=1, keepdims=True))

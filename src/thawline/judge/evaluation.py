@@ -1,0 +1,329 @@
+"""One evaluation of predictions: every metric of `metrics.json` with its interval.
+
+Metrics are per item; intervals resample patients. Nearly all metrics are ratios of sums over items, so each patient's
+sums are taken once and a resample is one row of a matrix product; only the AUC goes back to the items. The value itself
+is the resample in which every patient is drawn once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from thawline.errors import DataError, OptionError
+from thawline.judge.calibration import N_BINS, assign_bins, select_confidences
+from thawline.judge.metrics import (
+    check_lengths,
+    confusion_matrix,
+    divide,
+    item_brier,
+    item_log_loss,
+    resample_auc,
+)
+from thawline.judge.statistics import interval, iterate_patient_counts
+
+if TYPE_CHECKING:
+    from thawline.types import FloatArray, Groups, IntArray, Labels, Probabilities
+
+    Resampled: TypeAlias = dict[str, FloatArray]  # (resamples,), or (resamples, classes) for names in class_*
+
+ROW_SUM_TOLERANCE = 1e-3
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Sheet:
+    """The items judged: ``patients`` counts from 0 and indexes the columns of a resampling; ``folds`` is 0 without."""
+
+    labels: Labels
+    probabilities: Probabilities
+    predicted: Labels
+    patients: IntArray
+    folds: IntArray
+    n_patients: int
+    positive: int | None
+
+    @property
+    def n_classes(self) -> int:
+        """The number of classes, whether or not all occur."""
+        return int(self.probabilities.shape[1])
+
+
+def predict_labels(
+    probabilities: Probabilities, classes: Sequence[str], positive: str | None, threshold: float = 0.5
+) -> Labels:
+    """Return the class called for each item, int64 of shape (items,).
+
+    Two classes: ``positive`` where its probability is at least ``threshold``. More: the most likely one, the first of
+    equals. Raises OptionError where ``positive`` is not among two classes, or the threshold is not in [0, 1].
+    """
+    given = np.asarray(probabilities)
+    index = find_positive(classes, positive)
+    if not 0 <= threshold <= 1:
+        raise OptionError(f"The threshold is a probability between 0 and 1; found {threshold}. Pass for example 0.5.")
+    if index is None:
+        return np.asarray(given.argmax(axis=1), np.int64)
+    return np.asarray(np.where(given[:, index] >= threshold, index, 1 - index), np.int64)
+
+
+def find_positive(classes: Sequence[str], positive: str | None) -> int | None:
+    """Return the index of the positive class among two classes, None among more; raises OptionError if it is not."""
+    if len(classes) < 2:
+        raise OptionError(f"At least two classes are needed; found {list(classes)}.")
+    if len(classes) > 2:
+        return None
+    if positive not in classes:
+        raise OptionError(f"The positive class must be one of {list(classes)}; found {positive!r}. Name one of them.")
+    return [name == positive for name in classes].index(True)
+
+
+def evaluate(
+    labels: Labels,
+    probabilities: Probabilities,
+    groups: Groups,
+    classes: tuple[str, ...],
+    positive: str | None,
+    threshold: float = 0.5,
+    *,
+    folds: IntArray | None = None,
+    seed: int = 0,
+    n_resamples: int = 2000,
+    level: float = 0.95,
+) -> dict[str, Any]:
+    """Return all metrics with intervals as plain JSON data, in the shape of a part of `metrics.json`.
+
+    ``labels`` and ``groups`` (patients) have shape (items,), ``probabilities`` (items, classes). With ``folds``, shape
+    (items,), the predictions are out-of-fold: AUCs are taken within folds and averaged, and items with fold −1, which
+    no model has scored, are left out of everything.
+
+    Sensitivity and specificity are those of ``positive`` at ``threshold`` with two classes, else means over the classes
+    that occur, of the most likely class called against the rest. ``patient_level`` averages the probabilities of a
+    patient's items, over patients whose items agree in label; None where every patient has one item. An undefined
+    number is None. One set of patient resamples serves all metrics.
+
+    Raises DataError where arrays do not fit together, OptionError as `predict_labels` and `interval` do.
+    """
+    sheet = _make_sheet(
+        labels, probabilities, groups, classes=classes, positive=positive, threshold=threshold, folds=folds
+    )
+    by_patient = _merge_patients(sheet, classes, positive, threshold)
+    sheets = {"items": sheet, **({"patients": by_patient} if by_patient else {})}
+    sums = {name: _sum_patients(each) for name, each in sheets.items()}
+    once = np.ones((1, sheet.n_patients))
+    points = {name: _measure(each, sums[name], once) for name, each in sheets.items()}
+    parts: dict[str, list[Resampled]] = {name: [] for name in sheets}
+    for counts in iterate_patient_counts(sheet.n_patients, n_resamples, seed, max_columns=len(sheet.labels)):
+        for name, each in sheets.items():
+            parts[name].append(_measure(each, sums[name], counts))
+    resampled = {name: _join(chunks) for name, chunks in parts.items()}
+
+    result = _report_items(sheet, classes, points["items"], resampled["items"], level)
+    result["patient_level"] = None
+    if by_patient:
+        result["patient_level"] = _report_patients(by_patient, points["patients"], resampled["patients"], level)
+    return result
+
+
+def _make_sheet(
+    labels: Labels,
+    probabilities: Probabilities,
+    groups: Groups,
+    *,
+    classes: Sequence[str],
+    positive: str | None,
+    threshold: float,
+    folds: IntArray | None,
+) -> Sheet:
+    index = find_positive(classes, positive)
+    truth, given, group = np.asarray(labels, np.int64), np.asarray(probabilities, np.float64), np.asarray(groups)
+    fold = np.zeros(len(truth), np.int64) if folds is None else np.asarray(folds, np.int64)
+    check_lengths(labels=truth, probabilities=given, groups=group, folds=fold)
+    scored = np.flatnonzero(fold >= 0)
+    truth, given, group, fold = truth[scored], given[scored], group[scored], fold[scored]
+    if not len(scored):
+        raise DataError("At least one scored item is needed to evaluate; found none.")
+    if given.ndim != 2 or given.shape[1] != len(classes):
+        raise DataError(f"Probabilities of shape (items, {len(classes)}) are needed; found {given.shape}.")
+    known = (truth >= 0) & (truth < len(classes))
+    if not known.all():
+        first = int(known.argmin())
+        raise DataError(
+            f"Labels must be 0 to {len(classes) - 1}; row {scored[first]} holds {truth[first]}. "
+            "Pass indices into the classes."
+        )
+    fits = (given >= 0).all(axis=1) & (given <= 1).all(axis=1) & (abs(given.sum(axis=1) - 1) < ROW_SUM_TOLERANCE)
+    if not fits.all():
+        first = int(fits.argmin())
+        raise DataError(
+            f"Each row of probabilities must lie in [0, 1] and sum to 1; row {scored[first]} holds {given[first]}."
+        )
+    names, patients = np.unique(group, return_inverse=True)
+    predicted = predict_labels(given, classes, positive, threshold)
+    return Sheet(truth, given, predicted, patients, fold, len(names), index)
+
+
+def _merge_patients(sheet: Sheet, classes: Sequence[str], positive: str | None, threshold: float) -> Sheet | None:
+    """Return one row for each patient whose items agree in label; None where that adds nothing or nobody agrees."""
+    if sheet.n_patients == len(sheet.labels):
+        return None
+    first = np.unique(sheet.patients, return_index=True)[1]
+    differs = sheet.labels != sheet.labels[first][sheet.patients]
+    agreeing = np.flatnonzero(np.bincount(sheet.patients, weights=differs, minlength=sheet.n_patients) == 0)
+    if not len(agreeing):
+        return None
+    n_items = np.bincount(sheet.patients, minlength=sheet.n_patients)
+    mean = _sum_by(sheet.patients, sheet.probabilities, sheet.n_patients)[agreeing] / n_items[agreeing, np.newaxis]
+    rows = first[agreeing]
+    predicted = predict_labels(mean, classes, positive, threshold)
+    return dataclasses.replace(
+        sheet,
+        labels=sheet.labels[rows],
+        probabilities=mean,
+        predicted=predicted,
+        patients=agreeing,
+        folds=sheet.folds[rows],
+    )
+
+
+def _sum_by(patients: IntArray, columns: FloatArray, n_patients: int) -> FloatArray:
+    """Return the sums of the rows of each patient, shape (patients, columns)."""
+    sums = np.empty((n_patients, columns.shape[1]))
+    for number, column in enumerate(columns.T):
+        sums[:, number] = np.bincount(patients, weights=column, minlength=n_patients)
+    return sums
+
+
+def _sum_patients(sheet: Sheet) -> FloatArray:
+    """Return what each patient adds to the metrics, in the order that `_measure` takes it apart."""
+    classes = np.eye(sheet.n_classes)
+    truth, predicted = classes[sheet.labels], classes[sheet.predicted]
+    confidence, came_true = select_confidences(sheet.labels, sheet.probabilities, positive=sheet.positive or 0)
+    gaps = np.eye(N_BINS)[assign_bins(confidence)] * (confidence - came_true)[:, np.newaxis]
+    squared = item_brier(sheet.labels, sheet.probabilities, positive=sheet.positive or 0)
+    losses = np.column_stack([squared, item_log_loss(sheet.labels, sheet.probabilities)])
+    return _sum_by(sheet.patients, np.hstack([truth, predicted, truth * predicted, losses, gaps]), sheet.n_patients)
+
+
+def _measure(sheet: Sheet, sums: FloatArray, weights: FloatArray) -> Resampled:
+    """Return every metric under weightings of the patients, shape (resamples, patients)."""
+    k = sheet.n_classes
+    truth, predicted, hits, losses, gaps = np.split(weights @ sums, [k, 2 * k, 3 * k, 3 * k + 2], axis=1)
+    n_items = truth.sum(axis=1, keepdims=True)
+    recall = divide(hits, truth)
+    rest = divide(n_items - truth - predicted + hits, n_items - truth)
+    occurring = np.unique(sheet.labels)
+    sensitivity, specificity = recall[:, occurring].mean(axis=1), rest[:, occurring].mean(axis=1)
+    balanced = sensitivity
+    if sheet.positive is not None:
+        sensitivity, specificity = recall[:, sheet.positive], rest[:, sheet.positive]
+    n = n_items[:, 0]
+    return {
+        **_measure_auc(sheet, weights),
+        "accuracy": divide(hits.sum(axis=1), n),
+        "balanced_accuracy": balanced,
+        "sensitivity": sensitivity,
+        "specificity": specificity,
+        "brier": divide(losses[:, 0], n),
+        "ece": divide(np.abs(gaps).sum(axis=1), n),
+        "log_loss": divide(losses[:, 1], n),
+        "class_sensitivity": recall,
+        "class_specificity": rest,
+    }
+
+
+def _measure_auc(sheet: Sheet, weights: FloatArray) -> Resampled:
+    """Return the AUC and each class's against the rest, within folds and averaged over those where they are defined.
+
+    With two classes the two one-vs-rest AUCs are one number, which is taken once.
+    """
+    scored = range(sheet.n_classes) if sheet.positive is None else [sheet.positive]
+    numbers = np.unique(sheet.folds)
+    areas = np.empty((len(numbers), len(weights), len(scored)))
+    for row, number in enumerate(numbers):
+        inside = sheet.folds == number
+        labels, given, patients = sheet.labels[inside], sheet.probabilities[inside], sheet.patients[inside]
+        for column, k in enumerate(scored):
+            areas[row, :, column] = resample_auc(labels == k, given[:, k], weights, patients)
+    by_class = _average_defined(areas)
+    return {
+        "auc": _average_defined(areas.mean(axis=2)),
+        "class_auc": np.broadcast_to(by_class, (len(weights), sheet.n_classes)),
+    }
+
+
+def _average_defined(values: FloatArray) -> FloatArray:
+    """Return the mean over the first axis of what is not nan; nan where all are."""
+    defined = ~np.isnan(values)
+    return divide(np.where(defined, values, 0).sum(axis=0), defined.sum(axis=0))
+
+
+def _join(chunks: Sequence[Resampled]) -> Resampled:
+    return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
+
+
+def _report_items(
+    sheet: Sheet, classes: Sequence[str], points: Resampled, resampled: Resampled, level: float
+) -> dict[str, Any]:
+    inside, outside = _count_class_patients(sheet)
+    everyone = sheet.n_patients
+    rarest = min(int(count) for count in inside if count)
+    counts: dict[str, tuple[int, float | None]] = {  # metric: patients it rests on, largest value
+        "auc": (_count_rarest(sheet), 1.0),
+        "accuracy": (everyone, 1.0),
+        "balanced_accuracy": (rarest, 1.0),
+        "sensitivity": (rarest if sheet.positive is None else int(inside[sheet.positive]), 1.0),
+        "specificity": (int(outside.min() if sheet.positive is None else outside[sheet.positive]), 1.0),
+        "brier": (everyone, 2.0 if sheet.positive is None else 1.0),
+        "ece": (everyone, 1.0),
+        "log_loss": (everyone, None),
+    }
+    result: dict[str, Any] = {"n_items": len(sheet.labels), "n_patients": everyone}
+    for name, (n_patients, largest) in counts.items():
+        result[name] = _estimate(resampled[name], points[name][0], n_patients, level, largest, recentre=name == "ece")
+    result["per_class"] = {}
+    for k, name in enumerate(classes):
+        rests_on = {"auc": min(inside[k], outside[k]), "sensitivity": inside[k], "specificity": outside[k]}
+        result["per_class"][name] = {"n_items": int((sheet.labels == k).sum()), "n_patients": int(inside[k])} | {
+            metric: _estimate(resampled[f"class_{metric}"][:, k], points[f"class_{metric}"][0, k], int(n), level)
+            for metric, n in rests_on.items()
+        }
+    counts_table = confusion_matrix(sheet.labels, sheet.predicted, sheet.n_classes).astype(int).tolist()
+    result["confusion"] = {"classes": list(classes), "counts": counts_table}
+    return result
+
+
+def _report_patients(sheet: Sheet, points: Resampled, resampled: Resampled, level: float) -> dict[str, Any]:
+    return {
+        "n_patients": len(sheet.labels),
+        "auc": _estimate(resampled["auc"], points["auc"][0], _count_rarest(sheet), level),
+        "accuracy": _estimate(resampled["accuracy"], points["accuracy"][0], len(sheet.labels), level),
+    }
+
+
+def _count_class_patients(sheet: Sheet) -> tuple[IntArray, IntArray]:
+    """Return how many patients have items of each class, and how many have items of another, both (classes,)."""
+    items = np.zeros((sheet.n_patients, sheet.n_classes), np.int64)
+    np.add.at(items, (sheet.patients, sheet.labels), 1)
+    others = items.sum(axis=1, keepdims=True) - items
+    return (items > 0).sum(axis=0), (others > 0).sum(axis=0)
+
+
+def _count_rarest(sheet: Sheet) -> int:
+    """Return the patients an AUC rests on: those of the smallest side of any one-vs-rest comparison."""
+    return int(min(count.min() for count in _count_class_patients(sheet)))
+
+
+def _estimate(
+    resampled: FloatArray,
+    point: float,
+    n_patients: int,
+    level: float,
+    largest: float | None = 1.0,
+    *,
+    recentre: bool = False,
+) -> dict[str, Any]:
+    """Return `interval` as JSON data, with None for nan."""
+    data = interval(resampled, float(point), n_patients, level=level, largest=largest, recentre=recentre).to_json()
+    return {key: None if isinstance(value, float) and np.isnan(value) else value for key, value in data.items()}

@@ -1,0 +1,1 @@
+"""Backbones, their weights, the inference engine, features and heads."""

@@ -1,0 +1,233 @@
+"""The inference engine: frozen networks, fast. OpenVINO on a CPU, torch on a GPU or where OpenVINO is absent.
+
+An engine takes inputs as `transforms.prepare` leaves them (uint8, or float32 on the 0 to 255 scale, channels last) and
+returns features; normalisation is part of the network it runs. Precision is set explicitly, never left to the library's
+default for the processor.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from thawline.cache import cache_path
+from thawline.cost import count_cores, count_memory_mib
+from thawline.errors import OptionError
+from thawline.files import json_digest
+from thawline.learn.weights import Weights, load_backbone
+from thawline.types import Contract, Hardware, Precision
+
+if TYPE_CHECKING:
+    from thawline.types import Features, Inputs
+
+BATCH_ITEMS = 8
+BATCH_ITEMS_CUDA = 64
+ENGINE_VERSION = 1  # part of every cache key: raise it when the same inputs would give other features
+
+
+class Engine(Protocol):
+    """A frozen network that is ready to run."""
+
+    batch_items: int
+
+    def run(self, batches: Iterable[Inputs]) -> Iterator[Features]:
+        """Yield the features of each batch, in order; the next batch is taken while earlier ones are computed."""
+
+
+def import_openvino() -> ModuleType:
+    """Import OpenVINO with its telemetry off: its own code falls back to a stub when the sender cannot be imported."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino
+
+    return openvino  # type: ignore[no-any-return]
+
+
+def detect_hardware(device: str = "auto") -> Hardware:
+    """Find what this process may use; ``device`` is auto, cpu or cuda. Raises OptionError for a missing GPU."""
+    cuda = None if device == "cpu" else _find_cuda()
+    if device == "cuda" and cuda is None:
+        raise OptionError("expected a CUDA GPU for --device cuda, found none that torch can use; take --device cpu")
+    return Hardware(count_cores(), count_memory_mib(), bf16=bool(cuda) or _has_cpu_bf16(), cuda=cuda)
+
+
+def name_engine(hardware: Hardware) -> str:
+    """Name the engine this hardware gets, with its version: part of cache keys and of the report."""
+    if hardware.cuda is None and _has_openvino():
+        from importlib.metadata import version
+
+        return f"openvino {version('openvino')}"
+    import torch
+
+    return f"torch {torch.__version__}"
+
+
+def open_engine(weights: Weights, contract: Contract, hardware: Hardware) -> Engine:
+    """Make the frozen backbone of ``weights`` ready to run under ``contract``."""
+    if hardware.cuda is None and _has_openvino():
+        return OpenVinoEngine(weights, contract, hardware.cores)
+    return TorchEngine(weights, contract, hardware)
+
+
+class OpenVinoEngine:
+    """One stream a core, each on one thread, so that decoding threads can share the cores evenly."""
+
+    def __init__(self, weights: Weights, contract: Contract, cores: int) -> None:
+        self.batch_items = BATCH_ITEMS
+        self._dtype = np.dtype(np.uint8 if contract.wide_range is None else np.float32)
+        openvino = import_openvino()
+        core = openvino.Core()
+        model = core.read_model(_convert(weights, contract.size_px))
+        model.reshape([self.batch_items, 3, contract.size_px, contract.size_px])
+        self._compiled = core.compile_model(
+            _add_preprocessing(model, contract, self._dtype),
+            "CPU",
+            {
+                "PERFORMANCE_HINT": "THROUGHPUT",
+                "INFERENCE_PRECISION_HINT": contract.precision,
+                "INFERENCE_NUM_THREADS": cores,
+                "ENABLE_CPU_PINNING": False,
+            },
+        )
+        self._n_requests = self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+
+    def run(self, batches: Iterable[Inputs]) -> Iterator[Features]:
+        """See `Engine.run`."""
+        done: dict[int, Features] = {}
+        sizes: dict[int, int] = {}
+
+        def collect(request: Any, number: int) -> None:
+            done[number] = np.array(request.get_output_tensor(0).data[: sizes[number]])
+
+        queue = import_openvino().AsyncInferQueue(self._compiled, self._n_requests)
+        queue.set_callback(collect)
+        next_out = 0
+        for number, batch in enumerate(batches):
+            sizes[number] = len(batch)
+            queue.start_async({0: _fill(batch, self.batch_items, self._dtype)}, number)
+            while next_out in done:
+                yield done.pop(next_out)
+                next_out += 1
+        queue.wait_all()
+        for number in range(next_out, len(sizes)):
+            yield done.pop(number)
+
+
+class TorchEngine:
+    """Channels-last torch with autocast, on the GPU or on the CPU."""
+
+    def __init__(self, weights: Weights, contract: Contract, hardware: Hardware) -> None:
+        import torch
+
+        self._torch = torch
+        self._device = torch.device("cuda" if hardware.cuda else "cpu")
+        self.batch_items = BATCH_ITEMS_CUDA if hardware.cuda else BATCH_ITEMS
+        self._dtype = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}[contract.precision]
+        self._dtype_in = np.dtype(np.uint8 if contract.wide_range is None else np.float32)
+        self._network = load_backbone(weights).to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._mean = torch.tensor(contract.mean, device=self._device).mul(255)
+        self._std = torch.tensor(contract.std, device=self._device).mul(255)
+
+    def run(self, batches: Iterable[Inputs]) -> Iterator[Features]:
+        """See `Engine.run`."""
+        torch = self._torch
+        reduced = self._dtype is not torch.float32
+        for batch in batches:
+            filled = torch.from_numpy(_fill(batch, self.batch_items, self._dtype_in)).to(self._device)
+            with torch.inference_mode(), torch.autocast(self._device.type, self._dtype, enabled=reduced):
+                features = self._network(((filled.float() - self._mean) / self._std).permute(0, 3, 1, 2))
+            yield features[: len(batch)].float().cpu().numpy()
+
+
+def smallest_cosine(ours: Features, reference: Features) -> float:
+    """Smallest cosine between rows of two feature arrays, both of shape (items, features)."""
+    norms = np.linalg.norm(ours, axis=1) * np.linalg.norm(reference, axis=1)
+    cosines = (ours * reference).sum(1) / np.maximum(norms, np.finfo(np.float32).tiny)
+    return float(cosines.min())
+
+
+def _fill(batch: Inputs, n_items: int, dtype: np.dtype[Any]) -> Inputs:
+    """Repeat the last item up to the fixed batch size: one shape, one kernel, the same numbers for the same item."""
+    missing = n_items - len(batch)
+    whole = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)]) if missing else batch
+    return np.ascontiguousarray(whole, dtype=dtype)
+
+
+def _add_preprocessing(model: Any, contract: Contract, dtype: np.dtype[Any]) -> Any:
+    openvino = import_openvino()
+    from openvino.preprocess import PrePostProcessor
+
+    steps = PrePostProcessor(model)
+    element = openvino.Type.u8 if dtype == np.uint8 else openvino.Type.f32
+    steps.input().tensor().set_element_type(element).set_layout(openvino.Layout("NHWC"))
+    steps.input().model().set_layout(openvino.Layout("NCHW"))
+    prepare = steps.input().preprocess().convert_element_type(openvino.Type.f32)
+    prepare.mean([255 * value for value in contract.mean]).scale([255 * value for value in contract.std])
+    return steps.build()
+
+
+def _convert(weights: Weights, size_px: int) -> Path:
+    """Convert the backbone once and keep it in the cache, keyed by weights, structure and versions."""
+    from importlib.metadata import version
+
+    libraries = {name: version(name) for name in ("openvino", "torch", "torchvision", "timm")}
+    key = {
+        "weights": weights.sha256,
+        "architecture": weights.architecture.to_json(),
+        "size_px": size_px,
+        "engine": ENGINE_VERSION,
+        **libraries,
+    }
+    folder = cache_path() / "engine" / json_digest(key)[:24]
+    if not (folder / "model.xml").is_file():
+        _write_converted(load_backbone(weights), size_px, folder)
+    return folder / "model.xml"
+
+
+def _write_converted(backbone: Any, size_px: int, folder: Path) -> None:
+    import torch
+
+    openvino = import_openvino()
+    example = torch.zeros(1, 3, size_px, size_px)
+    with torch.inference_mode():
+        model = openvino.convert_model(backbone, example_input=example, input=[-1, 3, size_px, size_px])
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".writing-"))
+    openvino.save_model(model, unfinished / "model.xml", compress_to_fp16=False)
+    try:
+        unfinished.replace(folder)
+    except OSError:  # another process was first; its model is the same
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _has_openvino() -> bool:
+    from importlib.util import find_spec
+
+    return os.environ.get("THAWLINE_ENGINE") != "torch" and find_spec("openvino") is not None
+
+
+def _has_cpu_bf16() -> bool:
+    if not _has_openvino():
+        return False
+    return "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def _find_cuda() -> str | None:
+    """Name the GPU; torch is asked only where a driver is present, since importing it takes seconds."""
+    if not (Path("/proc/driver/nvidia").exists() or Path("/dev/nvidiactl").exists() or sys.platform == "win32"):
+        return None
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
+
+
+def allowed_precisions(hardware: Hardware) -> tuple[Precision, ...]:
+    """Precisions that this hardware computes natively, the widest first."""
+    return ("f32", "bf16") if hardware.bf16 else ("f32",)

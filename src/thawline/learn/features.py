@@ -1,0 +1,166 @@
+"""Files to features: decoding threads feed the engine, results go to the cache by content, a hit costs no decode."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from thawline.cache import Space, evict
+from thawline.data.readers import READER_VERSION, decode, read_content
+from thawline.data.transforms import prepare
+from thawline.errors import DataError, ImageError
+from thawline.learn.engine import ENGINE_VERSION, name_engine, open_engine
+from thawline.learn.weights import Weights
+from thawline.types import Contract, Hardware, Listener
+
+if TYPE_CHECKING:
+    from thawline.types import Content, Features, Inputs
+
+SHARD_ROWS = 1024
+SHARD_SECONDS = 20.0  # a kill loses at most this much work
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Extraction:
+    """Features of items in their order, and how many different images were computed or found in the cache."""
+
+    features: Features
+    n_computed: int
+    n_cached: int
+
+
+def open_space(weights: Weights, contract: Contract, hardware: Hardware) -> Space:
+    """Open the part of the cache that holds features of these weights under this contract."""
+    description = {
+        "reader": READER_VERSION,
+        "engine": [ENGINE_VERSION, name_engine(hardware)],
+        "weights": weights.sha256,
+        "architecture": weights.architecture.to_json(),
+        "contract": contract.to_json(),
+        "cut": "pooled",
+        "view": 0,
+    }
+    return Space("features", description)
+
+
+def extract(
+    contents: Sequence[Content],
+    digests: Sequence[str],
+    weights: Weights,
+    contract: Contract,
+    hardware: Hardware,
+    listener: Listener,
+    step: str = "features",
+) -> Extraction:
+    """Return the features of all items, computing those that the cache does not hold.
+
+    ``digests`` are the content digests of the items, as `scan` finds them. Raises DataError where an item has become
+    unreadable since, and OutputError where the cache cannot be written.
+    """
+    space = open_space(weights, contract, hardware)
+    first = {digest: index for index, digest in reversed(list(enumerate(digests)))}
+    missing = [digest for digest in dict.fromkeys(digests) if digest not in space]
+    listener.begin(step, len(missing))
+    if missing:
+        evict(keep=[space.folder])
+        inputs = prepare_all([contents[first[digest]] for digest in missing], contract, hardware.cores)
+        _compute(inputs, missing, space, weights, contract, hardware, listener)
+    n_cached = len(first) - len(missing)
+    listener.end(f"{len(missing)} computed, {n_cached} from the cache" if missing else f"all {n_cached} from the cache")
+    features = np.empty((len(digests), _count_features(space)), np.float32)
+    space.read(digests, features)
+    return Extraction(features, len(missing), n_cached)
+
+
+def _compute(
+    inputs: Iterator[Inputs],
+    digests: Sequence[str],
+    space: Space,
+    weights: Weights,
+    contract: Contract,
+    hardware: Hardware,
+    listener: Listener,
+) -> None:
+    """Run the engine over ``inputs`` and write shards as they fill, the last one also when interrupted."""
+    engine = open_engine(weights, contract, hardware)
+    rows: list[Features] = []
+    n_written, n_waiting, written_at = 0, 0, time.monotonic()
+
+    def write() -> None:
+        nonlocal n_written, n_waiting, written_at
+        if rows:
+            shard = _round(np.concatenate(rows), weights)
+            space.write(digests[n_written : n_written + len(shard)], shard)
+            n_written += len(shard)
+        rows.clear()
+        n_waiting, written_at = 0, time.monotonic()
+
+    try:
+        for features in engine.run(_batch(inputs, engine.batch_items)):
+            rows.append(features)
+            n_waiting += len(features)
+            listener.advance(len(features))
+            if n_waiting >= SHARD_ROWS or time.monotonic() - written_at > SHARD_SECONDS:
+                write()
+    finally:
+        write()
+
+
+def prepare_all(contents: Sequence[Content], contract: Contract, threads: int) -> Iterator[Inputs]:
+    """Decode and resize in ``threads`` threads, a bounded number of items ahead of the engine."""
+
+    def prepare_one(content: Content) -> Inputs:
+        return prepare(decode(read_content(content), reduce_to_px=contract.size_px), contract)
+
+    waiting: deque[Future[Inputs]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for content in contents:
+                waiting.append(pool.submit(prepare_one, content))
+                if len(waiting) > 8 * threads + 64:
+                    yield _take(waiting)
+            while waiting:
+                yield _take(waiting)
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _take(waiting: deque[Future[Inputs]]) -> Inputs:
+    try:
+        return waiting.popleft().result()
+    except ImageError as error:
+        raise DataError(f"an item that could be read a moment ago cannot be read any more: {error}") from error
+
+
+def _batch(inputs: Iterator[Inputs], n_items: int) -> Iterator[Inputs]:
+    batch: list[Inputs] = []
+    for item in inputs:
+        batch.append(item)
+        if len(batch) == n_items:
+            yield np.stack(batch)
+            batch = []
+    if batch:
+        yield np.stack(batch)
+
+
+def _round(features: Features, weights: Weights) -> Features:
+    """Round to the float16 that the contract states; raises DataError where a feature does not fit."""
+    with np.errstate(over="ignore"):
+        rounded = features.astype(np.float16)
+    if not np.isfinite(rounded).all():
+        raise DataError(
+            f"{int((~np.isfinite(rounded)).any(axis=1).sum())} items give features of {weights.architecture.name} that are "
+            "not finite or beyond the range of float16; check the weights and the value range of the images"
+        )
+    return rounded  # type: ignore[return-value]
+
+
+def _count_features(space: Space) -> int:
+    return int(space.row_shape[0])

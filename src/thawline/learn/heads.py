@@ -1,0 +1,511 @@
+"""The classifiers on top of frozen features: one table of heads, how their strength is chosen, how they are stored.
+
+Every head has one hyper-parameter, its strength, listed from the strongest regularisation to the weakest. It is chosen
+by log-loss on folds inside the training part that keep patients together; the scored fold is seen once, by the
+prediction. A new head is a new row of `HEADS`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+
+import numpy as np
+
+from thawline.errors import DataError, ModelError, OptionError
+from thawline.judge.calibration import correct_prior
+from thawline.learn.linear import (
+    STRENGTHS,
+    LinearHead,
+    balance_classes,
+    check_class_weight,
+    check_features,
+    check_labels,
+    decompose,
+    fit_path,
+    score_items,
+)
+from thawline.types import Listener, SilentListener
+
+if TYPE_CHECKING:
+    from thawline.types import BoolArray, Features, FloatArray, Groups, IntArray, Labels, Probabilities
+
+Strategy: TypeAlias = Literal["feature_extractor", "feature_extractor_hybrid"]
+
+N_TREES = 300
+N_COMPONENTS = 64
+N_ROUNDS = 60
+N_BINS = 32  # with weights, scikit-learn takes milliseconds for every bin of every column
+CALIBRATION_FOLDS = 3
+SCHEMA = 1
+LISTS: dict[str, type] = {"present": int, "trained_prior": float, "prior": float}
+# what fitted heads hold beyond the types that skops itself knows to be harmless
+TRUSTED = frozenset(
+    {
+        "sklearn.calibration._CalibratedClassifier",
+        "sklearn.calibration._SigmoidCalibration",
+        "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+        "sklearn.tree._tree.Tree",
+    }
+)
+
+
+class Head(Protocol):
+    """A fitted classifier of features."""
+
+    @property
+    def name(self) -> str:
+        """Its row in `HEADS`."""
+
+    @property
+    def n_classes(self) -> int:
+        """Columns of `predict_proba`, also for classes that its training part lacked."""
+
+    def predict_proba(self, features: Features) -> Probabilities:
+        """Return probabilities, float64 (items, classes), for features of shape (items, features)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """The items a head is fitted on, and how: features (items, features), labels and groups (items,)."""
+
+    features: Features
+    labels: Labels
+    groups: Groups
+    n_classes: int
+    seed: int = 0
+    class_weight: str | None = None
+    n_jobs: int = 1
+
+    def take(self, items: BoolArray) -> Training:
+        """Return the part where ``items`` (items,) is true."""
+        parts = {name: getattr(self, name)[items] for name in ("features", "labels", "groups")}
+        return dataclasses.replace(self, **parts)
+
+
+@dataclasses.dataclass(frozen=True)
+class ForeignHead:
+    """A fitted scikit-learn pipeline as a head.
+
+    ``present`` are the classes of its columns, ``trained_prior`` their shares as weighted in training and ``prior`` as
+    they were; equal where nothing is to correct. ``votes`` is what stands behind a probability (neighbours, trees,
+    items): the n of Laplace's rule (n p + 1) / (n + classes), which keeps every log-loss finite.
+    """
+
+    name: str
+    n_classes: int
+    model: Any
+    present: tuple[int, ...]
+    trained_prior: tuple[float, ...]
+    prior: tuple[float, ...]
+    votes: int
+
+    def predict_proba(self, features: Features) -> Probabilities:
+        """Return probabilities, float64 (items, classes), for ``features`` of shape (items, features)."""
+        check_features(features, int(self.model.n_features_in_))
+        if not len(features):
+            return np.empty((0, self.n_classes))
+        found = np.asarray(self.model.predict_proba(np.asarray(features, np.float32)), np.float64)
+        if self.trained_prior != self.prior:
+            found = correct_prior(found, self.trained_prior, self.prior)
+        spread = np.zeros((len(features), self.n_classes))
+        spread[:, self.present] = found / found.sum(axis=1, keepdims=True)
+        return (self.votes * spread + 1) / (self.votes + self.n_classes)
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadRow:
+    """One kind of head: ``fit`` returns a head for each of the given strengths, in their order."""
+
+    name: str
+    strategy: Strategy
+    strengths: tuple[float, ...]
+    meaning: str
+    fit: Callable[[Training, Sequence[float]], Sequence[Head]]
+
+
+@dataclasses.dataclass(frozen=True)
+class FoldResult:
+    """One outer fold: the head of its training part and the probabilities of its scored items, in their order."""
+
+    fold: int
+    strength: float
+    probabilities: Probabilities
+    seconds: float
+    head: Head
+
+
+@dataclasses.dataclass(frozen=True)
+class OutOfFold:
+    """Probabilities (items, classes), nan where the fold is -1; strengths and seconds by fold number."""
+
+    probabilities: Probabilities
+    strengths: dict[int, float]
+    seconds: dict[int, float]
+
+
+def fit_linear(training: Training, strengths: Sequence[float]) -> Sequence[Head]:
+    """Fit the linear head, all strengths from one decomposition."""
+    basis = decompose(training.features)
+    return fit_path(basis, training.labels, training.n_classes, strengths, class_weight=training.class_weight)
+
+
+def fit_svm(training: Training, strengths: Sequence[float]) -> Sequence[Head]:
+    """Fit support vector machines with Gaussian kernels of width by the variance of the features.
+
+    Probabilities are Platt's sigmoids (Advances in Large Margin Classifiers, 1999) on decisions for items that the
+    machine has not seen, patients kept together. Where a class has one patient they have to be those it has seen.
+    """
+    from sklearn.calibration import CalibratedClassifierCV
+    from sklearn.frozen import FrozenEstimator
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import SVC
+
+    inner = make_folds(training.labels, training.groups, CALIBRATION_FOLDS, training.seed)
+    scaler = StandardScaler().fit(_widen(training))
+    standardised = scaler.transform(_widen(training))
+
+    def fit(strength: float) -> Head:
+        machine = SVC(C=strength, class_weight=training.class_weight)
+        if inner is None:
+            machine = FrozenEstimator(machine.fit(standardised, training.labels))
+        splits = None if inner is None else [(np.flatnonzero(~s), np.flatnonzero(s)) for _, s in _split(inner)]
+        calibrated = CalibratedClassifierCV(machine, method="sigmoid", ensemble=False, cv=splits)
+        calibrated.fit(standardised, training.labels)
+        # the sigmoids are fitted without weights: they bring the probabilities back to the prior by themselves
+        return _wrap("svm", training, make_pipeline(scaler, calibrated), len(training.labels), corrected=True)
+
+    return [fit(strength) for strength in strengths]
+
+
+def fit_random_forest(training: Training, strengths: Sequence[float]) -> Sequence[Head]:
+    """Fit forests of `N_TREES` trees; the strength is the smallest number of items in a leaf."""
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.pipeline import make_pipeline
+
+    settings = {"class_weight": training.class_weight, "random_state": training.seed, "n_jobs": training.n_jobs}
+
+    def fit(strength: float) -> Head:
+        forest = RandomForestClassifier(N_TREES, min_samples_leaf=int(strength), **settings)
+        model = make_pipeline(forest).fit(_widen(training), training.labels)
+        return _wrap("random_forest", training, model, N_TREES)
+
+    return [fit(strength) for strength in strengths]
+
+
+def fit_k_nn(training: Training, strengths: Sequence[float]) -> Sequence[Head]:
+    """Fit nearest neighbours on standardised features; the strength is their number, at most that of the items.
+
+    Class weights change nothing: correcting the weighted votes by the prior gives the plain votes again.
+    """
+    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    def fit(strength: float) -> Head:
+        neighbours = min(int(strength), len(training.labels))
+        model = make_pipeline(StandardScaler(), KNeighborsClassifier(neighbours, n_jobs=training.n_jobs))
+        model.fit(_widen(training), training.labels)
+        return _wrap("k_nn", training, model, neighbours, corrected=True)
+
+    return [fit(strength) for strength in strengths]
+
+
+def fit_gradient_boosting(training: Training, strengths: Sequence[float]) -> Sequence[Head]:
+    """Fit `N_ROUNDS` rounds of boosted trees on the first `N_COMPONENTS` components; the strength is leaves a tree."""
+    from sklearn.decomposition import PCA
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from threadpoolctl import threadpool_limits
+
+    components = min(N_COMPONENTS, *training.features.shape)
+    settings = {"max_iter": N_ROUNDS, "max_bins": N_BINS, "early_stopping": False, "random_state": training.seed}
+
+    def fit(strength: float) -> Head:
+        boosted = HistGradientBoostingClassifier(
+            max_leaf_nodes=int(strength), class_weight=training.class_weight, **settings
+        )
+        reduction = PCA(components, svd_solver="randomized", random_state=training.seed)
+        model = make_pipeline(StandardScaler(), reduction, boosted).fit(_widen(training), training.labels)
+        return _wrap("gradient_boosting", training, model, len(training.labels))
+
+    with threadpool_limits(training.n_jobs):
+        return [fit(strength) for strength in strengths]
+
+
+HEADS: dict[str, HeadRow] = {
+    row.name: row
+    for row in (
+        HeadRow("linear", "feature_extractor", STRENGTHS, "inverse L2 penalty (C)", fit_linear),
+        HeadRow("svm", "feature_extractor_hybrid", (0.1, 1.0, 10.0), "inverse margin penalty (C)", fit_svm),
+        HeadRow("random_forest", "feature_extractor_hybrid", (16, 4, 1), "least items a leaf", fit_random_forest),
+        HeadRow("k_nn", "feature_extractor_hybrid", (45, 15, 5), "neighbours", fit_k_nn),
+        HeadRow("gradient_boosting", "feature_extractor_hybrid", (4, 16), "leaves a tree", fit_gradient_boosting),
+    )
+}
+
+
+def find_row(name: str) -> HeadRow:
+    """Return the row of `HEADS`; raises OptionError with the names there are."""
+    if name not in HEADS:
+        raise OptionError(f"There is no head {name!r}; choose one of {', '.join(HEADS)}.")
+    return HEADS[name]
+
+
+def fit_fold(
+    name: str,
+    features: Features,
+    labels: Labels,
+    groups: Groups,
+    folds: IntArray,
+    fold: int,
+    n_classes: int,
+    *,
+    seed: int,
+    inner_folds: int = 3,
+    class_weight: str | None = None,
+    n_jobs: int = 1,
+) -> FoldResult:
+    """Fit the head ``name`` on all items outside ``fold`` and predict those within, which nothing else touches.
+
+    The strength is chosen by log-loss on ``inner_folds`` folds of the training part; the middle one where they cannot
+    be made. Raises DataError where features are not finite, arrays differ in length, the fold is empty, or the training
+    part has fewer than two classes.
+    """
+    start = time.perf_counter()
+    row = find_row(name)
+    everything = _check(Training(features, labels, groups, n_classes, seed, class_weight, n_jobs), folds)
+    scored = np.asarray(folds) == fold
+    if not scored.any():
+        raise DataError(f"Fold {fold} has no items to score; folds present: {np.unique(folds).tolist()}.")
+    training = everything.take(~scored)
+    check_labels(training.labels, len(training.labels), n_classes)
+    strength = choose_strength(row, training, make_folds(training.labels, training.groups, inner_folds, seed))
+    head = row.fit(training, [strength])[0]
+    probabilities = head.predict_proba(everything.features[scored])
+    return FoldResult(fold, strength, probabilities, time.perf_counter() - start, head)
+
+
+def cross_fit(
+    name: str,
+    features: Features,
+    labels: Labels,
+    groups: Groups,
+    folds: IntArray,
+    n_classes: int,
+    *,
+    seed: int,
+    inner_folds: int = 3,
+    class_weight: str | None = None,
+    n_jobs: int = 1,
+    listener: Listener | None = None,
+) -> OutOfFold:
+    """Run `fit_fold` for every fold of ``folds`` (items,); items of fold -1 train and are never scored."""
+    listener = listener or SilentListener()
+    probabilities = np.full((len(labels), n_classes), np.nan)
+    strengths, seconds = {}, {}
+    options: dict[str, Any] = {"seed": seed, "inner_folds": inner_folds, "class_weight": class_weight, "n_jobs": n_jobs}
+    parts = list(_split(folds))
+    listener.begin(f"head {name}", len(parts))
+    for fold, scored in parts:
+        result = fit_fold(name, features, labels, groups, folds, fold, n_classes, **options)
+        probabilities[scored] = result.probabilities
+        strengths[fold], seconds[fold] = result.strength, result.seconds
+        listener.advance()
+    listener.end(f"strengths {sorted(set(strengths.values()))}")
+    return OutOfFold(probabilities, strengths, seconds)
+
+
+def fit_final(
+    name: str,
+    features: Features,
+    labels: Labels,
+    groups: Groups,
+    n_classes: int,
+    *,
+    folds: IntArray,
+    seed: int,
+    class_weight: str | None = None,
+    n_jobs: int = 1,
+) -> tuple[Head, float]:
+    """Choose the strength by mean log-loss on the given outer folds, and fit the head on all items; raises as fit_fold.
+
+    Returns the head and its strength.
+    """
+    row = find_row(name)
+    training = _check(Training(features, labels, groups, n_classes, seed, class_weight, n_jobs), folds)
+    strength = choose_strength(row, training, np.asarray(folds))
+    return row.fit(training, [strength])[0], strength
+
+
+def choose_strength(row: HeadRow, training: Training, folds: IntArray | None) -> float:
+    """Return the strength with the smallest mean log-loss on ``folds`` of the training part, of equals the strongest.
+
+    Folds whose complement holds fewer than two classes are passed over; without any other, or with None, the middle
+    strength is returned.
+    """
+    losses = []
+    for _, scored in _split(folds) if folds is not None else ():
+        part = training.take(~scored)
+        if len(np.unique(part.labels)) < 2:
+            continue
+        heads = row.fit(part, row.strengths)
+        found = [head.predict_proba(training.features[scored]) for head in heads]
+        losses.append(np.stack([score_items(one, training.labels[scored]) for one in found]))
+    if not losses:
+        return row.strengths[len(row.strengths) // 2]
+    return row.strengths[int(np.concatenate(losses, axis=1).mean(axis=1).argmin())]
+
+
+def make_folds(labels: Labels, groups: Groups, n_folds: int, seed: int) -> IntArray | None:
+    """Return the fold of each item, (items,): stratified by label, groups kept whole, shuffled with ``seed``.
+
+    At most as many folds as the rarest class has groups; None where that leaves fewer than two.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    n_folds = min([n_folds, *(len(np.unique(groups[labels == label])) for label in np.unique(labels))])
+    if n_folds < 2:
+        return None
+    folds = np.empty(len(labels), np.int64)
+    splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
+    for fold, (_, scored) in enumerate(splitter.split(np.zeros((len(labels), 1)), labels, groups)):
+        folds[scored] = fold
+    return folds
+
+
+def save_head(head: Head, folder: Path) -> None:
+    """Write ``head.json`` and the numbers beside it: ``head.safetensors`` (linear) or ``head.skops``, into ``folder``."""
+    from safetensors.numpy import save
+    from skops.io import dumps
+
+    folder.mkdir(parents=True, exist_ok=True)
+    facts: dict[str, Any] = {"schema": SCHEMA, "name": head.name, "n_classes": head.n_classes}
+    if isinstance(head, LinearHead):
+        arrays = {name: np.ascontiguousarray(array) for name, array in head.to_tensors().items()}
+        (folder / "head.safetensors").write_bytes(save(arrays))
+    elif isinstance(head, ForeignHead):
+        import sklearn
+
+        facts |= {name: getattr(head, name) for name in (*LISTS, "votes")}
+        facts["scikit_learn"] = sklearn.__version__
+        (folder / "head.skops").write_bytes(dumps(head.model))
+    else:
+        raise ModelError(f"Only heads of the table {list(HEADS)} can be stored; found {type(head).__name__}.")
+    (folder / "head.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+
+
+def load_head(folder: Path) -> Head:
+    """Read what `save_head` wrote; the probabilities are the same to the last bit.
+
+    Raises ModelError where a file is missing, damaged, or holds a type that no head is made of; names that type.
+    """
+    facts = _read_facts(folder / "head.json")
+    if facts["name"] == "linear":
+        return _load_linear(folder / "head.safetensors", facts)
+    model = _load_model(folder / "head.skops", facts)
+    try:
+        lists = {name: tuple(map(kind, facts[name])) for name, kind in LISTS.items()}
+        return ForeignHead(facts["name"], int(facts["n_classes"]), model, **lists, votes=int(facts["votes"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{folder / 'head.json'} lacks or misstates {error}; copy the model folder again.") from error
+
+
+def _read_facts(path: Path) -> dict[str, Any]:
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read ({error}); a model folder holds it. Copy the folder again.") from error
+    if not isinstance(facts, dict) or facts.get("schema") != SCHEMA or facts.get("name") not in HEADS:
+        raise ModelError(
+            f"{path} should describe a head of schema {SCHEMA} named one of {list(HEADS)}; found {str(facts)[:200]}."
+        )
+    return facts
+
+
+def _load_linear(path: Path, facts: dict[str, Any]) -> LinearHead:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        tensors = load(path.read_bytes())
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{path} cannot be read ({error}); copy the model folder again.") from error
+    head = LinearHead.from_tensors(tensors)
+    if head.n_classes != facts.get("n_classes"):
+        raise ModelError(f"{path} has {head.n_classes} classes, head.json {facts.get('n_classes')}: not one model.")
+    return head
+
+
+def _load_model(path: Path, facts: dict[str, Any]) -> Any:
+    from skops.io import get_untrusted_types, loads
+
+    try:
+        content = path.read_bytes()
+        unknown = set(get_untrusted_types(data=content))
+        if not unknown <= TRUSTED:
+            raise ModelError(
+                f"{path} holds {', '.join(sorted(unknown - TRUSTED))}, which no head is made of. It is not loaded: such a "
+                "file can run code. Fit the head again, or get the model from where it was made."
+            )
+        model = loads(content, trusted=sorted(unknown))
+    except ModelError:
+        raise
+    except Exception as error:  # a damaged archive fails in many ways
+        raise ModelError(
+            f"{path} cannot be read ({type(error).__name__}: {error}); it was written with scikit-learn "
+            f"{facts.get('scikit_learn')}. Copy the model folder again, or install that version."
+        ) from error
+    if not hasattr(model, "predict_proba") or not hasattr(model, "n_features_in_"):
+        raise ModelError(f"{path} should hold a fitted scikit-learn classifier; found {type(model).__name__}.")
+    return model
+
+
+def _wrap(name: str, training: Training, model: Any, votes: int, *, corrected: bool = False) -> ForeignHead:
+    """Return the head of a fitted pipeline; ``corrected`` where its probabilities already fit the prior."""
+    present, numbers = np.unique(training.labels, return_inverse=True)
+    counts = np.bincount(numbers).astype(np.float64)
+    weights = balance_classes(numbers) if training.class_weight and not corrected else np.ones(len(present))
+    return ForeignHead(
+        name,
+        training.n_classes,
+        model,
+        present=tuple(int(label) for label in present),
+        trained_prior=_share(counts * weights),
+        prior=_share(counts),
+        votes=votes,
+    )
+
+
+def _share(counts: FloatArray) -> tuple[float, ...]:
+    return tuple(float(share) for share in counts / counts.sum())
+
+
+def _widen(training: Training) -> Features:
+    """Return the features as float32; they rest as float16."""
+    return np.asarray(training.features, np.float32)
+
+
+def _split(folds: IntArray) -> Iterator[tuple[int, BoolArray]]:
+    """Yield the number of each fold from 0 on, and which items (items,) it scores."""
+    numbers = np.asarray(folds)
+    return ((int(fold), numbers == fold) for fold in np.unique(numbers) if fold >= 0)
+
+
+def _check(training: Training, folds: IntArray) -> Training:
+    """Return ``training`` with plain arrays; raises DataError unless all have one entry an item and features are finite."""
+    lengths = {name: len(getattr(training, name)) for name in ("features", "labels", "groups")} | {"folds": len(folds)}
+    if len(set(lengths.values())) > 1:
+        raise DataError(f"Features, labels, groups and folds need one entry an item each; found {lengths}.")
+    check_features(training.features)
+    check_labels(training.labels, lengths["features"], training.n_classes)
+    check_class_weight(training.class_weight)
+    return dataclasses.replace(
+        training, labels=np.asarray(training.labels, np.int64), groups=np.asarray(training.groups)
+    )

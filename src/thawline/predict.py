@@ -1,0 +1,66 @@
+"""Predict files with a delivered model: one row an image."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from thawline.data.dataset import list_files
+from thawline.share.bundle import load_model
+from thawline.types import Listener, SilentListener
+
+if TYPE_CHECKING:
+    from thawline.types import BoolArray
+
+
+def predict_files(
+    run: Path,
+    paths: Sequence[Path],
+    *,
+    device: str = "auto",
+    skip_unreadable: bool = False,
+    allow_outside: bool = False,
+    as_json: bool = False,
+    listener: Listener | None = None,
+) -> str:
+    """Return CSV (item, predicted, one probability a class) or JSON lines for images, folders and manifests.
+
+    Raises ModelError, DataError, and UnreadableItemsError unless ``skip_unreadable``.
+    """
+    listener = listener or SilentListener()
+    files = list_files(paths, allow_outside=allow_outside)
+    model = load_model(run, device=device, listener=listener)
+    probabilities = model.predict_proba(files, listener, skip_unreadable=skip_unreadable)
+    readable: BoolArray = ~np.isnan(probabilities[:, 0])
+    if not readable.all():
+        listener.warn(f"left out {int((~readable).sum())} unreadable images of {len(files)}")
+    kept = [file for file, keep in zip(files, readable, strict=True) if keep]
+    names = model.name_classes(probabilities[readable])
+    rows = [
+        {"item": str(file), "predicted": name, **_name_columns(model.classes, row)}
+        for file, name, row in zip(kept, names, probabilities[readable], strict=True)
+    ]
+    return "".join(_format_lines(rows)) if as_json else _format_csv(rows, model.classes)
+
+
+def _name_columns(classes: Sequence[str], row: Any) -> dict[str, float]:
+    return {f"p_{name}": float(f"{value:.9g}") for name, value in zip(classes, row, strict=True)}
+
+
+def _format_lines(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    for row in rows:
+        yield json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def _format_csv(rows: Sequence[dict[str, Any]], classes: Sequence[str]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ["item", "predicted", *(f"p_{name}" for name in classes)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

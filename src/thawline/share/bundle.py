@@ -1,0 +1,240 @@
+"""The model folder: all that is needed to predict, and a check that this machine computes what the run computed.
+
+``weights.safetensors`` (backbone), ``head.*``, ``contract.json`` (preprocessing, classes, threshold, digests) and
+``card.md``. Nothing in it runs code when it is read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import thawline
+from thawline.data.readers import READER_VERSION
+from thawline.data.scan import Look, scan
+from thawline.errors import ModelError, UnreadableItemsError
+from thawline.files import file_digest, said_plainly, write_atomic, write_json
+from thawline.judge.evaluation import predict_labels
+from thawline.learn.backbones import Architecture
+from thawline.learn.engine import allowed_precisions, detect_hardware, name_engine
+from thawline.learn.features import extract
+from thawline.learn.heads import Head, load_head, save_head
+from thawline.learn.weights import Weights, read_backbone_tensors
+from thawline.types import Contract, Hardware, Listener, SilentListener
+
+if TYPE_CHECKING:
+    from thawline.types import Content, Pixels, Probabilities
+
+SCHEMA = 1
+TOLERANCE = 1e-4  # probabilities at equal precision
+LOOSE_TOLERANCE = 1e-2  # probabilities at another precision
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A trained classifier with its preprocessing contract; made by `load_model`."""
+
+    classes: tuple[str, ...]
+    positive: str | None
+    threshold: float
+    contract: Contract
+    weights: Weights
+    head: Head
+    hardware: Hardware
+    digest: str
+
+    def predict_proba(
+        self, images: Sequence[Content | str], listener: Listener | None = None, *, skip_unreadable: bool = False
+    ) -> Probabilities:
+        """Return probabilities, float64, shape (images, classes), columns as ``classes``.
+
+        ``images`` are paths or pixel arrays. Raises UnreadableItemsError; with ``skip_unreadable`` such rows are nan.
+        """
+        listener = listener or SilentListener()
+        contents: list[Content] = [Path(image) if isinstance(image, str) else image for image in images]
+        probabilities = np.full((len(contents), len(self.classes)), np.nan)
+        if not contents:
+            return probabilities
+        looks = scan(contents, self.hardware.cores, listener)
+        good = [index for index, look in enumerate(looks) if look.facts is not None]
+        bad = [(_name(contents[i], i), look.problem) for i, look in enumerate(looks) if look.facts is None]
+        if bad and not skip_unreadable:
+            raise UnreadableItemsError(bad, len(contents))
+        self._warn_of_range([looks[index] for index in good], listener)
+        if good:
+            features = extract(
+                [contents[index] for index in good],
+                [looks[index].digest for index in good],
+                self.weights,
+                self.contract,
+                self.hardware,
+                listener,
+            ).features
+            probabilities[good] = self.head.predict_proba(features)
+        return probabilities
+
+    def predict(self, images: Sequence[Content | str], listener: Listener | None = None) -> list[str]:
+        """Return the class name of each image, at the model's threshold. Raises UnreadableItemsError."""
+        return self.name_classes(self.predict_proba(images, listener))
+
+    def name_classes(self, probabilities: Probabilities) -> list[str]:
+        """Return the class that each row of probabilities stands for."""
+        return [self.classes[k] for k in predict_labels(probabilities, self.classes, self.positive, self.threshold)]
+
+    def _warn_of_range(self, looks: Sequence[Look], listener: Listener) -> None:
+        """Say when pixels lie outside the values that the model was made for: they are clipped."""
+        if self.contract.wide_range is None:
+            return
+        low, high = self.contract.wide_range
+        outside = sum(
+            look.facts is not None and look.facts.bits > 8 and (look.facts.minimum < low or look.facts.maximum > high)
+            for look in looks
+        )
+        if outside:
+            listener.warn(
+                f"{outside} of {len(looks)} images have values outside {low:g} to {high:g}, the range of the images "
+                "that the model was made from; values beyond are clipped, so check the bit depth"
+            )
+
+
+def save_model(
+    folder: Path,
+    *,
+    weights: Weights,
+    contract: Contract,
+    head: Head,
+    hardware: Hardware,
+    task: Mapping[str, Any],
+) -> Model:
+    """Write a model folder and return the model, read back from it; ``task`` is that of `metrics.json`.
+
+    Raises OutputError.
+    """
+    from safetensors.torch import save
+
+    with said_plainly(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder / "weights.safetensors", save(read_backbone_tensors(weights)))
+    with said_plainly(folder):
+        save_head(head, folder)
+    files = sorted(path for path in folder.iterdir() if path.name.startswith(("weights.", "head.")))
+    facts = {
+        "schema": SCHEMA,
+        "thawline": thawline.__version__,
+        "reader": READER_VERSION,
+        "engine": name_engine(hardware),
+        "architecture": weights.architecture.to_json(),
+        "weights": weights.describe(),
+        "input": contract.to_json(),
+        "head": head.name,
+        "task": dict(task),
+        "files": {path.name: file_digest(path) for path in files},
+    }
+    write_json(folder / "contract.json", facts)
+    model = _read_model(folder, hardware)
+    probe = model.predict_proba([draw_probe(contract)])[0].tolist()
+    write_json(folder / "contract.json", {**facts, "probe": probe})
+    return model
+
+
+def load_model(folder: Path | str, *, device: str = "auto", listener: Listener | None = None) -> Model:
+    """Load a model from a run folder or its model folder, and check that it computes here what it computed there.
+
+    Raises ModelError where files are missing, changed or of another version. Where this processor lacks the precision
+    of the contract, f32 is used, with a warning.
+    """
+    folder = Path(folder)
+    folder = folder / "model" if (folder / "model" / "contract.json").is_file() else folder
+    listener = listener or SilentListener()
+    model = _read_model(folder, detect_hardware(device))
+    facts = _read_contract(folder)
+    tolerance = TOLERANCE
+    if model.contract.precision not in allowed_precisions(model.hardware):
+        listener.warn(
+            f"the model was made with {model.contract.precision} arithmetic, which this processor lacks; f32 is used, and "
+            f"probabilities may differ by up to {LOOSE_TOLERANCE}"
+        )
+        model = dataclasses.replace(model, contract=dataclasses.replace(model.contract, precision="f32"))
+        tolerance = LOOSE_TOLERANCE
+    difference = np.abs(model.predict_proba([draw_probe(model.contract)])[0] - np.array(facts["probe"])).max()
+    if not difference <= LOOSE_TOLERANCE:
+        raise ModelError(
+            f"{folder}: this machine computes other probabilities than the run did (difference {difference:.4f} on the "
+            f"model's own test image, expected at most {LOOSE_TOLERANCE}); made with {facts['engine']}, here "
+            f"{name_engine(model.hardware)}. Install the versions that the run's spec.json names"
+        )
+    if difference > tolerance:
+        listener.warn(
+            f"probabilities differ by {difference:.1e} from the run's on the model's own test image (expected at most "
+            f"{tolerance:g}); made with {facts['engine']}, here {name_engine(model.hardware)}"
+        )
+    return model
+
+
+def draw_probe(contract: Contract) -> Pixels:
+    """Draw the model's own test image: rings and a ramp in whole numbers, 96 x 128, as deep as the contract's images."""
+    rows, columns = np.mgrid[0:96, 0:128]
+    rings: Pixels = ((rows - 40) ** 2 + (columns - 70) ** 2) // 13 % 256
+    mixed: Pixels = (rings + 2 * columns) // 2 % 256
+    if contract.wide_range is None:
+        return mixed.astype(np.uint8)
+    low, high = contract.wide_range
+    return (low + (high - low) * mixed / 255).astype(np.float32)
+
+
+def _read_model(folder: Path, hardware: Hardware) -> Model:
+    facts = _read_contract(folder)
+    for name, digest in facts["files"].items():
+        path = folder / name
+        if not path.is_file():
+            raise ModelError(f"{folder}: expected the file {name}, found none; copy the whole model folder")
+        if file_digest(path) != digest:
+            raise ModelError(
+                f"{path}: its SHA-256 is not the one in contract.json; the file was changed or cut. Copy it anew"
+            )
+    try:
+        described = {key: facts["weights"][key] for key in ("sha256", "source", "licence", "pretrained_on")}
+        architecture = Architecture.from_json(facts["architecture"])
+        weights = Weights(architecture, folder / "weights.safetensors", **described, has_head=False)
+        task = facts["task"]
+        return Model(
+            classes=tuple(task["classes"]),
+            positive=task["positive"],
+            threshold=float(task["threshold"]),
+            contract=Contract.from_json(facts["input"]),
+            weights=weights,
+            head=load_head(folder),
+            hardware=hardware,
+            digest=file_digest(folder / "contract.json"),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"{folder / 'contract.json'}: cannot be used: {error!r}; copy the model folder anew"
+        ) from error
+
+
+def _read_contract(folder: Path) -> dict[str, Any]:
+    path = folder / "contract.json"
+    if not path.is_file():
+        raise ModelError(f"{folder}: expected a run folder or a model folder with contract.json, found none")
+    try:
+        facts = json.loads(path.read_text("utf-8"))
+        found = facts["schema"], facts["reader"]
+        files = facts["files"]
+    except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise ModelError(f"{path}: cannot be read as a contract: {error!r}; copy the model folder anew") from error
+    if found != (SCHEMA, READER_VERSION) or not isinstance(files, dict):
+        raise ModelError(
+            f"{path}: expected schema and reader {(SCHEMA, READER_VERSION)}, found {found}: the model is of Thawline "
+            f"{facts.get('thawline', 'unknown')}, this is {thawline.__version__}. Use that version"
+        )
+    return dict(facts)
+
+
+def _name(content: Content, index: int) -> str:
+    return str(content) if isinstance(content, Path) else f"array {index}"

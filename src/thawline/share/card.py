@@ -1,0 +1,53 @@
+"""The model card: what the model is, what it was made from, how well it did, and what it is not for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import thawline
+from thawline.learn.weights import Weights
+from thawline.plan import Plan
+
+HEADLINES = ("auc", "accuracy", "balanced_accuracy", "sensitivity", "specificity", "brier", "ece")
+
+
+def write_card(metrics: Mapping[str, Any], plan: Plan, weights: Weights) -> str:
+    """Return the model card as Markdown; it names no item and no patient. Sections after Mitchell et al., FAT* 2019."""
+    task, chosen = metrics["task"], metrics["chosen"]
+    part = "test" if metrics["test"] else "validation"
+    where = "held-out test part" if metrics["test"] else "development folds (the test part was kept closed)"
+    section = metrics[part]
+    rows = "\n".join(f"| {name.replace('_', ' ')} | {_format(section[name])} |" for name in HEADLINES)
+    return f"""# Model card
+
+Made by Thawline {thawline.__version__}, plan {plan.digest()[:12]}.
+
+- **Task**: {task["kind"]}; classes {", ".join(task["classes"])}; positive class {task["positive"] or "none"}
+- **Model**: {chosen["backbone"]}, {chosen["strategy"]}, head {chosen["head"]}; everything below the head is frozen
+- **Pretrained weights**: {weights.source}; licence {weights.licence}; trained on {weights.pretrained_on}
+- **SHA-256 of the weights**: {weights.sha256}
+- **Input**: {plan["size_px"]} px, {plan["aspect"]}, {plan["interpolation"]}
+- **Black and white of images above 8 bits**: {plan["wide_range"] or "none, all have 8"}
+
+## Performance
+
+On the {where}: {section["n_items"]} items of {section["n_patients"]} patients; 95 % intervals from resampling patients.
+
+| metric | value [95 % interval] |
+| --- | --- |
+{rows}
+
+## Limits
+
+Not a medical device: for research, not for the care of a patient. The figures hold for patients, devices and a
+prevalence like those it was made from; anything else needs a validation of its own. Choices were made on the same
+development folds that the cross-validated figures come from, so those are slightly optimistic.
+"""
+
+
+def _format(estimate: Mapping[str, Any]) -> str:
+    value, low, high = (estimate[key] for key in ("value", "low", "high"))
+    if value is None:
+        return "not defined"
+    return f"{value:.3f}" + (f" [{low:.3f}, {high:.3f}]" if low is not None and high is not None else "")

@@ -1,0 +1,75 @@
+"""The report of a run: the files of a run folder become one plain dict, and the dict becomes one HTML page.
+
+The page needs no network, no script and no other file. It names items by number only: patients, paths and file names of
+the run folder stay there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from thawline.files import write_atomic
+from thawline.share.figures import Caption, draw_ladder, draw_reliability, draw_roc, shorten
+from thawline.share.summary import PARTS, summarise
+from thawline.share.words import format_estimate, format_number, format_percent, format_seconds
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+
+def write_report(run: Path) -> Path:
+    """Write ``run``/report.html from the other files of the run folder and return its path.
+
+    The file is replaced in one step, so that a reader never meets half a page; the same folder gives the same bytes.
+    Raises ModelError where a file is missing or damaged, OutputError where the page cannot be written.
+    """
+    return write_atomic(run / "report.html", render(summarise(run)).encode("utf-8", "replace"))
+
+
+def render(summary: Mapping[str, Any]) -> str:
+    """Return the page for a summary; everything in it is escaped, and a missing key is an error."""
+    return make_environment().get_template("report.html.j2").render(**summary, figures=draw_figures(summary))
+
+
+def draw_figures(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the figures of the page as SVG text: ``roc`` (or None), ``reliability`` (one a class) and ``ladder``."""
+    curves, part = summary["curves"], PARTS[summary["part"]].lower()
+    names = ", ".join(f"{curve['name']} {format_number(curve['auc'])}" for curve in curves["roc"])
+    caption = Caption("roc", f"ROC curve, {part}. Area under the curve: {names}.")
+    ladder = [f"{rung['name']}: {format_estimate(rung['auc'])}" for rung in summary["ladder"]]
+    return {
+        "roc": draw_roc(curves["roc"], caption, curves["operating_point"]) if curves["roc"] else None,
+        "reliability": [
+            draw_reliability(bins, Caption(f"reliability-{line}", describe_reliability(bins, part)), line)
+            for line, bins in enumerate(curves["reliability"])
+        ],
+        "ladder": draw_ladder(summary["ladder"], Caption("ladder", f"Out-of-fold AUC. {'; '.join(ladder)}."))
+        if summary["ladder"]
+        else None,
+    }
+
+
+def describe_reliability(bins: Mapping[str, Any], part: str) -> str:
+    """Return a reliability curve in words, for readers who do not see it."""
+    points = zip(bins["predicted"], bins["observed"], strict=True)
+    said = ", ".join(f"{predicted:.2f} predicted and {observed:.2f} observed" for predicted, observed in points)
+    return f"Reliability curve of {bins['name']}, {part}: {said}."
+
+
+def make_environment() -> Environment:
+    """Return the template environment: everything is escaped, and a name the summary lacks is an error."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("thawline.share", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        estimate=format_estimate, number=format_number, percent=format_percent, seconds=format_seconds, shorten=shorten
+    )
+    return environment

@@ -1,0 +1,349 @@
+"""A run folder as one plain dict: all that the report says, as numbers and texts without markup."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from thawline.share.cautions import list_cautions
+from thawline.share.figures import MAX_CURVES
+from thawline.share.folder import Predictions, blame, read_image, read_json, read_predictions, withhold
+from thawline.share.words import format_number, format_percent, format_plain, put_in_words
+
+PARTS = {"test": "Test", "validation": "Cross-validation"}
+CONTROLS = ("handcrafted", "random_init")
+SCORES = {  # key in metrics.json: name on the page
+    "auc": "AUC",
+    "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced accuracy",
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+    "brier": "Brier score",
+    "ece": "Expected calibration error",
+    "log_loss": "Log-loss",
+}
+LOWER_IS_BETTER = ("brier", "ece", "log_loss")
+PRIVATE_OPTIONS = ("data", "out", "run")
+
+
+def summarise(run: Path) -> dict[str, Any]:
+    """Return all that the page shows as plain data: numbers, texts, lists and dicts, no markup.
+
+    Raises ModelError that names the file which is missing or damaged.
+    """
+    metrics, plan, fingerprint, audit, spec = (
+        read_json(run, f"{name}.json") for name in ("metrics", "plan", "fingerprint", "audit", "spec")
+    )
+    with blame(run, "metrics.json"):
+        part = "validation" if metrics["test"] is None else "test"
+        classes = [str(name) for name in metrics["task"]["classes"]]
+    predictions = read_predictions(run, classes, "test" if part == "test" else "development")
+    with blame(run, "metrics.json"):
+        summary = summarise_metrics(metrics, part)
+        summary["curves"] = summarise_curves(metrics, part, predictions)
+    with blame(run, "fingerprint.json"):
+        summary["data"] = summarise_data(fingerprint, classes)
+    with blame(run, "audit.json"):
+        warnings = list_cautions(audit, fingerprint, metrics[part])
+        summary["warnings"] = withhold(warnings, predictions.names)
+    with blame(run, "plan.json"):
+        summary["plan"] = withhold([summarise_choice(choice) for choice in plan["choices"]], predictions.names)
+    with blame(run, "spec.json"):
+        summary["versions"] = withhold(summarise_versions(spec, plan, fingerprint), predictions.names)
+    summary["examples"] = summarise_examples(run)
+    return summary
+
+
+def summarise_metrics(metrics: Mapping[str, Any], part: str) -> dict[str, Any]:
+    """Return headline, scores, classes, confusion, rungs and cost; ``part`` is the section that makes the headline."""
+    sections = {key: metrics[key] for key in PARTS if metrics[key] is not None}
+    auc = take_estimate(sections[part], "auc")
+    task = dict(metrics["task"])
+    return {
+        "part": part,
+        "parts": [{"key": key, "name": PARTS[key], **take_counts(section)} for key, section in sections.items()],
+        "task": task,
+        "auc": auc,
+        "chosen": summarise_chosen(metrics["chosen"]),
+        "meaning": explain_headline(task, sections[part], auc),
+        "scores": summarise_scores(task, sections),
+        "methods": sorted({str(estimate["method"]) for estimate in list_estimates(sections)} - {""}),
+        "classes": [summarise_classes(PARTS[key], section, task["classes"]) for key, section in sections.items()],
+        "confusion": summarise_confusion(sections[part].get("confusion")),
+        "ladder": [summarise_rung(rung) for rung in metrics["ladder"]],
+        "cost": summarise_cost(metrics["cost"]),
+    }
+
+
+def list_estimates(data: Any) -> list[Mapping[str, Any]]:
+    """Return every estimate at any depth of `metrics.json`."""
+    if not isinstance(data, Mapping):
+        return []
+    return (
+        [data] if {"value", "method"} <= data.keys() else [e for entry in data.values() for e in list_estimates(entry)]
+    )
+
+
+def take_estimate(section: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """Return one estimate with None for what is absent or not finite; raises TypeError where it is no number."""
+    given = section.get(key) or {}
+    numbers = {name: take_number(given.get(name)) for name in ("value", "low", "high", "level")}
+    return {**numbers, "method": given.get("method") or ""}
+
+
+def take_number(value: Any) -> float | None:
+    """Return a finite float, or None; raises TypeError for anything else than a number or None."""
+    if value is not None and not isinstance(value, int | float):
+        raise TypeError(f"expected a number, found {value!r}")
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def take_counts(section: Mapping[str, Any]) -> dict[str, int]:
+    """Return the number of items and of patients."""
+    return {"n_items": int(section["n_items"]), "n_patients": int(section["n_patients"])}
+
+
+def summarise_chosen(chosen: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Return what was chosen as (name, value) pairs in words."""
+    fraction = take_number(chosen.get("thawed_fraction"))
+    facts = {
+        "Strategy": put_in_words(chosen["strategy"]),
+        "Backbone": chosen["backbone"],
+        "Thaw line": chosen.get("thaw_line") or "none, the backbone stays frozen",
+        "Trained part of the backbone": None if fraction is None else format_percent(fraction),
+        "Head": put_in_words(chosen["head"]),
+    }
+    if chosen["strategy"] in ("fine_tuning_from_scratch", *CONTROLS):
+        del facts["Thaw line"]
+    return [{"name": name, "value": str(value)} for name, value in facts.items() if value is not None]
+
+
+def explain_headline(task: Mapping[str, Any], section: Mapping[str, Any], auc: Mapping[str, Any]) -> list[str]:
+    """Return what the headline means, in plain sentences; an AUC is the share of pairs ranked rightly (Hanley 1982)."""
+    classes, positive = task["classes"], task.get("positive")
+    two = len(classes) == 2 and positive in classes
+    if auc["value"] is None:
+        said = ["The AUC is not defined here: at least one class has no items in this part."]
+    else:
+        first, second = (positive, next(n for n in classes if n != positive)) if two else ("one class", "another")
+        mean = "" if two else f", averaged over the {len(classes)} classes"
+        said = [
+            f"Shown one item of {first} and one of {second}, the model gives the higher probability of "
+            f"{first if two else 'the first class'} to the right one in {format_percent(auc['value'])} of such pairs{mean}; "
+            f"by chance it would be {format_percent(0.5)}."
+        ]
+        if auc["low"] is not None and auc["high"] is not None and auc["low"] <= 0.5 <= auc["high"]:
+            said.append("The interval includes 0.5: on these patients the model may be no better than chance.")
+    found, cleared, right = (take_estimate(section, key)["value"] for key in ("sensitivity", "specificity", "accuracy"))
+    if two and found is not None and cleared is not None:
+        said.append(
+            f"At the threshold {format_number(task.get('threshold'), 2)} it finds {format_percent(found)} of the items "
+            f"with {positive} and rightly clears {format_percent(cleared)} of the others."
+        )
+    elif right is not None:
+        said.append(f"Its most likely class is the right one for {format_percent(right)} of the items.")
+    return said
+
+
+def summarise_scores(task: Mapping[str, Any], sections: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return one row a metric with an estimate for every section, patients last."""
+    binary = len(task["classes"]) == 2 and task.get("positive")
+    of_class = f"of {task['positive']}" if binary else "mean over classes"
+    notes = {
+        **dict.fromkeys(LOWER_IS_BETTER, "lower is better"),
+        **dict.fromkeys(("sensitivity", "specificity"), of_class),
+        "auc": of_class if binary else "mean over classes, one against the rest",
+    }
+    rows: list[dict[str, Any]] = [
+        {"name": name, "note": notes.get(key, ""), "estimates": [take_estimate(s, key) for s in sections.values()]}
+        for key, name in SCORES.items()
+    ]
+    for key, name in (("auc", "AUC per patient"), ("accuracy", "Accuracy per patient")):
+        patients = [section.get("patient_level") or {} for section in sections.values()]
+        if any(patients):
+            counts = " and ".join(str(level["n_patients"]) for level in patients if level)
+            values = [take_estimate(level, key) for level in patients]
+            rows.append({"name": name, "note": f"{counts} patients", "estimates": values})
+    return rows
+
+
+def summarise_classes(name: str, section: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any]:
+    """Return the table of classes of one section."""
+    rows = [
+        {
+            "name": str(label),
+            **take_counts(section["per_class"][label]),
+            **{key: take_estimate(section["per_class"][label], key) for key in ("auc", "sensitivity", "specificity")},
+        }
+        for label in classes
+    ]
+    return {"part": name, "rows": rows}
+
+
+def summarise_confusion(confusion: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return the rows of the confusion matrix, each cell with its share of the row; None where there is none."""
+    if confusion is None:
+        return None
+    rows = []
+    for name, counts in zip(confusion["classes"], confusion["counts"], strict=True):
+        total = sum(map(int, counts))
+        cells = [{"n_items": int(count), "share": count / total if total else 0.0} for count in counts]
+        rows.append({"name": str(name), "total": total, "cells": cells})
+    return {"classes": [str(name) for name in confusion["classes"]], "rows": rows}
+
+
+def summarise_curves(metrics: Mapping[str, Any], part: str, predictions: Predictions) -> dict[str, Any]:
+    """Return ROC and reliability curves of the positive class, or of the classes with the lowest AUC where several."""
+    from thawline.judge.calibration import reliability
+    from thawline.judge.metrics import roc_curve
+
+    task, section = metrics["task"], metrics[part]
+    classes, per_class = task["classes"], section["per_class"]
+    aucs = {name: take_estimate(per_class[name], "auc")["value"] for name in classes}
+    defined = [name for name in classes if len({*(predictions.labels == classes.index(name))}) == 2]
+    two = len(classes) == 2 and task.get("positive") in classes
+    drawn = [name for name in defined if not two or name == task["positive"]]
+    worst = sorted(drawn, key=lambda name: math.inf if aucs[name] is None else aucs[name])[:MAX_CURVES]
+    curves: dict[str, Any] = {
+        "roc": [],
+        "reliability": [],
+        "n_left_out": len(drawn) - len(worst),
+        "operating_point": None,
+    }
+    for name in sorted(worst, key=classes.index):
+        scores, truth = predictions.probabilities[:, classes.index(name)], predictions.labels == classes.index(name)
+        false_positive, true_positive, _ = roc_curve(truth, scores)
+        bins = reliability(scores, truth)
+        curves["roc"].append(
+            {"name": str(name), "auc": aucs[name], "fpr": false_positive.tolist(), "tpr": true_positive.tolist()}
+        )
+        curves["reliability"].append(
+            {"name": str(name), "predicted": bins.confidence.tolist(), "observed": bins.frequency.tolist(),
+             "count": bins.count.tolist()}
+        )  # fmt: skip
+    if two and curves["roc"]:
+        curves["operating_point"] = {key: take_estimate(section, key) for key in ("sensitivity", "specificity")}
+    return curves
+
+
+def summarise_rung(rung: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one rung of the ladder with its name in words."""
+    line = f" from {rung['thaw_line']}" if rung.get("thaw_line") else ""
+    head = f", {put_in_words(rung['head'])} head" if rung.get("head") else ""
+    numbers = {key: take_number(rung.get(key)) for key in ("log_loss", "difference", "standard_error", "seconds")}
+    return {
+        "rung": rung["rung"],
+        "name": f"{put_in_words(rung['strategy'])}{line}{head}",
+        "auc": take_estimate(rung, "auc"),
+        "chosen": bool(rung["chosen"]),
+        "control": rung["strategy"] in CONTROLS,
+        **numbers,
+    }
+
+
+def summarise_cost(cost: Mapping[str, Any]) -> dict[str, Any]:
+    """Return seconds and share of every step, what the steps leave over, peak memory and energy."""
+    seconds = {name: take_number(value) or 0.0 for name, value in cost["seconds"].items()}
+    steps = {name: value for name, value in seconds.items() if name != "total"}
+    total = max(seconds.get("total", 0.0), sum(steps.values()))
+    if total - sum(steps.values()) > 0.01 * total:
+        steps["everything else"] = total - sum(steps.values())
+    rows = [
+        {"name": put_in_words(name), "seconds": value, "share": value / total if total else 0.0}
+        for name, value in steps.items()
+    ]
+    peak, energy = take_number(cost["peak_rss_mib"]), take_number(cost["energy_wh"])
+    return {"rows": rows, "total": total, "peak_rss_mib": peak, "energy_wh": energy}
+
+
+def summarise_data(fingerprint: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any]:
+    """Return counts for each class and part, and what the images are like."""
+    parts = {name: fingerprint["parts"][name] for name in ("development", "test") if fingerprint["parts"].get(name)}
+    rows = [
+        {
+            "name": name,
+            "counts": [take_class(counts, name) for counts in (*parts.values(), fingerprint["classes"])],
+        }
+        for name in classes
+    ]
+    kept = ("n_items", "n_patients", "patients_given", "n_blank_patients", "split_given", "imbalance", "wide_range")
+    return {
+        **{key: fingerprint[key] for key in kept},
+        **{
+            key: [take_number(fingerprint[key][name]) for name in ("min", "median", "max")]
+            for key in ("width_px", "height_px")
+        },
+        **{key: dict(fingerprint[key]) for key in ("bits", "channels", "formats")},
+        "parts": [*parts, "all"],
+        "rows": rows,
+    }
+
+
+def take_class(counts: Mapping[str, Any], name: str) -> dict[str, int]:
+    """Return items and patients of a class, zero where the part has none."""
+    found = counts.get(name) or {"items": 0, "patients": 0}
+    return {"n_items": int(found["items"]), "n_patients": int(found["patients"])}
+
+
+def summarise_choice(choice: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one choice of the plan with value and evidence in words."""
+    return {
+        "name": put_in_words(choice["name"]),
+        "value": format_plain(choice["value"]),
+        "kind": choice["kind"],
+        "reason": choice["reason"],
+        "candidates": [format_plain(candidate) for candidate in choice.get("candidates") or []],
+        "evidence": [describe_evidence(row) for row in choice.get("evidence") or []],
+    }
+
+
+def describe_evidence(row: Mapping[str, Any]) -> str:
+    """Return what was measured of one candidate in words; a comparison by log-loss reads as in the ladder."""
+    rest = {key: value for key, value in row.items() if key != "candidate"}
+    loss, difference, error = (take_number(rest.get(key)) for key in ("log_loss", "difference", "standard_error"))
+    said = format_plain(rest)
+    if loss is not None and difference is not None:
+        said = f"log-loss {format_number(loss)} (to the best {format_number(difference)} ± {format_number(error)})"
+    return f"{format_plain(row['candidate'])}: {said}"
+
+
+def summarise_versions(
+    spec: Mapping[str, Any], plan: Mapping[str, Any], fingerprint: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return versions, digests, weights and options as (name, value) pairs."""
+    environment = dict(spec["environment"])
+    packages = environment.pop("packages", {})
+    options = {key: value for key, value in spec["options"].items() if key not in PRIVATE_OPTIONS and value is not None}
+    digests = {"Data": fingerprint["digest"], "Plan": plan["digest"], "Model": spec.get("model_digest")}
+    return {
+        "software": name_values({"thawline": spec["thawline"], **environment, **packages}),
+        "digests": name_values({key: value for key, value in digests.items() if value}),
+        "weights": name_values(spec.get("weights") or {}),
+        "options": name_values({"seed": spec["seed"], **options}),
+    }
+
+
+def name_values(values: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Return a mapping as rows of name and value, in words."""
+    return [{"name": put_in_words(name), "value": format_plain(value)} for name, value in values.items()]
+
+
+def summarise_examples(run: Path) -> list[dict[str, Any]]:
+    """Return the most confident errors with their images as data URIs; none where the run kept none."""
+    if not (run / "examples.json").exists():
+        return []
+    with blame(run, "examples.json"):
+        examples = json.loads((run / "examples.json").read_text("utf-8"))
+        return [
+            {
+                "item": int(example["item"]),
+                "label": str(example["label"]),
+                "predicted": str(example["predicted"]),
+                "probability": take_number(example["probability"]),
+                "image": read_image(run, str(example["image"])) if example.get("image") else None,
+            }
+            for example in examples
+        ]

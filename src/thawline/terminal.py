@@ -1,0 +1,115 @@
+"""What a person sees of a run: a progress bar with an estimate on a terminal, one line a step elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+
+class TerminalListener:
+    """Writes to standard error, so that standard output stays for results; ``quiet`` leaves warnings only."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        from rich.console import Console
+
+        self._console = Console(stderr=True, highlight=False)
+        self._quiet = quiet
+        self._progress: Any = None
+        self._task: Any = None
+        self._step, self._began = "", 0.0
+
+    def __enter__(self) -> TerminalListener:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop()
+
+    def begin(self, step: str, total: int | None = None) -> None:
+        """Start a bar for a step."""
+        self._stop()
+        self._step, self._began = step, time.perf_counter()
+        if not self._quiet and self._console.is_terminal:
+            self._progress = _make_progress(self._console)
+            self._task = self._progress.add_task(step, total=total)
+            self._progress.start()
+
+    def advance(self, units: int = 1) -> None:
+        """Move the bar."""
+        if self._progress is not None:
+            self._progress.advance(self._task, units)
+
+    def end(self, note: str = "") -> None:
+        """Replace the bar by a line that says what came of the step."""
+        self._stop()
+        if not self._quiet:
+            seconds = time.perf_counter() - self._began
+            self._console.print(f"{self._step:<22} {seconds:6.1f} s  {note}", markup=False, soft_wrap=True)
+
+    def warn(self, message: str) -> None:
+        """Write a warning; also when quiet."""
+        self._console.print(f"warning: {message}", markup=False, soft_wrap=True, style="yellow")
+
+    def _stop(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+
+def format_summary(metrics: Mapping[str, Any], report: Path) -> str:
+    """Return the five lines that end a run."""
+    part = "test" if metrics["test"] else "validation"
+    section, validation, chosen, cost = metrics[part], metrics["validation"], metrics["chosen"], metrics["cost"]
+    what = "Test" if metrics["test"] else "Cross-validated (test part closed)"
+    seconds = cost["seconds"]
+    parts = ", ".join(f"{name} {seconds[name]:.1f}" for name in ("read", "features", "heads") if name in seconds)
+    return "\n".join(
+        [
+            f"{what} AUC {_format(section['auc'])}, accuracy {_format(section['accuracy'])}: {section['n_items']} items "
+            f"of {section['n_patients']} patients",
+            f"Cross-validated AUC {_format(validation['auc'])}: {validation['n_items']} items of "
+            f"{validation['n_patients']} patients",
+            f"Chosen: {chosen['backbone']}, {chosen['strategy']}, head {chosen['head']}, of {len(metrics['ladder'])} tried",
+            f"Cost: {seconds['total']:.1f} s ({parts}), peak memory {cost['peak_rss_mib']} MiB",
+            f"Report: {report}",
+        ]
+    )
+
+
+def print_result(text: str) -> None:
+    """Write a result to standard output."""
+    sys.stdout.write(text.rstrip("\n") + "\n")
+
+
+def _format(estimate: Mapping[str, Any]) -> str:
+    value, low, high = (estimate[key] for key in ("value", "low", "high"))
+    if value is None:
+        return "not defined"
+    return f"{value:.3f}" + (f" [{low:.3f}, {high:.3f}]" if low is not None and high is not None else "")
+
+
+def _make_progress(console: Any) -> Any:
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    return Progress(
+        TextColumn("{task.description:<22}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )

@@ -1,0 +1,157 @@
+"""Array shapes, units, and the small records that every layer shares.
+
+Conventions
+  pixels         uint8, uint16 or float32; shape (height, width) for grey, (height, width, 3) for RGB; first row on top
+  inputs         uint8, or float32 on the same 0 to 255 scale; shape (items, size_px, size_px, 3)
+  features       float32 at work and float16 at rest; shape (items, features)
+  labels         int64, shape (items,): index into the sorted tuple of class names
+  groups         int64, shape (items,): what never crosses a split (a patient, or patients merged by identical images)
+  probabilities  float64, shape (items, classes); each row sums to one
+  names          *_px pixels, *_mib mebibytes, seconds are wall-clock
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Pixels: TypeAlias = NDArray[Any]
+    Inputs: TypeAlias = NDArray[Any]
+    Features: TypeAlias = NDArray[np.float32]
+    Labels: TypeAlias = NDArray[np.int64]
+    Groups: TypeAlias = NDArray[np.int64]
+    Probabilities: TypeAlias = NDArray[np.float64]
+    FloatArray: TypeAlias = NDArray[np.float64]
+    IntArray: TypeAlias = NDArray[np.int64]
+    BoolArray: TypeAlias = NDArray[np.bool_]
+    Content: TypeAlias = Path | NDArray[Any]  # where the pixels of one item are: a file, or the array itself
+
+Aspect = Literal["squash", "letterbox", "crop"]
+Interpolation = Literal["bilinear", "bicubic"]
+Precision = Literal["f32", "bf16", "f16"]
+Split = Literal["train", "val", "test"]
+ASPECTS: tuple[Aspect, ...] = ("squash", "letterbox", "crop")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Item:
+    """One labelled image: ``path`` is relative to the data (POSIX slashes), ``patient`` is never empty."""
+
+    path: str
+    label: str
+    patient: str
+    split: Split | None = None
+    metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Contract:
+    """How pixels become the input of a backbone, and its output a feature; stored with the model and repeated exactly.
+
+    ``wide_range`` is the (black, white) pair that pixels of more than 8 bits are scaled by, one for the whole data set;
+    None where every image has 8 bits. ``crop`` takes the centred square, ``letterbox`` pads with black, ``squash``
+    stretches both sides to ``size_px``.
+    """
+
+    size_px: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: Interpolation = "bicubic"
+    aspect: Aspect = "squash"
+    wide_range: tuple[float, float] | None = None
+    precision: Precision = "f32"
+    feature_dtype: Literal["float16"] = "float16"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON data; `from_json` reverses it."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Contract:
+        """Rebuild from `to_json`; raises TypeError or KeyError on unknown or missing fields."""
+        fields: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in data.items()
+        }
+        return cls(**fields)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Estimate:
+    """A number with its interval: ``level`` is the coverage aimed at, ``method`` how it was found."""
+
+    value: float
+    low: float
+    high: float
+    level: float = 0.95
+    method: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON data, as `metrics.json` holds it."""
+        return dataclasses.asdict(self)
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class BackboneFacts:
+    """What the plan needs to know of a backbone and its weights."""
+
+    name: str
+    size_px: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: Interpolation
+    source: str
+    licence: str
+    pretrained_on: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Hardware:
+    """What the plan may count on: cores this process may use, memory, what the processor or GPU can do."""
+
+    cores: int
+    memory_mib: int
+    bf16: bool = False
+    cuda: str | None = None
+
+
+class Listener(Protocol):
+    """Whoever watches a run: a progress bar, a log, nobody."""
+
+    def begin(self, step: str, total: int | None = None) -> None:
+        """A step starts; ``total`` units are expected where that is known."""
+
+    def advance(self, units: int = 1) -> None:
+        """Some units of the current step are done."""
+
+    def end(self, note: str = "") -> None:
+        """The current step is done; ``note`` says in a few words what came of it."""
+
+    def warn(self, message: str) -> None:
+        """Something the user should know; the run goes on."""
+
+
+class SilentListener:
+    """Nobody watches; warnings become Python warnings, so that they are never lost."""
+
+    def begin(self, step: str, total: int | None = None) -> None:
+        """Ignore the start of a step."""
+
+    def advance(self, units: int = 1) -> None:
+        """Ignore progress."""
+
+    def end(self, note: str = "") -> None:
+        """Ignore the end of a step."""
+
+    def warn(self, message: str) -> None:
+        """Raise a Python warning."""
+        warnings.warn(message, UserWarning, stacklevel=2)

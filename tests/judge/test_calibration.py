@@ -1,0 +1,132 @@
+"""Referees: scikit-learn's calibration curve, a loop over bins, Bayes' rule on Gaussians and a simulation."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import norm
+from sklearn.calibration import calibration_curve
+
+from thawline.errors import DataError, OptionError
+from thawline.judge.calibration import assign_bins, correct_prior, ece, reliability
+
+
+def make_binary(n_items, seed=0):
+    draw = np.random.default_rng(seed)
+    positive = draw.random(n_items)
+    labels = (draw.random(n_items) < positive**2).astype(int)
+    return labels, np.column_stack([1 - positive, positive])
+
+
+def loop_ece(confidence, came_true, n_bins=15):
+    edges, total = np.linspace(0, 1, n_bins + 1), 0.0
+    for low, high in itertools.pairwise(edges):
+        inside = (confidence > low) & (confidence <= high)
+        if inside.any():
+            total += inside.mean() * abs(confidence[inside].mean() - came_true[inside].mean())
+    return total
+
+
+def test_reliability_agrees_with_scikit_learn():
+    labels, probabilities = make_binary(200)
+    kept = (probabilities[:, 1] < 0.3) | (probabilities[:, 1] > 0.6)  # leaves bins empty
+    frequency, confidence = calibration_curve(labels[kept], probabilities[kept, 1], n_bins=15)
+    curve = reliability(probabilities[kept, 1], labels[kept])
+    assert len(curve.confidence) < 15
+    np.testing.assert_allclose(curve.confidence, confidence)
+    np.testing.assert_allclose(curve.frequency, frequency)
+    assert curve.count.sum() == kept.sum()
+
+
+def test_weights_of_a_reliability_curve_are_repetitions():
+    labels, probabilities = make_binary(60)
+    counts = np.random.default_rng(1).poisson(1.0, 60)
+    weighted = reliability(probabilities[:, 1], labels, counts)
+    repeated = reliability(np.repeat(probabilities[:, 1], counts), np.repeat(labels, counts))
+    for name in ("confidence", "frequency", "count"):
+        np.testing.assert_allclose(getattr(weighted, name), getattr(repeated, name))
+    assert ece(labels, probabilities, counts) == pytest.approx(
+        ece(np.repeat(labels, counts), np.repeat(probabilities, counts, axis=0))
+    )
+
+
+def test_bins_are_closed_above_and_the_first_holds_zero():
+    np.testing.assert_array_equal(assign_bins([0.0, 0.1, 0.25, 0.2500001, 0.5, 1.0], n_bins=4), [0, 0, 0, 1, 1, 3])
+
+
+def test_ece_of_two_classes_judges_the_positive_class():
+    labels, probabilities = make_binary(500)
+    assert ece(labels, probabilities) == pytest.approx(loop_ece(probabilities[:, 1], labels == 1))
+    assert ece(labels, probabilities, positive=0) == pytest.approx(loop_ece(probabilities[:, 0], labels == 0))
+
+
+def test_ece_of_several_classes_judges_the_most_likely_class():
+    draw = np.random.default_rng(0)
+    labels, probabilities = draw.integers(3, size=400), draw.dirichlet([1, 1, 1], size=400)
+    correct = probabilities.argmax(axis=1) == labels
+    assert ece(labels, probabilities) == pytest.approx(loop_ece(probabilities.max(axis=1), correct))
+
+
+def test_ece_of_known_overconfidence():
+    labels = np.array([1, 1, 1, 0])
+    assert ece(labels, np.tile([0.1, 0.9], (4, 1))) == pytest.approx(0.15)
+    assert np.isnan(ece(labels[:0], np.empty((0, 2))))
+
+
+def test_ece_of_calibrated_probabilities_falls_towards_zero():
+    draw = np.random.default_rng(0)
+    positive = draw.random(100_000)
+    labels = (draw.random(100_000) < positive).astype(int)
+    assert ece(labels, np.column_stack([1 - positive, positive])) < 0.01
+
+
+def test_corrected_prior_is_bayes_rule_on_gaussians():
+    x = np.linspace(-3, 4, 50)
+    likelihood = np.column_stack([norm.pdf(x, 0, 1), norm.pdf(x, 1, 1.5), norm.pdf(x, 2, 0.7)])
+
+    def posterior(prior):
+        joint = likelihood * prior
+        return joint / joint.sum(axis=1, keepdims=True)
+
+    trained, true = np.array([0.2, 0.3, 0.5]), np.array([0.9, 0.09, 0.01])
+    np.testing.assert_allclose(correct_prior(posterior(trained), trained, true), posterior(true), atol=1e-12)
+    np.testing.assert_allclose(correct_prior(posterior(trained), trained * 70, true * 9), posterior(true), atol=1e-12)
+
+
+def test_corrected_prior_restores_calibration_at_a_screening_prevalence():
+    draw = np.random.default_rng(3)
+    labels = (draw.random(100_000) < 0.05).astype(int)
+    x = draw.normal(labels * 1.5)
+    positive = 1 / (1 + np.exp(-(1.5 * x - 1.5**2 / 2)))  # the exact posterior at a prevalence of one half
+    probabilities = np.column_stack([1 - positive, positive])
+    corrected = correct_prior(probabilities, [0.5, 0.5], [0.95, 0.05])
+    assert ece(labels, probabilities) > 0.15
+    assert ece(labels, corrected) < 0.01
+    assert corrected[:, 1].mean() == pytest.approx(0.05, abs=0.003)
+
+
+@given(positive=st.lists(st.floats(0, 1), min_size=1, max_size=20), prior=st.floats(0.01, 0.99))
+@settings(max_examples=40, deadline=None)
+def test_corrected_prior_keeps_order_and_reverses(positive, prior):
+    probabilities = np.column_stack([1 - np.array(positive), positive])
+    there = correct_prior(probabilities, [0.5, 0.5], [1 - prior, prior])
+    np.testing.assert_allclose(there.sum(axis=1), 1)
+    assert (np.diff(there[np.argsort(positive), 1]) >= -1e-12).all()
+    np.testing.assert_allclose(correct_prior(there, [1 - prior, prior], [0.5, 0.5]), probabilities, atol=1e-9)
+
+
+def test_unusable_input_is_refused():
+    with pytest.raises(OptionError, match=r"trained_prior must hold .* 2 classes; found \[1.0, 0.0\]"):
+        correct_prior(np.full((1, 2), 0.5), [1, 0], [0.5, 0.5])
+    with pytest.raises(OptionError, match="true_prior"):
+        correct_prior(np.full((1, 2), 0.5), [0.5, 0.5], [0.2, 0.3, 0.5])
+    with pytest.raises(DataError, match=r"row 1 holds 1\.5"):
+        assign_bins([0.1, 1.5])
+    with pytest.raises(DataError, match="row 0 holds nan"):
+        assign_bins([np.nan])
+    with pytest.raises(OptionError, match="n_bins=0"):
+        assign_bins([0.1], n_bins=0)
