@@ -81,6 +81,7 @@ def choose_sklearn(data: dict[str, np.ndarray], folds: np.ndarray, **settings: A
     for row, strength in zip(probabilities, STRENGTHS, strict=True):
         for fold in range(N_FOLDS):
             row[folds == fold] = fit(strength, folds != fold).predict_proba(features[folds == fold])
+    probabilities /= probabilities.sum(axis=2, keepdims=True)  # float32 sums are not quite one
     best = int(np.argmin([log_loss(labels, row) for row in probabilities]))
     fit(STRENGTHS[best], np.ones(len(labels), bool))
     return best, probabilities

@@ -222,7 +222,7 @@ def prepare(
     if journal is not None:
         write_json(journal.run / "audit.json", inspection.record)
         write_json(journal.run / "fingerprint.json", fingerprint)
-        write_atomic(journal.run / "splits.csv", format_splits(dataset, inspection, splits))
+        write_atomic(journal.run / "splits.csv", format_splits(dataset, inspection.numbers, splits))
         if "read" not in journal:
             journal.record("read", {"content": fingerprint["digest"]}, time.perf_counter() - at)
     out = journal.run if journal else Path()
@@ -465,7 +465,7 @@ def _judge(job: Job, rungs: Sequence[Rung], selection: Selection, test: Probabil
         probabilities[is_test] = test
     shown = np.flatnonzero(job.splits.folds >= 0 if test is None else is_test)
     write_atomic(job.out / "predictions.csv", format_predictions(job.dataset, job.splits, probabilities))
-    write_examples(job.out, job.inspection, shown, job.labels, probabilities, about)
+    write_examples(job.out, job.dataset.contents, job.inspection.numbers, shown, job.labels, probabilities, about)
     openings = (job.journal.find("test") or {}).get("openings")
     write_json(job.out / "audit.json", {**job.inspection.record, "test_openings": openings})
     write_atomic(job.out / "model" / "card.md", write_card(metrics, job.plan, job.weights))

@@ -80,12 +80,7 @@ class LinearHead:
         arrays = {name: np.asarray(tensors[name], np.float64) for name in names}
         shapes = {name: array.shape for name, array in arrays.items()}
         classes, features = (*shapes["coefficients"], 0, 0)[:2]
-        wanted = {
-            "mean": (features,),
-            "scale": (features,),
-            "coefficients": (classes, features),
-            "intercept": (classes,),
-        }
+        wanted = dict(zip(names, [(features,), (features,), (classes, features), (classes,)], strict=True))
         if shapes != wanted or classes < 2:
             raise ModelError(f"A linear head of {classes} classes has arrays of shapes {wanted}; found {shapes}.")
         broken = [name for name, array in arrays.items() if not np.isfinite(array).all()]
@@ -208,8 +203,8 @@ class _Problem:
         mean = (np.diag(weighted.sum(axis=1)) - weighted @ probabilities.T) / self.basis.n_items
         curvatures, axes = np.linalg.eigh(self.contrasts.T @ mean @ self.contrasts)
         curvatures = np.maximum(curvatures, 1e-8)  # where all items are certain
-        diagonal, beside = self.basis.gram
-        factors = [dpttrf(value * diagonal + 1 / self.strength, value * beside[:-1])[:2] for value in curvatures]
+        diagonal, beside = self.basis.gram[0], self.basis.gram[1, : max(self.basis.gram.shape[1] - 1, 1)]
+        factors = [dpttrf(value * diagonal + 1 / self.strength, value * beside)[:2] for value in curvatures]
 
         def solve(vector: FloatArray) -> FloatArray:
             turned = axes.T @ vector
@@ -289,7 +284,6 @@ def select_linear(
     n_classes: int,
     strengths: Sequence[float] = STRENGTHS,
     *,
-    item_weights: FloatArray | None = None,
     class_weight: str | None = None,
     n_jobs: int = 1,
 ) -> Selection:
@@ -303,9 +297,8 @@ def select_linear(
 
     def score(fold: int) -> None:
         training, scored = folds != fold, folds == fold
-        weights = None if item_weights is None else item_weights[training]
         basis = decompose(features[training])
-        heads = fit_path(basis, labels[training], n_classes, strengths, weights, class_weight)
+        heads = fit_path(basis, labels[training], n_classes, strengths, class_weight=class_weight)
         for row, head in zip(probabilities, heads, strict=True):
             row[scored] = head.predict_proba(features[scored])
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from thawline.audit.items import Inspection
 from thawline.data.readers import decode, read_content
 from thawline.data.transforms import prepare
 from thawline.files import write_atomic, write_json
@@ -17,7 +17,7 @@ from thawline.judge.evaluation import predict_labels
 from thawline.types import Contract
 
 if TYPE_CHECKING:
-    from thawline.types import IntArray, Labels, Pixels, Probabilities
+    from thawline.types import Content, IntArray, Labels, Pixels, Probabilities
 
 SHOWN = 8
 SIZE_PX = 160
@@ -25,7 +25,8 @@ SIZE_PX = 160
 
 def write_examples(
     run: Path,
-    inspection: Inspection,
+    contents: Sequence[Content],
+    numbers: Sequence[int],
     shown: IntArray,
     labels: Labels,
     probabilities: Probabilities,
@@ -33,7 +34,8 @@ def write_examples(
 ) -> None:
     """Write `examples.json` and thumbnails of the errors with the highest probability among the positions ``shown``.
 
-    ``about`` holds classes, positive class and threshold. Files are named by item number.
+    ``contents``, ``numbers``, ``labels`` and ``probabilities`` are aligned; ``about`` holds classes, positive class and
+    threshold. Files are named by item number.
     """
     classes = about[0]
     predicted = np.full(len(labels), -1)
@@ -43,10 +45,10 @@ def write_examples(
     shutil.rmtree(run / "examples", ignore_errors=True)
     rows: list[dict[str, Any]] = []
     for index in wrong[:SHOWN]:
-        number = inspection.numbers[index]
+        number = numbers[index]
         picture = write_atomic(
             run / "examples" / f"{number}.png",
-            _draw_thumbnail(decode(read_content(inspection.dataset.contents[index]))),
+            _draw_thumbnail(decode(read_content(contents[index]))),
         )
         rows.append(
             {

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from thawline.audit.items import Inspection
 from thawline.data.dataset import Dataset
 from thawline.data.splits import Splits
 from thawline.judge.statistics import Selection
@@ -19,9 +18,12 @@ if TYPE_CHECKING:
     from thawline.types import Probabilities
 
 
-def format_splits(everything: Dataset, inspection: Inspection, splits: Splits) -> str:
-    """Return `splits.csv`: every item with its number, in development or test, or left out. Private to the run."""
-    position = {number: index for index, number in enumerate(inspection.numbers)}
+def format_splits(everything: Dataset, numbers: Sequence[int], splits: Splits) -> str:
+    """Return `splits.csv`: every item with its number, in development or test, or left out. Private to the run.
+
+    ``numbers`` are the item numbers that ``splits`` is aligned with.
+    """
+    position = {number: index for index, number in enumerate(numbers)}
     rows = []
     for number, item in enumerate(everything.items):
         index = position.get(number)

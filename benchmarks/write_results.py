@@ -1,0 +1,175 @@
+"""Write docs/RESULTS.md from the JSON files in benchmarks/results: no number in it comes from anywhere else.
+
+    python benchmarks/write_results.py [--check]
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+PAGE = HERE.parent / "docs" / "RESULTS.md"
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """One benchmark's part of the page: its figures in order, each with what it means and what was wanted."""
+
+    name: str
+    title: str
+    command: str
+    text: str
+    figures: tuple[tuple[str, str, str], ...]
+
+
+SECTIONS = (
+    Section(
+        "throughput",
+        "Files to features",
+        "python benchmarks/throughput.py --json benchmarks/results/throughput.json",
+        "covid-ct, EfficientNet-Lite0, f32, images a second. Each ratio is of two runs next to each other in time; medians.",
+        (
+            ("items", "images", ""),
+            ("pairs", "pairs of runs", ""),
+            ("ours", "Thawline, images a second", ""),
+            ("plain", "timm + DataLoader, default layout, images a second", ""),
+            ("channels_last", "timm + DataLoader, channels-last, images a second", ""),
+            ("ratio_plain", "Thawline over default layout", "at least 4"),
+            ("ratio_channels_last", "Thawline over channels-last", "at least 2"),
+            ("decode_alone", "decoder alone on all cores, images a second", ""),
+            ("engine_alone", "engine alone on all cores, images a second", ""),
+            ("share_of_limit", "measured rate over 1 ÷ (1/decode + 1/engine)", "at least 0.8"),
+        ),
+    ),
+    Section(
+        "heads",
+        "Fitting and selecting the linear head",
+        "python benchmarks/heads.py --json benchmarks/results/heads.json",
+        "5 strengths x 5 folds on 1,124 x 1,280 features of 3 classes, against scikit-learn's LogisticRegression doing the "
+        "same, in turn.",
+        (
+            ("seconds_ours", "Thawline, seconds", ""),
+            ("seconds_sklearn", "scikit-learn, seconds", ""),
+            ("ratio_sklearn", "scikit-learn over Thawline", "at least 10"),
+            ("same_choice", "both choose the same strength (1 = yes)", "1"),
+            ("max_probability_difference", "largest difference in any probability", "at most 0.001"),
+        ),
+    ),
+    Section(
+        "main_job",
+        "The whole main job",
+        "python benchmarks/main_job.py --fastai PYTHON --json benchmarks/results/main_job.json",
+        "covid-ct, official test part of 203 images, seed 0; wall seconds of the whole command. The peers fit on the train "
+        "part and choose on val. The main job develops on train and val together; `same_items_…` is the main job on the "
+        "train part alone, the items that the peers fit on. 95 % intervals from resampling patients.",
+        (
+            ("seconds", "main job, cold cache, seconds", ""),
+            ("peak_rss_mib", "peak memory, MiB", ""),
+            ("auc", "test AUC", ""),
+            ("auc_low", "… lower bound", ""),
+            ("auc_high", "… upper bound", ""),
+            ("accuracy", "test accuracy", ""),
+            ("accuracy_low", "… lower bound", ""),
+            ("accuracy_high", "… upper bound", ""),
+            ("warm_seconds", "second run, warm cache, seconds", ""),
+            ("warm_share", "second run over first", ""),
+            ("same_items_auc", "fitted on train only: test AUC", ""),
+            ("same_items_auc_low", "… lower bound", ""),
+            ("same_items_auc_high", "… upper bound", ""),
+            ("same_items_accuracy", "fitted on train only: test accuracy", ""),
+            ("plain_auc", "plain linear probe: AUC", ""),
+            ("plain_accuracy", "plain linear probe: accuracy", ""),
+            ("plain_seconds", "plain linear probe, seconds", ""),
+            ("plain_channels_last_seconds", "plain linear probe, channels-last, seconds", ""),
+            ("fastai_seed0_auc", "fastai fine_tune(5), seed 0: AUC", ""),
+            ("fastai_seed0_accuracy", "fastai fine_tune(5), seed 0: accuracy", ""),
+            ("fastai_seed0_seconds", "fastai fine_tune(5), seed 0, seconds", ""),
+            ("fastai_seed1_auc", "fastai fine_tune(5), seed 1: AUC", ""),
+            ("fastai_seed1_accuracy", "fastai fine_tune(5), seed 1: accuracy", ""),
+            ("fastai_seed1_seconds", "fastai fine_tune(5), seed 1, seconds", ""),
+        ),
+    ),
+    Section(
+        "startup",
+        "Start-up",
+        "python benchmarks/startup.py --json benchmarks/results/startup.json",
+        "Whole processes, in turn; medians.",
+        (
+            ("python_seconds", "bare Python, seconds", ""),
+            ("import_seconds", "import thawline, seconds", ""),
+            ("help_seconds", "thawline --help, seconds", "under 0.3"),
+        ),
+    ),
+)
+
+
+def main() -> None:
+    """Write the page, or with --check say whether it is what the JSON files give."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true")
+    if not parser.parse_args().check:
+        PAGE.write_text(format_page(), encoding="utf-8")
+    elif PAGE.read_text("utf-8") != format_page():
+        sys.exit(f"{PAGE} is not what benchmarks/results gives; run python benchmarks/write_results.py")
+
+
+def format_page() -> str:
+    """Return the page."""
+    parts = [
+        "# Results",
+        "Every number on this page is generated from the JSON files in `benchmarks/results`, which the commands below wrote. "
+        "Machines are shared and noisy: read the ratios, which compare runs side by side in time, before the seconds.",
+    ]
+    parts += [format_section(section) for section in SECTIONS if result_path(section).is_file()]
+    return "\n\n".join(parts) + "\n"
+
+
+def format_section(section: Section) -> str:
+    """Return one benchmark's heading, command, table and environment."""
+    result = json.loads(result_path(section).read_text("utf-8"))
+    figures, where = result["figures"], result["environment"]
+    rows = [
+        f"| {meaning} (`{key}`) | {format_figure(figures[key])} | {wanted} |"
+        for key, meaning, wanted in section.figures
+        if key in figures
+    ]
+    versions = ", ".join(f"{name} {version}" for name, version in where["versions"].items())
+    return "\n".join(
+        [
+            f"## {section.title}",
+            "",
+            section.text,
+            "",
+            "```",
+            section.command,
+            "```",
+            "",
+            "| figure | value | wanted |",
+            "| --- | --- | --- |",
+            *rows,
+            "",
+            f"Measured on {where['processor']}, {where['cores']} cores, load {where['load']} before the end; Python "
+            f"{where['python']}, {versions}.",
+        ]
+    )
+
+
+def format_figure(value: Any) -> str:
+    """Return a number with as many digits as it deserves."""
+    if isinstance(value, int) or float(value).is_integer():
+        return f"{int(value)}"
+    return f"{value:.1e}" if abs(value) < 0.001 else f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
+
+
+def result_path(section: Section) -> Path:
+    """Where a benchmark's JSON lies."""
+    return HERE / "results" / f"{section.name}.json"
+
+
+if __name__ == "__main__":
+    main()
