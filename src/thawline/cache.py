@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,7 +35,7 @@ def cache_path() -> Path:
 def limit_bytes() -> int:
     """Size limit of the cache: ``THAWLINE_CACHE_MIB``, else 10 GiB. Raises OptionError."""
     text = os.environ.get("THAWLINE_CACHE_MIB", str(DEFAULT_LIMIT_MIB))
-    if not text.isdigit():
+    if not text.isdecimal():
         raise OptionError(f"THAWLINE_CACHE_MIB: expected a whole number of MiB, found {text!r}")
     return int(text) * 2**20
 
@@ -95,13 +96,14 @@ class Space:
         try:
             keys = path.with_suffix(".keys").read_bytes()
             shard = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError):
+        except (OSError, ValueError, EOFError):
             return  # half a shard counts for nothing; it is written anew
         if len(keys) != _KEY_BYTES * len(shard):
             return
+        number = len(self._shards)
+        self._shards.append(shard)  # before its keys: another thread may look one up at once
         for row in range(len(shard)):
-            self._rows[keys[row * _KEY_BYTES : (row + 1) * _KEY_BYTES]] = (len(self._shards), row)
-        self._shards.append(shard)
+            self._rows[keys[row * _KEY_BYTES : (row + 1) * _KEY_BYTES]] = (number, row)
 
 
 def list_spaces(root: Path | None = None) -> list[dict[str, Any]]:
@@ -137,10 +139,12 @@ def clear(root: Path | None = None) -> int:
 
 
 def _remove(folder: Path) -> int:
-    freed = 0
-    for path in folder.iterdir():
-        if path.is_file():
-            freed += path.stat().st_size
-            path.unlink()
-    folder.rmdir()
+    """Remove a space, moved aside first so that nobody finds half of it; one that another process holds may stay."""
+    aside = folder.with_name(f".removing-{uuid.uuid4().hex}")
+    try:
+        folder.rename(aside)
+    except OSError:
+        return 0
+    freed = sum(path.stat().st_size for path in aside.rglob("*") if path.is_file())
+    shutil.rmtree(aside, ignore_errors=True)
     return freed

@@ -6,6 +6,7 @@ import dataclasses
 import importlib.metadata
 import json
 import platform
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -82,6 +83,7 @@ class Job:
     labels: Labels
     groups: Groups
     splits: Splits
+    fingerprint: dict[str, Any]
     plan: Plan
     facts: BackboneFacts
     began: float
@@ -135,11 +137,13 @@ def run(
     weights = find_weights(options.backbone, options.weights)
     spec = make_spec(dataset, options, weights, hardware, given)
     journal = open_run(out, spec, resume=resume)
+    at = time.perf_counter()
     job = prepare(dataset, options, listener, journal, hardware, weights, began)
     _check_unchanged(job)
     if "done" in journal:
         listener.warn(f"{out} holds this run already, finished; --no-resume starts it over")
         return read_result(out)
+    _write_findings(job, dataset, time.perf_counter() - at)
     if given is not None:
         job.plan = apply_given(job.plan, given)
     _measure_precision(job)
@@ -159,7 +163,8 @@ def plan_only(data: Path | str, options: RunOptions | None = None, *, listener: 
     options = check_options(options or RunOptions())
     dataset = load_dataset(Path(data), allow_outside=options.allow_outside)
     weights, hardware = find_weights(options.backbone, options.weights), detect_hardware(options.device)
-    return prepare(dataset, options, listener or SilentListener(), None, hardware, weights, 0.0).plan
+    with tempfile.TemporaryDirectory() as folder:
+        return prepare(dataset, options, listener or SilentListener(), Journal(Path(folder)), hardware, weights, 0.0).plan
 
 
 def read_result(out: Path) -> RunResult:
@@ -203,13 +208,12 @@ def prepare(
     dataset: Dataset,
     options: RunOptions,
     listener: Listener,
-    journal: Journal | None,
+    journal: Journal,
     hardware: Hardware,
     weights: Weights,
     began: float,
 ) -> Job:
-    """Look at every item, split, and plan; with a journal, write what was found into its run folder."""
-    at = time.perf_counter()
+    """Look at every item, split, and plan; nothing is written but the cache."""
     looks = scan(dataset.contents, hardware.cores, listener)
     inspection = inspect_items(dataset, looks, options, listener)
     kept = inspection.dataset
@@ -219,28 +223,31 @@ def prepare(
     fingerprint = make_fingerprint(kept, inspection.facts, labels, groups, splits)
     facts = _describe_backbone(weights)
     plan = make_plan(fingerprint, hardware, facts, options)
-    if journal is not None:
-        write_json(journal.run / "audit.json", inspection.record)
-        write_json(journal.run / "fingerprint.json", fingerprint)
-        write_atomic(journal.run / "splits.csv", format_splits(dataset, inspection.numbers, splits))
-        if "read" not in journal:
-            journal.record("read", {"content": fingerprint["digest"]}, time.perf_counter() - at)
-    out = journal.run if journal else Path()
     return Job(
-        out,
+        journal.run,
         options,
         listener,
-        journal,  # type: ignore[arg-type]
+        journal,
         hardware,
         weights,
         inspection,
         labels,
         groups,
         splits,
+        fingerprint,
         plan,
         facts,
         began,
     )
+
+
+def _write_findings(job: Job, everything: Dataset, seconds: float) -> None:
+    """Write what was found of ``everything`` into the run folder: only once it is sure that the run goes on here."""
+    write_json(job.out / "audit.json", job.inspection.record)
+    write_json(job.out / "fingerprint.json", job.fingerprint)
+    write_atomic(job.out / "splits.csv", format_splits(everything, job.inspection.numbers, job.splits))
+    if "read" not in job.journal:
+        job.journal.record("read", {"content": job.fingerprint["digest"]}, seconds)
 
 
 def _split(dataset: Dataset, labels: Labels, groups: Groups, options: RunOptions) -> Splits:
@@ -407,20 +414,19 @@ def _open_test(job: Job, model: Model) -> Probabilities:
     found = job.journal.find("test")
     if found is not None:
         return np.asarray(found["probabilities"], np.float64)
-    at = time.perf_counter()
     positions = np.flatnonzero(job.splits.is_test)
-    facts = job.inspection.facts
+    digest = digest_test(job.inspection.facts[index].pixel_digest for index in positions)
     try:
-        openings = record_opening(digest_test(facts[index].pixel_digest for index in positions), job.plan.digest())
+        openings = record_opening(digest, job.plan.digest())
     except OSError as error:
         openings = None
         job.listener.warn(
             f"the ledger of test openings cannot be written: {error}; set THAWLINE_DATA to a writable folder"
         )
-    features = job.extract(positions, model.contract, "test features").features
-    probabilities: Probabilities = model.head.predict_proba(features)
-    value = {"probabilities": probabilities, "openings": openings}
-    job.journal.record("test", value, time.perf_counter() - at)
+    features = job.extract(positions, model.contract, "features, test").features
+    at = time.perf_counter()
+    probabilities = model.head.predict_proba(features)
+    job.journal.record("test", {"probabilities": probabilities, "openings": openings}, time.perf_counter() - at)
     return probabilities
 
 

@@ -97,10 +97,11 @@ class Journal:
         if len(whole) < len(raw):
             write_atomic(self.path, whole)
         lines = {}
-        for number, text in enumerate(whole.decode("utf-8", "replace").splitlines(), 1):
+        texts = whole.decode("utf-8", "replace").split("\n")[:-1]  # not splitlines: JSON may hold other line ends
+        for number, text in enumerate(texts, 1):
             try:
                 line = json.loads(text)
-                lines[line["unit"]] = line
+                lines[line["unit"]] = {**line, "value": dict(line["value"]), "seconds": float(line["seconds"])}
             except (ValueError, KeyError, TypeError) as error:
                 raise OutputError(
                     f"{self.path}, line {number}: expected one JSON object a line, found {text[:60]!r}; "

@@ -34,10 +34,12 @@ def record_opening(test_digest: str, plan_digest: str) -> dict[str, int]:
     """
     path = ledger_path()
     path.parent.mkdir(parents=True, exist_ok=True)
+    torn = path.is_file() and not path.read_bytes().endswith(b"\n")  # by a kill: keep the new line apart from it
     now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
     with path.open("a", encoding="utf-8") as ledger:
-        ledger.write(json.dumps({"test": test_digest, "plan": plan_digest, "at": now}) + "\n")
-    openings = [line for line in map(_read_line, path.read_text("utf-8").splitlines()) if line[0] == test_digest]
+        ledger.write("\n" * torn + json.dumps({"test": test_digest, "plan": plan_digest, "at": now}) + "\n")
+    lines = path.read_text("utf-8", errors="replace").splitlines()
+    openings = [line for line in map(_read_line, lines) if line[0] == test_digest]
     return {"count": len(openings), "plans": len({plan for _, plan in openings})}
 
 

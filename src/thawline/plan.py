@@ -20,7 +20,7 @@ from thawline.options import RunOptions, list_heads
 from thawline.types import ASPECTS, BackboneFacts, Contract, Hardware
 
 Kind = Literal["fixed", "rule", "empirical", "given"]
-NEGATIVE_NAMES = ("no", "normal", "negative", "benign", "control", "healthy", "no_findings", "no finding", "0")
+NEGATIVE_NAMES = ("no", "normal", "negative", "benign", "control", "healthy", "no_findings", "no_finding", "0")
 MEASURED_ITEMS = 1500  # cheap choices are measured on at most this many development items
 SLOW_HEADS = ("svm", "gradient_boosting")
 SLOW_HEADS_ITEMS = 20_000
@@ -109,6 +109,7 @@ class Plan:
 
 def make_plan(fingerprint: Mapping[str, Any], hardware: Hardware, facts: BackboneFacts, options: RunOptions) -> Plan:
     """Decide what can be decided before anything is measured. Raises OptionError for a positive class that is none."""
+    heads = _choose_heads(fingerprint, options)
     choices = (
         _choose_task(fingerprint),
         _choose_positive(fingerprint, options),
@@ -123,8 +124,8 @@ def make_plan(fingerprint: Mapping[str, Any], hardware: Hardware, facts: Backbon
         _choose_engine(hardware),
         _choose_precision(hardware, options),
         _choose_class_weight(fingerprint, options),
-        _choose_heads(fingerprint, options),
-        _choose_head(list_heads(options)),
+        heads,
+        _choose_head(heads.value),
         Choice("budget", options.budget, "given", "time to spend on choosing; the first rung is always finished"),
         Choice(
             "threshold", 0.5, "fixed", "a two-class decision takes the more probable class; several: the most probable"
@@ -187,7 +188,10 @@ def _check_value(name: str, value: Any) -> None:
     ranges: dict[str, tuple[bool, str]] = {
         "aspect": (value in ASPECTS, ", ".join(ASPECTS)),
         "class_weight": (value in ("none", "balanced"), "none or balanced"),
-        "heads": (isinstance(value, list | tuple) and bool(value) and set(value) <= set(heads), f"some of {heads}"),
+        "heads": (
+            isinstance(value, list | tuple) and bool(value) and all(head in heads for head in value),
+            f"some of {heads}",
+        ),
         "head": (value in heads, f"one of {heads}"),
         "interpolation": (value in ("bilinear", "bicubic"), "bilinear or bicubic"),
         "precision": (value in ("f32", "bf16"), "f32 or bf16"),
@@ -202,7 +206,7 @@ def _check_value(name: str, value: Any) -> None:
 
 def _is_range(value: Any) -> bool:
     pair = isinstance(value, list | tuple) and len(value) == 2
-    return pair and all(isinstance(end, int | float) for end in value) and value[0] < value[1]
+    return pair and all(isinstance(end, int | float) and math.isfinite(end) for end in value) and value[0] < value[1]
 
 
 def _choose_task(fingerprint: Mapping[str, Any]) -> Choice:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from thawline.data.dataset import list_files
+from thawline.errors import DataError, bullets
 from thawline.share.bundle import load_model
 from thawline.types import Listener, SilentListener
 
@@ -35,6 +36,7 @@ def predict_files(
     """
     listener = listener or SilentListener()
     files = list_files(paths, allow_outside=allow_outside)
+    _refuse_torn_names(files)
     model = load_model(run, device=device, listener=listener)
     probabilities = model.predict_proba(files, listener, skip_unreadable=skip_unreadable)
     readable: BoolArray = ~np.isnan(probabilities[:, 0])
@@ -47,6 +49,15 @@ def predict_files(
         for file, name, row in zip(kept, names, probabilities[readable], strict=True)
     ]
     return "".join(_format_lines(rows)) if as_json else _format_csv(rows, model.classes)
+
+
+def _refuse_torn_names(files: Sequence[Path]) -> None:
+    """Refuse file names that no table can hold, before anything is computed."""
+    torn = [ascii(str(file)) for file in files if str(file) != str(file).encode("utf-8", "replace").decode("utf-8")]
+    if torn:
+        raise DataError(
+            f"{len(torn)} file names are not UTF-8 and cannot be written to tables; rename:\n{bullets(torn)}"
+        )
 
 
 def _name_columns(classes: Sequence[str], row: Any) -> dict[str, float]:

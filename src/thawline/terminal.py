@@ -82,8 +82,8 @@ def format_summary(metrics: Mapping[str, Any], report: Path) -> str:
 
 
 def print_result(text: str) -> None:
-    """Write a result to standard output."""
-    sys.stdout.write(text.rstrip("\n") + "\n")
+    """Write a result to standard output, ended by one line break; nothing where there is none."""
+    sys.stdout.write(text.rstrip("\n") + "\n" if text else "")
 
 
 def _format(estimate: Mapping[str, Any]) -> str:

@@ -128,16 +128,27 @@ def test_basis_is_a_rotation_of_the_standardised_features(shape, seed):
     features = rng.standard_normal(shape).astype(np.float32)
     basis = linear.decompose(features)
     standardised = StandardScaler().fit_transform(features.astype(np.float64))
-    weights = rng.standard_normal((2, min(shape)))
+    size = basis.scores.shape[1]
+    assert size == (shape[0] if 2 * shape[0] < shape[1] else shape[1])
+    weights = rng.standard_normal((2, size))
     residuals = rng.standard_normal((2, shape[0]))
     np.testing.assert_allclose(basis.project(weights), basis.restore(weights) @ standardised.T, atol=1e-4)
-    np.testing.assert_allclose(
-        (basis.gather(residuals) * weights).sum(), (basis.project(weights) * residuals).sum(), 1e-4, 1e-4
-    )
-    scores = basis.project(np.eye(min(shape)))
+    sides = (basis.gather(residuals) * weights).sum(), (basis.project(weights) * residuals).sum()
+    np.testing.assert_allclose(*sides, rtol=1e-4, atol=1e-4)
+    scores = basis.project(np.eye(size))
     np.testing.assert_allclose(scores.T @ scores, standardised @ standardised.T, atol=1e-3)
-    gram = np.diag(basis.gram[0]) + np.diag(basis.gram[1, :-1], 1) + np.diag(basis.gram[1, :-1], -1)
-    np.testing.assert_allclose(scores @ scores.T, gram, atol=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(300, 200), (90, 400), (30, 40)], ids=["tall", "wide", "all axes"])
+def test_leading_axes_are_those_of_the_singular_values(shape):
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal(shape) @ np.diag(0.93 ** np.arange(shape[1])) @ rng.standard_normal((shape[1],) * 2)
+    basis = linear.decompose(features.astype(np.float32))
+    values = np.linalg.svd(StandardScaler().fit_transform(features), compute_uv=False) ** 2
+    np.testing.assert_allclose(np.sort(basis.energies)[::-1][:30], values[:30], rtol=1e-3, atol=1e-3 * values[0])
+    np.testing.assert_allclose(basis.axes @ basis.axes.T, np.eye(len(basis.axes)), atol=1e-5)
+    total = basis.energies.sum() + basis.rest * max(min(shape) - len(basis.axes), 1)
+    np.testing.assert_allclose(total, np.prod(shape), rtol=1e-3)
 
 
 def test_strengths_come_back_in_the_given_order():

@@ -321,7 +321,7 @@ def test_ladder_plan_and_cost(page: Page) -> None:
 def test_warnings_and_overrides_stand_before_the_results(page: Page) -> None:
     said = page.text[page.text.index("Warnings and overrides") : page.text.index("Thawline drew the split")]
     for words in (
-        "--allow-leak: Patients or identical images", "--skip-unreadable", "Leak: 1 patient on both sides", "items 21, 345",
+        "--allow-leak: Patients or identical images", "--skip-unreadable", "Leak: 1 patient in both sides", "items 21, 345",
         "2 items could not be read and were left out: COVID (2)",
         "1 item left out: identical items with different labels (1)",
         "items 4, 19", "2 sets of identical images with the same label", "opened 2 times by 2 plans",

@@ -136,8 +136,9 @@ def make_folds(labels: Labels, groups: Groups, seed: int, wanted: int) -> tuple[
             if all(_has_all(labels[folds == number], counts) for number in range(n_folds)):
                 return folds, n_folds
     raise DataError(
-        f"expected at least two patients of every class to split by patient, found {counts.tolist()} patients by class "
-        "(classes in sorted order); label more patients, or check the patient column"
+        "expected at least two patients of every class to develop on, besides one for the test part; found "
+        f"{counts.tolist()} patients by class to deal out (classes in sorted order); label more patients, or check the "
+        "patient column"
     )
 
 

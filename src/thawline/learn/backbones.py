@@ -91,7 +91,8 @@ def describe_elsewhere(name: str) -> Architecture:
     if library in ("", "torchvision") and model in models.list_models(module=models):
         return _describe_torchvision(models.get_model_weights(model), model)
     known = [row.name for row in BACKBONES]
-    close = difflib.get_close_matches(model, [*known, *timm.list_models(), *models.list_models(module=models)], 5)
+    names = dict.fromkeys([*known, *timm.list_models(), *models.list_models(module=models)])
+    close = difflib.get_close_matches(model, list(names), 5)
     raise OptionError(
         f"unknown backbone {name!r}: expected {', '.join(known)}, or a name that timm or torchvision has"
         + (f"; close to it: {', '.join(close)}" if close else "")
@@ -119,7 +120,7 @@ def _describe_torchvision(weights: Any, model: str) -> Architecture:
 
 
 def build_network(architecture: Architecture) -> nn.Module:
-    """Build the whole network with its 1000-class classifier and random weights; raises OptionError."""
+    """Build the whole network with its 1000-class classifier and random weights. Raises WeightsError."""
     from thawline.learn.torchvision_operators import import_torchvision
 
     import_torchvision()
@@ -132,7 +133,7 @@ def build_network(architecture: Architecture) -> nn.Module:
         else:
             network = models.get_model(architecture.model, weights=None, **architecture.options)
     except (RuntimeError, ValueError, TypeError) as error:
-        raise OptionError(
+        raise WeightsError(
             f"{architecture.builder} cannot build {architecture.model!r} with {dict(architecture.options)}: {error}"
         ) from error
     return network.eval()

@@ -7,10 +7,12 @@ default for the processor.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -21,7 +23,7 @@ import numpy as np
 from thawline.cache import cache_path
 from thawline.cost import count_cores, count_memory_mib
 from thawline.errors import OptionError
-from thawline.files import json_digest
+from thawline.files import json_digest, said_plainly
 from thawline.learn.weights import Weights, load_backbone
 from thawline.types import Contract, Hardware, Precision
 
@@ -188,6 +190,8 @@ def _convert(weights: Weights, size_px: int) -> Path:
     folder = cache_path() / "engine" / json_digest(key)[:24]
     if not (folder / "model.xml").is_file():
         _write_converted(load_backbone(weights), size_px, folder)
+    with contextlib.suppress(OSError):
+        (folder / "model.xml").touch()  # the time of last use, which eviction goes by
     return folder / "model.xml"
 
 
@@ -196,14 +200,17 @@ def _write_converted(backbone: Any, size_px: int, folder: Path) -> None:
 
     openvino = import_openvino()
     example = torch.zeros(1, 3, size_px, size_px)
-    with torch.inference_mode():
+    with torch.inference_mode(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tracing warns of its own deprecation and of branches that never change here
         model = openvino.convert_model(backbone, example_input=example, input=[-1, 3, size_px, size_px])
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".writing-"))
-    openvino.save_model(model, unfinished / "model.xml", compress_to_fp16=False)
+    with said_plainly(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".writing-"))
     try:
-        unfinished.replace(folder)
-    except OSError:  # another process was first; its model is the same
+        openvino.save_model(model, unfinished / "model.xml", compress_to_fp16=False)
+        with contextlib.suppress(OSError):  # another process was first; its model is the same
+            unfinished.replace(folder)
+    finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 

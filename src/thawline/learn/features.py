@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -113,10 +114,14 @@ def _compute(
 
 
 def prepare_all(contents: Sequence[Content], contract: Contract, threads: int) -> Iterator[Inputs]:
-    """Decode and resize in ``threads`` threads, a bounded number of items ahead of the engine."""
+    """Decode and resize in ``threads`` threads, a bounded number of items ahead of the engine. Raises DataError."""
 
     def prepare_one(content: Content) -> Inputs:
-        return prepare(decode(read_content(content), reduce_to_px=contract.size_px), contract)
+        try:
+            return prepare(decode(read_content(content), reduce_to_px=contract.size_px), contract)
+        except ImageError as error:
+            name = content if isinstance(content, Path) else "an array"
+            raise DataError(f"{name} cannot be prepared for the network: {error}") from error
 
     waiting: deque[Future[Inputs]] = deque()
     with ThreadPoolExecutor(threads) as pool:
@@ -124,19 +129,12 @@ def prepare_all(contents: Sequence[Content], contract: Contract, threads: int) -
             for content in contents:
                 waiting.append(pool.submit(prepare_one, content))
                 if len(waiting) > 8 * threads + 64:
-                    yield _take(waiting)
+                    yield waiting.popleft().result()
             while waiting:
-                yield _take(waiting)
+                yield waiting.popleft().result()
         finally:
             for future in waiting:
                 future.cancel()
-
-
-def _take(waiting: deque[Future[Inputs]]) -> Inputs:
-    try:
-        return waiting.popleft().result()
-    except ImageError as error:
-        raise DataError(f"an item that could be read a moment ago cannot be read any more: {error}") from error
 
 
 def _batch(inputs: Iterator[Inputs], n_items: int) -> Iterator[Inputs]:

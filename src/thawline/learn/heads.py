@@ -32,25 +32,23 @@ from thawline.learn.linear import (
 from thawline.types import Listener, SilentListener
 
 if TYPE_CHECKING:
-    from thawline.types import BoolArray, Features, FloatArray, Groups, IntArray, Labels, Probabilities
+    from thawline.types import BoolArray, Features, Groups, IntArray, Labels, Probabilities
 
 Strategy: TypeAlias = Literal["feature_extractor", "feature_extractor_hybrid"]
 
-N_TREES = 300
-N_COMPONENTS = 64
-N_ROUNDS = 60
+N_TREES, N_COMPONENTS, N_ROUNDS, CALIBRATION_FOLDS = 300, 64, 60, 3
 N_BINS = 32  # with weights, scikit-learn takes milliseconds for every bin of every column
-CALIBRATION_FOLDS = 3
 SCHEMA = 1
 LISTS: dict[str, type] = {"present": int, "trained_prior": float, "prior": float}
 # what fitted heads hold beyond the types that skops itself knows to be harmless
 TRUSTED = frozenset(
-    {
-        "sklearn.calibration._CalibratedClassifier",
-        "sklearn.calibration._SigmoidCalibration",
-        "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
-        "sklearn.tree._tree.Tree",
-    }
+    f"sklearn.{name}"
+    for name in (
+        "calibration._CalibratedClassifier",
+        "calibration._SigmoidCalibration",
+        "ensemble._hist_gradient_boosting.predictor.TreePredictor",
+        "tree._tree.Tree",
+    )
 )
 
 
@@ -167,14 +165,14 @@ def fit_svm(training: Training, strengths: Sequence[float]) -> Sequence[Head]:
     from sklearn.svm import SVC
 
     inner = make_folds(training.labels, training.groups, CALIBRATION_FOLDS, training.seed)
-    scaler = StandardScaler().fit(_widen(training))
-    standardised = scaler.transform(_widen(training))
+    splits = None if inner is None else [(np.flatnonzero(~part), np.flatnonzero(part)) for _, part in _split(inner)]
+    scaler = StandardScaler().fit(training.features)
+    standardised = scaler.transform(training.features)
 
     def fit(strength: float) -> Head:
         machine = SVC(C=strength, class_weight=training.class_weight)
-        if inner is None:
+        if splits is None:
             machine = FrozenEstimator(machine.fit(standardised, training.labels))
-        splits = None if inner is None else [(np.flatnonzero(~s), np.flatnonzero(s)) for _, s in _split(inner)]
         calibrated = CalibratedClassifierCV(machine, method="sigmoid", ensemble=False, cv=splits)
         calibrated.fit(standardised, training.labels)
         # the sigmoids are fitted without weights: they bring the probabilities back to the prior by themselves
@@ -186,14 +184,12 @@ def fit_svm(training: Training, strengths: Sequence[float]) -> Sequence[Head]:
 def fit_random_forest(training: Training, strengths: Sequence[float]) -> Sequence[Head]:
     """Fit forests of `N_TREES` trees; the strength is the smallest number of items in a leaf."""
     from sklearn.ensemble import RandomForestClassifier
-    from sklearn.pipeline import make_pipeline
 
     settings = {"class_weight": training.class_weight, "random_state": training.seed, "n_jobs": training.n_jobs}
 
     def fit(strength: float) -> Head:
         forest = RandomForestClassifier(N_TREES, min_samples_leaf=int(strength), **settings)
-        model = make_pipeline(forest).fit(_widen(training), training.labels)
-        return _wrap("random_forest", training, model, N_TREES)
+        return _wrap("random_forest", training, forest.fit(training.features, training.labels), N_TREES)
 
     return [fit(strength) for strength in strengths]
 
@@ -209,8 +205,10 @@ def fit_k_nn(training: Training, strengths: Sequence[float]) -> Sequence[Head]:
 
     def fit(strength: float) -> Head:
         neighbours = min(int(strength), len(training.labels))
-        model = make_pipeline(StandardScaler(), KNeighborsClassifier(neighbours, n_jobs=training.n_jobs))
-        model.fit(_widen(training), training.labels)
+        model = make_pipeline(
+            StandardScaler(), KNeighborsClassifier(neighbours, algorithm="brute", n_jobs=training.n_jobs)
+        )
+        model.fit(training.features, training.labels)
         return _wrap("k_nn", training, model, neighbours, corrected=True)
 
     return [fit(strength) for strength in strengths]
@@ -222,21 +220,25 @@ def fit_gradient_boosting(training: Training, strengths: Sequence[float]) -> Seq
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
-    from threadpoolctl import threadpool_limits
 
     components = min(N_COMPONENTS, *training.features.shape)
-    settings = {"max_iter": N_ROUNDS, "max_bins": N_BINS, "early_stopping": False, "random_state": training.seed}
+    settings = {
+        "max_iter": N_ROUNDS,
+        "max_bins": N_BINS,
+        "min_samples_leaf": 10,
+        "early_stopping": False,
+        "random_state": training.seed,
+    }
 
     def fit(strength: float) -> Head:
         boosted = HistGradientBoostingClassifier(
             max_leaf_nodes=int(strength), class_weight=training.class_weight, **settings
         )
         reduction = PCA(components, svd_solver="randomized", random_state=training.seed)
-        model = make_pipeline(StandardScaler(), reduction, boosted).fit(_widen(training), training.labels)
+        model = make_pipeline(StandardScaler(), reduction, boosted).fit(training.features, training.labels)
         return _wrap("gradient_boosting", training, model, len(training.labels))
 
-    with threadpool_limits(training.n_jobs):
-        return [fit(strength) for strength in strengths]
+    return [fit(strength) for strength in strengths]
 
 
 HEADS: dict[str, HeadRow] = {
@@ -278,6 +280,8 @@ def fit_fold(
     be made. Raises DataError where features are not finite, arrays differ in length, the fold is empty, or the training
     part has fewer than two classes.
     """
+    from threadpoolctl import threadpool_limits
+
     start = time.perf_counter()
     row = find_row(name)
     everything = _check(Training(features, labels, groups, n_classes, seed, class_weight, n_jobs), folds)
@@ -286,9 +290,10 @@ def fit_fold(
         raise DataError(f"Fold {fold} has no items to score; folds present: {np.unique(folds).tolist()}.")
     training = everything.take(~scored)
     check_labels(training.labels, len(training.labels), n_classes)
-    strength = choose_strength(row, training, make_folds(training.labels, training.groups, inner_folds, seed))
-    head = row.fit(training, [strength])[0]
-    probabilities = head.predict_proba(everything.features[scored])
+    with threadpool_limits(n_jobs):
+        strength = choose_strength(row, training, make_folds(training.labels, training.groups, inner_folds, seed))
+        head = row.fit(training, [strength])[0]
+        probabilities = head.predict_proba(everything.features[scored])
     return FoldResult(fold, strength, probabilities, time.perf_counter() - start, head)
 
 
@@ -338,10 +343,13 @@ def fit_final(
 
     Returns the head and its strength.
     """
+    from threadpoolctl import threadpool_limits
+
     row = find_row(name)
     training = _check(Training(features, labels, groups, n_classes, seed, class_weight, n_jobs), folds)
-    strength = choose_strength(row, training, np.asarray(folds))
-    return row.fit(training, [strength])[0], strength
+    with threadpool_limits(n_jobs):
+        strength = choose_strength(row, training, np.asarray(folds))
+        return row.fit(training, [strength])[0], strength
 
 
 def choose_strength(row: HeadRow, training: Training, folds: IntArray | None) -> float:
@@ -366,7 +374,7 @@ def choose_strength(row: HeadRow, training: Training, folds: IntArray | None) ->
 def make_folds(labels: Labels, groups: Groups, n_folds: int, seed: int) -> IntArray | None:
     """Return the fold of each item, (items,): stratified by label, groups kept whole, shuffled with ``seed``.
 
-    At most as many folds as the rarest class has groups; None where that leaves fewer than two.
+    At most as many folds as the rarest class has groups; None where a class would lie within one fold.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
@@ -377,7 +385,7 @@ def make_folds(labels: Labels, groups: Groups, n_folds: int, seed: int) -> IntAr
     splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
     for fold, (_, scored) in enumerate(splitter.split(np.zeros((len(labels), 1)), labels, groups)):
         folds[scored] = fold
-    return folds
+    return folds if all(len(np.unique(folds[labels == label])) > 1 for label in np.unique(labels)) else None
 
 
 def save_head(head: Head, folder: Path) -> None:
@@ -449,19 +457,17 @@ def _load_model(path: Path, facts: dict[str, Any]) -> Any:
     try:
         content = path.read_bytes()
         unknown = set(get_untrusted_types(data=content))
-        if not unknown <= TRUSTED:
-            raise ModelError(
-                f"{path} holds {', '.join(sorted(unknown - TRUSTED))}, which no head is made of. It is not loaded: such a "
-                "file can run code. Fit the head again, or get the model from where it was made."
-            )
-        model = loads(content, trusted=sorted(unknown))
-    except ModelError:
-        raise
+        model = loads(content, trusted=sorted(unknown)) if unknown <= TRUSTED else None
     except Exception as error:  # a damaged archive fails in many ways
         raise ModelError(
             f"{path} cannot be read ({type(error).__name__}: {error}); it was written with scikit-learn "
             f"{facts.get('scikit_learn')}. Copy the model folder again, or install that version."
         ) from error
+    if not unknown <= TRUSTED:
+        raise ModelError(
+            f"{path} holds {', '.join(sorted(unknown - TRUSTED))}, which no head is made of. It is not loaded: such a "
+            "file can run code. Fit the head again, or get the model from where it was made."
+        )
     if not hasattr(model, "predict_proba") or not hasattr(model, "n_features_in_"):
         raise ModelError(f"{path} should hold a fitted scikit-learn classifier; found {type(model).__name__}.")
     return model
@@ -472,24 +478,8 @@ def _wrap(name: str, training: Training, model: Any, votes: int, *, corrected: b
     present, numbers = np.unique(training.labels, return_inverse=True)
     counts = np.bincount(numbers).astype(np.float64)
     weights = balance_classes(numbers) if training.class_weight and not corrected else np.ones(len(present))
-    return ForeignHead(
-        name,
-        training.n_classes,
-        model,
-        present=tuple(int(label) for label in present),
-        trained_prior=_share(counts * weights),
-        prior=_share(counts),
-        votes=votes,
-    )
-
-
-def _share(counts: FloatArray) -> tuple[float, ...]:
-    return tuple(float(share) for share in counts / counts.sum())
-
-
-def _widen(training: Training) -> Features:
-    """Return the features as float32; they rest as float16."""
-    return np.asarray(training.features, np.float32)
+    trained, prior = (tuple((part / part.sum()).tolist()) for part in (counts * weights, counts))
+    return ForeignHead(name, training.n_classes, model, tuple(present.tolist()), trained, prior, votes)
 
 
 def _split(folds: IntArray) -> Iterator[tuple[int, BoolArray]]:
@@ -506,6 +496,6 @@ def _check(training: Training, folds: IntArray) -> Training:
     check_features(training.features)
     check_labels(training.labels, lengths["features"], training.n_classes)
     check_class_weight(training.class_weight)
-    return dataclasses.replace(
-        training, labels=np.asarray(training.labels, np.int64), groups=np.asarray(training.groups)
-    )
+    features = np.asarray(training.features, np.float32)  # they may rest as float16
+    labels, groups = np.asarray(training.labels, np.int64), np.asarray(training.groups)
+    return dataclasses.replace(training, features=features, labels=labels, groups=groups)

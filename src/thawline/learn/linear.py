@@ -1,14 +1,14 @@
-"""The linear head: L2-regularised multinomial logistic regression, solved in the smaller of its two dimensions.
+"""The linear head: L2-regularised multinomial logistic regression, one decomposition for a whole path of strengths.
 
-The penalty is blind to rotations, so the features of a training part may be replaced by any scores Z with Z Z' = X X'.
-One Householder tridiagonalisation of the smaller Gram matrix (items x items, or features x features) gives scores for
-which Z'Z is tridiagonal. A shift by the penalty keeps it tridiagonal, so that every strength shares the one
-decomposition: the observation of Eldén, BIT 17:134 (1977), for ridge regression. The bound of Böhning, Annals of the
-Institute of Statistical Mathematics 44:197 (1992), with the mean curvature in place of its worst case, is then an
-almost free preconditioner for a truncated Newton method (Nocedal and Wright, Numerical Optimization, algorithm 7.1).
+The penalty is blind to rotations, so features that are much wider than the items are many are replaced by the square
+Cholesky factor of their Gram matrix. The leading axes of what is left, found by randomised subspace iteration (Halko,
+Martinsson and Tropp, SIAM Review 53:217, 2011, algorithm 4.4), precondition a truncated Newton method (Nocedal and
+Wright, Numerical Optimization, algorithm 7.1): along them the Hessian is taken as if all items had the mean curvature,
+which for any penalty is a formula (Frangella, Tropp and Udell, SIAM Journal on Matrix Analysis 44:718, 2023). They
+change the way to the minimum, not the minimum.
 
 Classes live in contrasts (orthonormal columns that sum to zero), which loses nothing: at the optimum the coefficients
-of all classes sum to zero. Products with the scores are float32, all else is float64.
+of all classes sum to zero. Products with the features are float32, all else is float64.
 """
 
 from __future__ import annotations
@@ -32,9 +32,11 @@ if TYPE_CHECKING:
     Solve: TypeAlias = Callable[[FloatArray], FloatArray]
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+N_AXES, POWER_STEPS = 72, 2
 TOLERANCE = 3e-4  # on the preconditioned gradient norm: the loss summed over items is then within its half square
 NEWTON_STEPS, INNER_STEPS, FORCING = 100, 200, 0.3
 FLOOR = 1e-10  # relative, added to the diagonal of a Gram matrix that centring has made singular
+SMALL = 10_000_000  # elements of a matrix that one thread multiplies as fast as many
 ROWS = 8192  # items that are converted to float64 at a time
 
 
@@ -93,47 +95,35 @@ class LinearHead:
 class Basis:
     """One decomposition of a training part, shared by all strengths.
 
-    ``standardised`` is float32 (items, features) and ``rotation`` float64 and orthogonal, of the smaller dimension r.
-    With fewer items than features ``scores`` is (items, r), the rotation times the lower bidiagonal ``factor`` (2, r);
-    else both are None, and the scores are the standardised features, rotated. ``gram`` (2, r) is the tridiagonal Z'Z:
-    its diagonal, and its off-diagonal followed by a zero.
+    ``standardised`` is float32 (items, features). ``scores`` is what problems are solved in, float32 (items, r): the
+    same array, or where features are many ``factor``, lower triangular float64 (items, items), which else is None.
+    ``axes`` (m, r), float32, are orthonormal; ``energies`` (m,) is the squared norm of the scores along each, ``rest``
+    the mean of it along the others.
     """
 
     mean: FloatArray
     scale: FloatArray
     standardised: Scores
-    rotation: FloatArray
-    gram: FloatArray
-    scores: Scores | None = None
+    scores: Scores
+    axes: Scores
+    energies: FloatArray
+    rest: float
     factor: FloatArray | None = None
-
-    @property
-    def n_items(self) -> int:
-        """Items of the training part."""
-        return len(self.standardised)
 
     def project(self, weights: FloatArray) -> FloatArray:
         """Return weights (contrasts, r) times scores: (contrasts, items)."""
-        if self.scores is not None:
-            return _multiply(self.scores, weights)
-        return _multiply(self.standardised, weights @ self.rotation.T)
+        return _multiply(self.scores, weights)
 
     def gather(self, residuals: FloatArray) -> FloatArray:
         """Return residuals (contrasts, items) times scores, the transpose of `project`: (contrasts, r)."""
-        if self.scores is not None:
-            return _multiply(self.scores.T, residuals)
-        return _multiply(self.standardised.T, residuals) @ self.rotation
+        return _multiply(self.scores.T, residuals)
 
     def restore(self, weights: FloatArray) -> FloatArray:
         """Return the weights of standardised features, (contrasts, features), that `project` to the same."""
-        from scipy.linalg import solve_banded
-
         if self.factor is None:
-            return np.asarray(weights @ self.rotation.T)
-        upper = np.stack([np.roll(self.factor[1], 1), self.factor[0]])
-        items = solve_banded((0, 1), upper, weights.T).T @ self.rotation.T
-        parts = [items[:, at : at + ROWS] @ part for at, part in _cut_rows(self.standardised)]
-        return np.asarray(np.sum(parts, axis=0))
+            return weights
+        items = np.linalg.solve(self.factor.T, weights.T).T
+        return np.asarray(sum(items[:, at : at + ROWS] @ part for at, part in _cut_rows(self.standardised)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,47 +187,41 @@ class _Problem:
 
     def precondition(self, probabilities: FloatArray) -> Solve:
         """Return the solver for the Hessian in which every item has the mean curvature."""
-        from scipy.linalg.lapack import dpttrf, dpttrs
-
+        basis, n_items = self.basis, self.targets.shape[1]
         weighted = probabilities * self.item_weights
-        mean = (np.diag(weighted.sum(axis=1)) - weighted @ probabilities.T) / self.basis.n_items
-        curvatures, axes = np.linalg.eigh(self.contrasts.T @ mean @ self.contrasts)
-        curvatures = np.maximum(curvatures, 1e-8)  # where all items are certain
-        diagonal, beside = self.basis.gram[0], self.basis.gram[1, : max(self.basis.gram.shape[1] - 1, 1)]
-        factors = [dpttrf(value * diagonal + 1 / self.strength, value * beside)[:2] for value in curvatures]
+        mean = (np.diag(weighted.sum(axis=1)) - weighted @ probabilities.T) / n_items
+        curvatures, turn = np.linalg.eigh(self.contrasts.T @ mean @ self.contrasts)
+        curvatures = np.maximum(curvatures, 1e-8)[:, None]  # where all items are certain
+        rest = 1 / (curvatures * basis.rest + 1 / self.strength)
+        along = 1 / (curvatures * basis.energies + 1 / self.strength) - rest
 
         def solve(vector: FloatArray) -> FloatArray:
-            turned = axes.T @ vector
-            turned[:, -1] /= curvatures * self.basis.n_items
-            for row, (pivots, steps) in zip(turned, factors, strict=True):
-                row[:-1] = dpttrs(pivots, steps, row[:-1])[0]
-            return np.asarray(axes @ turned)
+            turned = turn.T @ vector
+            inner = turned[:, :-1]
+            solved = rest * inner + _multiply(basis.axes.T, along * _multiply(basis.axes, inner))
+            return np.asarray(turn @ np.column_stack([solved, turned[:, -1:] / (curvatures * n_items)]))
 
         return solve
 
 
 def decompose(features: Features) -> Basis:
-    """Standardise ``features`` (items, features) and decompose the smaller Gram matrix; see the module for the method.
+    """Standardise ``features`` (items, features) and find their leading axes; see the module for the method.
 
     Mean and scale are those of these items; a column without variance has scale 1. Needs one float32 copy of the
-    features and two matrices of the smaller dimension. Raises DataError on values that are not finite.
+    features, and where they are more than twice the items two square matrices of the items. Raises DataError on values
+    that are not finite.
     """
     check_features(features)
     mean, scale = measure_columns(features)
     standardised = np.empty(features.shape, np.float32)
     for at, part in _cut_rows(features):
-        standardised[at : at + ROWS] = (part - mean) * (1 / scale)
-    with limit_threads():
-        if features.shape[0] >= features.shape[1]:
-            rotation, gram = _tridiagonalise(_form_gram(standardised))
-            return Basis(mean, scale, standardised, rotation, gram)
-        wide = np.asarray(standardised, np.float64)
-        rotation, tridiagonal = _tridiagonalise(wide @ wide.T)
-        factor = _factorise(tridiagonal)
-        scores = rotation * factor[0]
-        scores[:, :-1] += rotation[:, 1:] * factor[1, :-1]
-        gram = np.stack([factor[0] ** 2 + factor[1] ** 2, np.append(factor[1, :-1] * factor[0, 1:], 0)])
-        return Basis(mean, scale, standardised, rotation, gram, scores.astype(np.float32), factor)
+        standardised[at : at + ROWS] = (np.asarray(part, np.float64) - mean) * (1 / scale)
+    scores, factor = standardised, None
+    with _limit_threads(standardised.size):
+        if 2 * features.shape[0] < features.shape[1]:
+            factor = _factorise_gram(standardised)
+            scores = factor.astype(np.float32)
+        return Basis(mean, scale, standardised, scores, *_find_axes(scores), factor)
 
 
 def fit_path(
@@ -259,22 +243,30 @@ def fit_path(
     _check_strengths(strengths)
     check_class_weight(class_weight)
     present, numbers = np.unique(np.asarray(labels), return_inverse=True)
-    check_labels(labels, basis.n_items, n_classes)
+    check_labels(labels, len(basis.standardised), n_classes)
     class_weights = balance_classes(numbers) if class_weight else np.ones(len(present))
-    weights = class_weights[numbers] * (1.0 if item_weights is None else _check_weights(item_weights, basis.n_items))
+    weights = class_weights[numbers] * (
+        1.0 if item_weights is None else _check_weights(item_weights, len(basis.standardised))
+    )
     targets = np.ascontiguousarray(np.eye(len(present))[numbers].T)
     contrasts = _make_contrasts(len(present))
     prior = targets @ weights / weights.sum()
-    vector = np.zeros((len(present) - 1, len(basis.rotation) + 1))
+    vector = np.zeros((len(present) - 1, basis.scores.shape[1] + 1))
     vector[:, -1] = contrasts.T @ np.log(prior)
-    heads: dict[float, LinearHead] = {}
-    with limit_threads():
+    vectors = {}
+    with _limit_threads(basis.scores.size):
         for strength in sorted(set(strengths)):
             # scikit-learn's one sigmoid vector is the difference of two: twice the squared norm of the contrast
             own = strength / 2 if len(present) == 2 else strength
             vector = _minimise(_Problem(basis, targets, weights, contrasts, own), vector)
-            heads[strength] = _to_head(basis, vector, contrasts, np.log(class_weights), present, n_classes)
-    return [heads[strength] for strength in strengths]
+            vectors[strength] = vector
+        path = np.stack([vectors[strength] for strength in strengths])
+        weights = basis.restore(path[..., :-1].reshape(-1, path.shape[2] - 1)).reshape(*path.shape[:2], -1)
+    shift = np.log(class_weights)
+    return [
+        _place(basis, contrasts @ part, contrasts @ biases - shift, present, n_classes)
+        for part, biases in zip(weights, path[..., -1], strict=True)
+    ]
 
 
 def select_linear(
@@ -302,7 +294,8 @@ def select_linear(
         for row, head in zip(probabilities, heads, strict=True):
             row[scored] = head.predict_proba(features[scored])
 
-    with limit_threads() if n_jobs > 1 else contextlib.nullcontext(), ThreadPoolExecutor(max(n_jobs, 1)) as pool:
+    # the limit is one of the whole process: several folds share it from outside
+    with _limit_threads(0 if n_jobs > 1 else features.size), ThreadPoolExecutor(max(n_jobs, 1)) as pool:
         list(pool.map(score, numbers))
     losses = np.stack([score_items(row, labels) for row in probabilities])
     return Selection(tuple(strengths), losses, probabilities)
@@ -355,26 +348,25 @@ def check_class_weight(class_weight: str | None) -> None:
 
 def measure_columns(features: Features) -> tuple[FloatArray, FloatArray]:
     """Return mean and standard deviation of each column, float64; the scale of a constant column is 1."""
-    mean = np.sum([part.sum(axis=0, dtype=np.float64) for _, part in _cut_rows(features)], axis=0) / len(features)
+    mean = np.sum([np.ones(len(part)) @ np.asarray(part, np.float64) for _, part in _cut_rows(features)], axis=0)
+    mean /= len(features)
     squares = np.zeros(features.shape[1])
     for _, part in _cut_rows(features):
-        squares += ((np.asarray(part, np.float64) - mean) ** 2).sum(axis=0)
+        centred = np.asarray(part, np.float64) - mean
+        squares += np.einsum("ij,ij->j", centred, centred)
     scale = np.sqrt(squares / len(features))
     # rounding of the mean leaves a constant column a variance of its own size
     return mean, np.where(scale <= 10 * np.finfo(np.float64).eps * np.abs(mean), 1.0, scale)
 
 
-@contextlib.contextmanager
-def limit_threads() -> Iterator[None]:
-    """Hold linear algebra to one thread: thin products gain nothing, and results do not depend on the machine's cores.
+def _limit_threads(size: int) -> contextlib.AbstractContextManager[Any]:
+    """Hold products with ``size`` elements to one thread where more gain nothing.
 
-    numpy and scipy each bring a pool of threads, and the idle one of the two waits busily: alternating between them is
-    several times slower than one thread.
+    The results then do not depend on the machine's cores; idle threads that wait busily would cost several times more.
     """
     from threadpoolctl import threadpool_limits
 
-    with threadpool_limits(1, user_api="blas"):
-        yield
+    return threadpool_limits(1, user_api="blas") if size < SMALL else contextlib.nullcontext()
 
 
 def _cut_rows(features: Any) -> Iterator[tuple[int, Any]]:
@@ -394,41 +386,29 @@ def _make_contrasts(n_classes: int) -> FloatArray:
     return np.asarray(upper / np.linalg.norm(upper, axis=0))
 
 
-def _form_gram(standardised: Scores) -> FloatArray:
-    """Return X'X of shape (features, features), summed in float64 over blocks of items."""
-    gram = np.zeros((standardised.shape[1],) * 2)
-    for _, part in _cut_rows(standardised):
-        wide = np.asarray(part, np.float64)
-        gram += wide.T @ wide
-    return gram
+def _factorise_gram(standardised: Scores) -> FloatArray:
+    """Return the Cholesky factor of X X', (items, items), summed in float64 over blocks of features."""
+    gram = np.zeros((len(standardised),) * 2)
+    for _, part in _cut_rows(standardised.T):
+        wide = np.asarray(part.T, np.float64)
+        gram += wide @ wide.T
+    gram[np.diag_indices_from(gram)] += FLOOR * max(float(np.trace(gram)), 1.0)
+    return np.asarray(np.linalg.cholesky(gram), np.float64)
 
 
-def _tridiagonalise(gram: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return Q and T (2, r), with Q T Q' = gram (LAPACK sytrd and orgtr, Golub and Van Loan, section 8.3.1)."""
-    from scipy.linalg.lapack import dorgqr, dsytrd, dsytrd_lwork
-
-    size = len(gram)
-    rotation = np.eye(size)
-    if size == 1:
-        return rotation, np.array([[gram[0, 0]], [0.0]])
-    work = int(dsytrd_lwork(size, lower=1)[0])
-    reflectors, diagonal, beside, tau, _ = dsytrd(gram.T, lower=1, lwork=work, overwrite_a=1)
-    rotation[1:, 1:] = dorgqr(reflectors[1:, :-1], tau, lwork=work)[0]
-    return rotation, np.stack([diagonal, np.append(beside, 0)])
-
-
-def _factorise(tridiagonal: FloatArray) -> FloatArray:
-    """Return B (2, r), the diagonal and subdiagonal of the lower bidiagonal Cholesky factor: B B' = T + a little."""
-    diagonal, beside = tridiagonal
-    floor = FLOOR * max(float(diagonal.max()), 1.0)
-    diagonal = diagonal + floor
-    factor = np.zeros_like(tridiagonal)
-    carried = 0.0
-    for index in range(len(diagonal)):
-        factor[0, index] = np.sqrt(max(diagonal[index] - carried, floor))
-        factor[1, index] = beside[index] / factor[0, index]
-        carried = factor[1, index] ** 2
-    return factor
+def _find_axes(scores: Scores) -> tuple[Scores, FloatArray, float]:
+    """Return the leading right singular vectors (m, r), their squared singular values, and the mean of the others."""
+    rank = min(scores.shape)
+    size = min(N_AXES, rank)
+    axes = np.random.default_rng(0).standard_normal((scores.shape[1], size)).astype(np.float32)
+    for _ in range(POWER_STEPS):
+        axes = np.linalg.qr(scores.T @ (scores @ axes))[0]
+    images = (scores @ axes).astype(np.float64)
+    energies, turn = np.linalg.eigh(images.T @ images)
+    energies = np.maximum(energies, 0)
+    total = sum(float(np.einsum("ij,ij->", part, part, dtype=np.float64)) for _, part in _cut_rows(scores))
+    rest = max(total - float(energies.sum()), 0.0) / max(rank - size, 1)
+    return np.ascontiguousarray((axes @ turn).T, np.float32), energies, rest
 
 
 def _minimise(problem: _Problem, vector: FloatArray) -> FloatArray:
@@ -479,16 +459,12 @@ def _find_step(
     return step, moved
 
 
-def _to_head(
-    basis: Basis, vector: FloatArray, contrasts: FloatArray, shift: FloatArray, present: IntArray, n_classes: int
-) -> LinearHead:
-    """Return the head of a solution; ``shift`` is the log weight of each class that was present."""
-    coefficients = np.zeros((n_classes, basis.standardised.shape[1]))
+def _place(basis: Basis, weights: FloatArray, biases: FloatArray, present: IntArray, n_classes: int) -> LinearHead:
+    """Return the head with the weights (classes present, features) and biases of the classes that were present."""
+    coefficients = np.zeros((n_classes, weights.shape[1]))
     # the largest logit of the others is at least zero, as they sum to zero
-    intercept = np.full(n_classes, -np.log(basis.n_items + 1.0))
-    coefficients[present] = contrasts @ basis.restore(vector[:, :-1])
-    corrected = contrasts @ vector[:, -1] - shift
-    intercept[present] = corrected - corrected.mean()
+    intercept = np.full(n_classes, -np.log(len(basis.standardised) + 1.0))
+    coefficients[present], intercept[present] = weights, biases - biases.mean()
     return LinearHead(basis.mean, basis.scale, coefficients, intercept)
 
 

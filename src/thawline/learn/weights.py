@@ -8,11 +8,15 @@ refused, because the wrong padding or mean loads silently. Random weights are ne
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.util
 import json
 import os
-import pickle
+import socket
+import threading
+import urllib.parse
+import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +37,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+HUB_SECONDS = 4.0  # a host name that is not found by then counts as out of reach
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -89,10 +94,11 @@ PACKAGES: tuple[PackagedWeights, ...] = (
 def find_weights(backbone: str, file: Path | None = None) -> Weights:
     """Find verified weights for a backbone name, in the order this module states. Raises WeightsError, OptionError."""
     if file is not None:
-        return read_sidecar(file, backbone)
+        return _open_file(file, backbone)
     for folder in _weight_folders():
-        for path in _weight_files(folder, backbone):
-            return read_sidecar(path, backbone)
+        for path in sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES):
+            if _is_for(path, backbone):
+                return read_sidecar(path, backbone)
     row = find_row(backbone)
     package = next((entry for entry in PACKAGES if row is not None and entry.backbone == row.name), None)
     if row is not None and package is not None:
@@ -130,6 +136,10 @@ def read_sidecar(path: Path, backbone: str) -> Weights:
         raise WeightsError(f"{sidecar}: cannot be used as a description of weights: {error!r}") from error
     if library not in ("timm", "torchvision"):
         raise WeightsError(f"{sidecar}: expected an architecture timm/NAME or torchvision/NAME, found {library!r}")
+    if architecture.interpolation not in ("bilinear", "bicubic"):
+        raise WeightsError(
+            f"{sidecar}: expected interpolation bilinear or bicubic, found {architecture.interpolation!r}"
+        )
     return Weights(
         architecture,
         path,
@@ -185,16 +195,20 @@ def _weight_folders() -> Iterator[Path]:
         yield Path(folder)
 
 
-def _weight_files(folder: Path, backbone: str) -> Iterator[Path]:
-    """Files of a folder that are named for the backbone, or whose sidecar says they build it."""
-    wanted = backbone.lower()
-    for path in sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES):
-        if path.stem.lower() == wanted or _read_architecture(path) in (
-            wanted,
-            f"timm/{wanted}",
-            f"torchvision/{wanted}",
-        ):
-            yield path
+def _open_file(file: Path, backbone: str) -> Weights:
+    """Open a file that the user names; where it is of another network than ``backbone``, it goes by that one's name."""
+    weights = read_sidecar(file, backbone)
+    if _is_for(file, backbone):
+        return weights
+    own = weights.architecture
+    return dataclasses.replace(weights, architecture=dataclasses.replace(own, name=f"{own.builder}/{own.model}"))
+
+
+def _is_for(path: Path, backbone: str) -> bool:
+    """Tell whether a weight file is named for the backbone, or its sidecar says that it builds it."""
+    row, architecture = find_row(backbone), _read_architecture(path)
+    names = {backbone.lower(), *((row.name, row.model) if row else ())}
+    return not names.isdisjoint((path.stem.lower(), architecture, architecture.partition("/")[2]))
 
 
 def _read_architecture(path: Path) -> str:
@@ -246,6 +260,8 @@ def _fetch_from_hub(architecture: Architecture) -> Weights:
                 "the weight file with its .json into the folder that THAWLINE_WEIGHTS names, or give a file with --weights"
             ) from error
         _keep(network, architecture, path)
+    with contextlib.suppress(OSError):
+        path.touch()  # the time of last use, which eviction goes by
     return dataclasses.replace(read_sidecar(path, architecture.name), source=f"{architecture.builder} hub")
 
 
@@ -257,10 +273,41 @@ def _create_pretrained(architecture: Architecture) -> Any:
     if architecture.builder == "timm":
         import timm
 
-        return timm.create_model(architecture.model, pretrained=True)
+        with _failing_fast():
+            return timm.create_model(architecture.model, pretrained=True)
     from torchvision import models
 
     return models.get_model(architecture.model, weights="DEFAULT")
+
+
+@contextlib.contextmanager
+def _failing_fast() -> Iterator[None]:
+    """Take the hub's client offline where its host has no address: what it keeps still loads, the rest fails at once."""
+    from huggingface_hub import constants
+
+    was = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = was or not _is_reachable(constants.ENDPOINT)
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = was
+
+
+def _is_reachable(url: str) -> bool:
+    """Tell whether the host of ``url`` has an address; a proxy, where one is set, looks it up itself."""
+    if urllib.request.getproxies().keys() & {"http", "https", "all"}:
+        return True
+    found = threading.Event()
+
+    def look_up() -> None:
+        with contextlib.suppress(OSError, UnicodeError):
+            socket.getaddrinfo(urllib.parse.urlsplit(url).hostname, None)
+            found.set()
+
+    thread = threading.Thread(target=look_up, daemon=True)  # the system's own timeout can be half a minute
+    thread.start()
+    thread.join(HUB_SECONDS)
+    return found.is_set()
 
 
 def _keep(network: Any, architecture: Architecture, path: Path) -> None:
@@ -298,7 +345,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 
             return dict(load_file(path))
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, OSError, ValueError, EOFError, pickle.UnpicklingError) as error:
+    except Exception as error:  # readers of damaged files raise anything
         raise WeightsError(f"{path}: cannot be read as weights: {_first_line(error)}") from error
     found = found.get("state_dict", found) if isinstance(found, Mapping) else found
     if not isinstance(found, Mapping) or not all(isinstance(value, torch.Tensor) for value in found.values()):

@@ -18,7 +18,7 @@ import thawline
 from thawline.data.readers import READER_VERSION
 from thawline.data.scan import Look, scan
 from thawline.errors import ModelError, UnreadableItemsError
-from thawline.files import file_digest, said_plainly, write_atomic, write_json
+from thawline.files import file_digest, json_digest, said_plainly, write_atomic, write_json
 from thawline.judge.evaluation import predict_labels
 from thawline.learn.backbones import Architecture
 from thawline.learn.engine import allowed_precisions, detect_hardware, name_engine
@@ -61,8 +61,9 @@ class Model:
         if not contents:
             return probabilities
         looks = scan(contents, self.hardware.cores, listener)
-        good = [index for index, look in enumerate(looks) if look.facts is not None]
-        bad = [(_name(contents[i], i), look.problem) for i, look in enumerate(looks) if look.facts is None]
+        problems = [self._find_problem(look) for look in looks]
+        good = [index for index, problem in enumerate(problems) if not problem]
+        bad = [(_name(contents[index], index), problem) for index, problem in enumerate(problems) if problem]
         if bad and not skip_unreadable:
             raise UnreadableItemsError(bad, len(contents))
         self._warn_of_range([looks[index] for index in good], listener)
@@ -85,6 +86,12 @@ class Model:
     def name_classes(self, probabilities: Probabilities) -> list[str]:
         """Return the class that each row of probabilities stands for."""
         return [self.classes[k] for k in predict_labels(probabilities, self.classes, self.positive, self.threshold)]
+
+    def _find_problem(self, look: Look) -> str:
+        """Say why an image cannot be predicted; empty where it can."""
+        if look.facts is not None and look.facts.bits > 8 and self.contract.wide_range is None:
+            return f"{look.facts.bits}-bit pixels, but the model was made from 8-bit images only; convert it to 8 bits"
+        return look.problem
 
     def _warn_of_range(self, looks: Sequence[Look], listener: Listener) -> None:
         """Say when pixels lie outside the values that the model was made for: they are clipped."""
@@ -135,11 +142,10 @@ def save_model(
         "task": dict(task),
         "files": {path.name: file_digest(path) for path in files},
     }
-    write_json(folder / "contract.json", facts)
-    model = _read_model(folder, hardware)
-    probe = model.predict_proba([draw_probe(contract)])[0].tolist()
-    write_json(folder / "contract.json", {**facts, "probe": probe})
-    return model
+    _write_contract(folder, {**facts, "probe": None})
+    probe = _read_model(folder, hardware).predict_proba([draw_probe(contract)])[0].tolist()
+    _write_contract(folder, {**facts, "probe": probe})
+    return _read_model(folder, hardware)
 
 
 def load_model(folder: Path | str, *, device: str = "auto", listener: Listener | None = None) -> Model:
@@ -161,7 +167,7 @@ def load_model(folder: Path | str, *, device: str = "auto", listener: Listener |
         )
         model = dataclasses.replace(model, contract=dataclasses.replace(model.contract, precision="f32"))
         tolerance = LOOSE_TOLERANCE
-    difference = np.abs(model.predict_proba([draw_probe(model.contract)])[0] - np.array(facts["probe"])).max()
+    difference = np.abs(model.predict_proba([draw_probe(model.contract)])[0] - _read_probe(folder, facts)).max()
     if not difference <= LOOSE_TOLERANCE:
         raise ModelError(
             f"{folder}: this machine computes other probabilities than the run did (difference {difference:.4f} on the "
@@ -218,22 +224,39 @@ def _read_model(folder: Path, hardware: Hardware) -> Model:
         ) from error
 
 
+def _read_probe(folder: Path, facts: Mapping[str, Any]) -> Probabilities:
+    """Return the probabilities of the model's own test image, shape (classes,). Raises ModelError where there are none."""
+    if not isinstance(facts.get("probe"), list) or len(facts["probe"]) != len(facts["task"]["classes"]):
+        raise ModelError(
+            f"{folder / 'contract.json'}: expected one probability a class of the model's own test image, found "
+            f"{facts.get('probe')}: the model was not finished. Run the same `thawline run` again; finished work is kept"
+        )
+    return np.array(facts["probe"], np.float64)
+
+
+def _write_contract(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Write `contract.json` with the digest of what it states: a swapped class name would compute the same numbers."""
+    write_json(folder / "contract.json", {**facts, "digest": json_digest(facts)})
+
+
 def _read_contract(folder: Path) -> dict[str, Any]:
     path = folder / "contract.json"
     if not path.is_file():
         raise ModelError(f"{folder}: expected a run folder or a model folder with contract.json, found none")
     try:
-        facts = json.loads(path.read_text("utf-8"))
+        facts = dict(json.loads(path.read_text("utf-8")))
         found = facts["schema"], facts["reader"]
-        files = facts["files"]
-    except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
+        stated = facts.pop("digest")
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{path}: cannot be read as a contract: {error!r}; copy the model folder anew") from error
-    if found != (SCHEMA, READER_VERSION) or not isinstance(files, dict):
+    if found != (SCHEMA, READER_VERSION):
         raise ModelError(
             f"{path}: expected schema and reader {(SCHEMA, READER_VERSION)}, found {found}: the model is of Thawline "
             f"{facts.get('thawline', 'unknown')}, this is {thawline.__version__}. Use that version"
         )
-    return dict(facts)
+    if json_digest(facts) != stated:
+        raise ModelError(f"{path}: what it states is not what its digest says; it was changed or cut. Copy it anew")
+    return facts
 
 
 def _name(content: Content, index: int) -> str:

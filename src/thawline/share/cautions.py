@@ -41,14 +41,15 @@ def list_cautions(
 def describe_overrides(audit: Mapping[str, Any]) -> list[Caution]:
     """Return what was accepted that a run would refuse, and the leaks that this let in."""
     found = [say("warning", f"{flag}: {OVERRIDES.get(flag, 'a check was overridden.')}") for flag in audit["overrides"]]
-    leaks: dict[str, list[Sequence[int]]] = {}
+    leaks: dict[tuple[str, str], list[Sequence[int]]] = {}
     for leak in audit["across_split"]:
-        leaks.setdefault(leak["kind"], []).append(leak["items"])
-    for kind, sets in leaks.items():
+        leaks.setdefault((leak["kind"], " and ".join(leak.get("parts", ["both sides"]))), []).append(leak["items"])
+    for (kind, parts), sets in leaks.items():
         what = count_things(
             len(sets), *(("patient",) if kind == "patient" else ("set of identical images", "sets of identical images"))
         )
-        found.append(say("warning", f"Leak: {what} on both sides of the split ({list_items(sets)})."))
+        harm = " The test figures are not touched by it." if parts == "train and val" else ""
+        found.append(say("warning", f"Leak: {what} in {parts} of the given split ({list_items(sets)}).{harm}"))
     return found
 
 

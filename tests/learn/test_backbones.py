@@ -1,0 +1,218 @@
+"""The table of backbones, names elsewhere, and the cut that leaves pooled features."""
+
+from __future__ import annotations
+
+import importlib
+import json
+
+import numpy as np
+import pytest
+
+from thawline.errors import OptionError, WeightsError
+from thawline.learn import backbones
+from thawline.learn.backbones import (
+    BACKBONES,
+    Architecture,
+    build_network,
+    classifier_keys,
+    cut_classifier,
+    describe_elsewhere,
+    find_row,
+)
+from thawline.learn.torchvision_operators import import_torchvision
+from thawline.options import RunOptions
+
+every_row = pytest.mark.parametrize("row", BACKBONES, ids=[row.name for row in BACKBONES])
+
+
+@pytest.fixture(scope="module")
+def timm():
+    """The library, imported the way the package does it."""
+    import_torchvision()
+    return importlib.import_module("timm")
+
+
+def make_torchvision(model, **options):
+    return Architecture(
+        f"torchvision/{model}", "torchvision", model, 224, (0.5,) * 3, (0.5,) * 3, "bilinear", options=options
+    )
+
+
+# --- the table --------------------------------------------------------------------------------------------------------
+
+
+@every_row
+def test_a_row_is_found_by_name_and_alias_in_any_case(row):
+    for name in (row.name, *row.aliases):
+        assert find_row(name) is row
+        assert find_row(name.upper()) is row
+
+
+def test_no_name_stands_for_two_rows():
+    names = [name for row in BACKBONES for name in (row.name, *row.aliases)]
+    assert len(names) == len(set(names))
+    assert find_row("resnet18") is None
+    assert backbones.DEFAULT_BACKBONE == RunOptions().backbone
+
+
+@every_row
+def test_a_row_survives_json(row):
+    assert Architecture.from_json(json.loads(json.dumps(row.to_json()))) == row
+    with pytest.raises(TypeError, match="depth"):
+        Architecture.from_json({**row.to_json(), "depth": 3})
+
+
+@pytest.mark.slow
+@every_row
+def test_a_row_states_the_input_that_the_library_states(row, timm):
+    config = timm.get_pretrained_cfg(row.model)
+    assert row.size_px == config.input_size[1] == config.input_size[2]
+    assert (row.mean, row.std, row.interpolation) == (config.mean, config.std, config.interpolation)
+
+
+# --- elsewhere --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "builder", "model", "size_px", "interpolation"),
+    [
+        ("timm/resnet10t", "timm", "resnet10t", 176, "bicubic"),
+        ("resnet18", "timm", "resnet18", 224, "bicubic"),
+        ("timm/resnet18.a1_in1k", "timm", "resnet18.a1_in1k", 224, "bicubic"),
+        ("torchvision/resnet18", "torchvision", "resnet18", 224, "bilinear"),
+        ("torchvision/efficientnet_b1", "torchvision", "efficientnet_b1", 240, "bilinear"),
+        ("squeezenet1_0", "torchvision", "squeezenet1_0", 224, "bilinear"),
+    ],
+)
+def test_other_names_are_described_as_their_library_does(name, builder, model, size_px, interpolation):
+    found = describe_elsewhere(name)
+    assert (found.name, found.builder, found.model) == (f"{builder}/{model}", builder, model)
+    assert (found.size_px, found.interpolation) == (size_px, interpolation)
+    assert (found.mean, found.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "close"),
+    [
+        ("resnet81", "resnet18"),
+        ("efficientnet_lite9", "efficientnet_lite0"),
+        ("timm/squeezenet1_0", "squeezenet1_0"),
+        ("torchvision/resnet10t", "resnet10t"),
+        ("keras/resnet18", "resnet18"),
+    ],
+)
+def test_an_unknown_name_is_refused_with_those_close_to_it(name, close):
+    with pytest.raises(OptionError, match=f"unknown backbone '{name}': expected efficientnet_lite0, ") as caught:
+        describe_elsewhere(name)
+    suggestions = str(caught.value).split("close to it: ")[1].split(", ")
+    assert close in suggestions
+    assert len(suggestions) == len(set(suggestions))
+
+
+@pytest.mark.slow
+def test_a_name_that_is_near_to_nothing_has_no_suggestion():
+    with pytest.raises(OptionError, match="or a name that timm or torchvision has$"):
+        describe_elsewhere("qqqqqqqq")
+
+
+@pytest.mark.slow
+def test_every_name_of_both_libraries_can_be_described(timm):
+    from torchvision import models
+
+    for name in [f"timm/{n}" for n in timm.list_models()] + [f"torchvision/{n}" for n in models.list_models(models)]:
+        found = describe_elsewhere(name)
+        assert found.name == name
+        assert 16 <= found.size_px <= 1024
+        assert len(found.mean) == len(found.std) == 3
+        assert found.interpolation in ("bilinear", "bicubic")
+
+
+# --- networks and cuts ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        Architecture("x", "timm", "no_such_network", 224, (0.5,) * 3, (0.5,) * 3, "bicubic"),
+        Architecture("x", "timm", "resnet10t", 224, (0.5,) * 3, (0.5,) * 3, "bicubic", {"no_such_option": 1}),
+        make_torchvision("no_such_network"),
+        make_torchvision("resnet18", no_such_option=1),
+    ],
+    ids=lambda architecture: f"{architecture.builder} {architecture.model}",
+)
+def test_what_cannot_be_built_is_refused_by_name(architecture):
+    with pytest.raises(WeightsError, match=f"{architecture.builder} cannot build '{architecture.model}' with"):
+        build_network(architecture)
+
+
+def run_network(network, size_px=64, seed=0):
+    import torch
+
+    inputs = torch.from_numpy(np.random.default_rng(seed).normal(size=(2, 3, size_px, size_px)).astype(np.float32))
+    with torch.no_grad():
+        return network(inputs)
+
+
+@pytest.mark.slow
+def test_the_default_backbone_is_cut_before_its_classifier():
+    network = build_network(BACKBONES[0])
+    scores, classifier = run_network(network), network.classifier
+    features = run_network(cut_classifier(network, BACKBONES[0]))
+    assert features.shape == (2, 1280)
+    np.testing.assert_allclose(classifier(features).detach(), scores, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "n_features", "node"), [("resnet18", 512, "flatten"), ("densenet121", 1024, "flatten")])
+def test_a_cut_of_torchvision_gives_what_its_own_extractor_gives(model, n_features, node):
+    from torchvision.models.feature_extraction import create_feature_extractor
+
+    architecture = make_torchvision(model)
+    network = build_network(architecture)
+    expected = run_network(create_feature_extractor(network, {node: "features"}))["features"]
+    found = run_network(cut_classifier(network, architecture))
+    assert found.shape == (2, n_features)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "n_features"), [("squeezenet1_0", 512), ("mobilenet_v3_small", 576)])
+def test_convolutional_features_are_pooled(model, n_features):
+    architecture = make_torchvision(model)
+    network = build_network(architecture)
+    expected = run_network(network.features).mean(dim=(2, 3))
+    found = run_network(cut_classifier(network, architecture))
+    assert found.shape == (2, n_features)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "n_features"), [("swin_t", 768), ("shufflenet_v2_x0_5", 1024)])
+def test_networks_with_a_single_head_are_cut_there(model, n_features):
+    architecture = make_torchvision(model)
+    assert run_network(cut_classifier(build_network(architecture), architecture)).shape == (2, n_features)
+
+
+@pytest.mark.slow
+def test_a_network_without_a_known_classifier_is_refused():
+    from torch import nn
+
+    with pytest.raises(WeightsError, match="Sequential has none of the blocks .* to cut at; found 0"):
+        cut_classifier(nn.Sequential(nn.Linear(3, 3)), make_torchvision("resnet18"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("architecture", "expected"),
+    [
+        (BACKBONES[0], {"classifier.weight", "classifier.bias"}),
+        (make_torchvision("resnet18"), {"fc.weight", "fc.bias"}),
+        (make_torchvision("squeezenet1_0"), {"classifier.1.weight", "classifier.1.bias"}),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_the_tensors_of_the_classifier_are_known(architecture, expected):
+    assert classifier_keys(build_network(architecture), architecture) == expected

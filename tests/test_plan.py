@@ -1,0 +1,405 @@
+"""The plan: pure, with a reason for each choice; what an edited file may change and what not."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import re
+from typing import get_args
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from thawline.errors import OptionError
+from thawline.options import ALL_HEADS, RunOptions
+from thawline.plan import EDITABLE, Kind, Plan, _hanley_mcneil_error, apply_given, make_plan, read_plan
+from thawline.types import BackboneFacts, Hardware
+
+FACTS = BackboneFacts(
+    "efficientnet_lite0", 224, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bicubic", "PyPI package", "Apache-2.0", "ImageNet-1k"
+)
+HARDWARE = Hardware(cores=4, memory_mib=16000)
+
+
+def make_print(classes=None, **changes):
+    """A fingerprint of some hundred films: ``classes`` maps names to (items, patients)."""
+    classes = classes or {"normal": (300, 150), "pneumonia": (200, 100)}
+    counts = {name: {"items": items, "patients": patients} for name, (items, patients) in classes.items()}
+    test = {name: {"items": items // 5, "patients": patients // 5} for name, (items, patients) in classes.items()}
+    return {
+        "n_items": sum(items for items, _ in classes.values()),
+        "n_patients": sum(patients for _, patients in classes.values()),
+        "patients_given": True,
+        "split_given": False,
+        "classes": counts,
+        "parts": {"test": test},
+        "split_reason": "5 folds by patient",
+        "imbalance": 1.5,
+        "aspect_ratio": {"min": 0.8, "median": 1.0, "max": 1.4},
+        "bits": {"8": 400},
+        "wide_range": None,
+        "test_has_wide": False,
+        "digest": "0123456789abcdef",
+        **changes,
+    }
+
+
+def plan_for(fingerprint=None, hardware=HARDWARE, facts=FACTS, **options):
+    return make_plan(fingerprint or make_print(), hardware, facts, RunOptions(**options))
+
+
+CASES = {
+    "two classes": plan_for(),
+    "three classes": plan_for(make_print({"a": (50, 20), "b": (60, 30), "c": (10, 5)})),
+    "given split": plan_for(make_print(split_given=True)),
+    "wide": plan_for(make_print(wide_range=[0.0, 4095.0], bits={"16": 300, "8": 100})),
+    "square, bf16": plan_for(
+        make_print(aspect_ratio={"min": 1.0, "median": 1.0, "max": 1.0}), Hardware(8, 1000, bf16=True, cuda="GPU")
+    ),
+    "many items": plan_for(make_print({"a": (30_000, 9000), "b": (2000, 900)})),
+    "many options": plan_for(
+        seed=3, head="svm", positive="normal", precision="bf16", class_weight="balanced", hold_test=True
+    ),
+}
+every_case = pytest.mark.parametrize("plan", CASES.values(), ids=CASES)
+
+
+# --- every plan -------------------------------------------------------------------------------------------------------
+
+
+@every_case
+def test_every_choice_has_a_known_kind_and_a_reason(plan):
+    for choice in plan.choices:
+        assert choice.kind in get_args(Kind)
+        assert len(choice.reason) >= 10
+    names = [choice.name for choice in plan.choices]
+    assert len(names) == len(set(names))
+
+
+@every_case
+def test_an_open_choice_is_empirical_and_names_its_candidates(plan):
+    for choice in plan.choices:
+        assert (choice.kind == "empirical") == (choice.candidates is not None)
+        if choice.kind == "empirical":
+            assert choice.value is None
+            assert len(choice.candidates) >= 2
+
+
+@every_case
+def test_a_plan_survives_its_file(plan, tmp_path):
+    file = tmp_path / "plan.json"
+    file.write_text(json.dumps(plan.to_json()), "utf-8")
+    read = read_plan(file)
+    assert read == plan
+    assert read.digest() == plan.digest() == plan.to_json()["digest"]
+    assert apply_given(plan, read) == plan
+
+
+@every_case
+def test_the_printed_plan_has_a_line_for_each_choice(plan):
+    lines = str(plan).splitlines()
+    assert len(lines) == len(plan.choices)
+    for line, choice in zip(lines, plan.choices, strict=True):
+        assert line.split()[0] == choice.name
+        assert choice.reason in line
+        if choice.kind == "empirical":
+            assert line.split()[1] == "?"
+            assert line.endswith(f"(among {', '.join(choice.candidates)})")
+
+
+def test_the_same_facts_give_the_same_plan_and_are_left_alone():
+    fingerprint = make_print()
+    before = copy.deepcopy(fingerprint)
+    assert plan_for(fingerprint) == plan_for(fingerprint)
+    assert fingerprint == before
+
+
+# --- choices ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("names", "positive"),
+    [
+        (("COVID", "NonCOVID"), "COVID"),
+        (("no", "yes"), "yes"),
+        (("benign", "malignant"), "malignant"),
+        (("healthy", "lesion"), "lesion"),
+        (("0", "1"), "1"),
+        (("NORMAL", "PNEUMONIA"), "PNEUMONIA"),
+        (("Negative", "Positive"), "Positive"),
+        (("control", "patient"), "patient"),
+        (("Effusion", "No Finding"), "Effusion"),
+        (("No_Findings", "any"), "any"),
+        (("fracture", "non-fracture"), "fracture"),
+        (("Disease", "No-Findings"), "Disease"),
+    ],
+)
+@pytest.mark.parametrize("n_first", [50, 500])
+def test_the_positive_class_is_the_one_whose_name_does_not_say_normal(names, positive, n_first):
+    for order in (names, names[::-1]):
+        plan = plan_for(make_print({order[0]: (n_first, 40), order[1]: (200, 80)}))
+        assert plan["positive"] == positive
+        assert plan.find("positive").kind == "rule"
+
+
+@pytest.mark.parametrize("names", [("cat", "dog"), ("normal", "no_findings"), ("norm", "abnormal"), ("1", "2")])
+def test_where_no_name_tells_the_rarer_class_is_positive_and_the_plan_says_so(names):
+    plan = plan_for(make_print({names[0]: (100, 50), names[1]: (99, 50)}))
+    assert plan["positive"] == names[1]
+    assert "the rarer class" in plan.find("positive").reason
+    assert "--positive" in plan.find("positive").reason
+    assert plan_for(make_print({names[0]: (70, 50), names[1]: (70, 50)}))["positive"] == min(names)
+
+
+def test_several_classes_have_no_positive():
+    plan = CASES["three classes"]
+    assert (plan["task"], plan["positive"]) == ("multiclass", None)
+    assert CASES["two classes"]["task"] == "binary"
+
+
+def test_the_user_may_name_the_positive_class():
+    choice = plan_for(positive="normal").find("positive")
+    assert (choice.value, choice.kind) == ("normal", "given")
+    with pytest.raises(OptionError, match="--positive: expected one of normal, pneumonia; found 'Pneumonia'"):
+        plan_for(positive="Pneumonia")
+    with pytest.raises(OptionError, match="--positive a: belongs to a task of two classes, found 3"):
+        plan_for(make_print({"a": (50, 20), "b": (60, 30), "c": (10, 5)}), positive="a")
+
+
+def test_the_headline_says_how_wide_the_interval_will_be():
+    plan = plan_for(make_print({"a": (400, 200), "b": (400, 100)}))
+    width = 1.96 * _hanley_mcneil_error(0.85, 20, 40)
+    assert f"60 test patients: an AUC near .85 would have a 95 % interval of about ±{width:.2f}" in str(plan)
+    assert "below 400 patients the cross-validated figure" in plan.find("headline").reason
+    assert "cross-validated" not in plan_for(make_print({"a": (400, 200), "b": (400, 200)})).find("headline").reason
+    assert "cross-validated" not in CASES["given split"].find("headline").reason
+    assert plan_for(hold_test=True)["headline"] == "development folds"
+
+
+@pytest.mark.parametrize(("auc", "n_positive", "n_negative"), [(0.85, 20, 40), (0.7, 15, 15), (0.95, 60, 30)])
+def test_the_error_of_an_auc_is_that_of_exponential_scores(auc, n_positive, n_negative):
+    """Hanley and McNeil's Q1 and Q2 are exact where the scores of both classes are exponential."""
+    rng = np.random.default_rng(0)
+    n_samples = 20_000
+    negative = rng.exponential(1.0, (n_samples, n_negative))
+    positive = rng.exponential(auc / (1 - auc), (n_samples, n_positive))  # P(positive > negative) = auc
+    found = np.zeros(n_samples)
+    for column in range(n_positive):
+        found += (positive[:, column : column + 1] > negative).mean(axis=1)
+    found /= n_positive
+    assert found.mean() == pytest.approx(auc, abs=0.003)
+    assert _hanley_mcneil_error(auc, n_positive, n_negative) == pytest.approx(found.std(), rel=0.02)
+
+
+def test_square_images_leave_no_aspect_to_measure():
+    assert (CASES["square, bf16"]["aspect"], CASES["square, bf16"].find("aspect").kind) == ("squash", "rule")
+    nearly = plan_for(make_print(aspect_ratio={"min": 0.98, "median": 1.0, "max": 1.02}))
+    assert nearly["aspect"] == "squash"
+    assert CASES["two classes"].find("aspect").candidates == ("squash", "letterbox", "crop")
+
+
+def test_precision_is_measured_where_the_processor_has_bf16():
+    assert plan_for()["precision"] == "f32"
+    assert plan_for(hardware=Hardware(2, 1000, bf16=True)).find("precision").candidates == ("bf16", "f32")
+    given_precision = plan_for(hardware=Hardware(2, 1000, bf16=True), precision="f32").find("precision")
+    assert (given_precision.value, given_precision.kind) == ("f32", "given")
+
+
+def test_the_engine_is_the_gpu_where_there_is_one():
+    assert plan_for()["engine"] == "cpu"
+    assert plan_for(hardware=Hardware(2, 1000, cuda="H100"))["engine"] == "cuda"
+
+
+def test_wide_pixels_get_one_range():
+    choice = CASES["wide"].find("wide_range")
+    assert choice.value == [0.0, 4095.0]
+    assert "300 images of 16 bits, 100 images of 8 bits" in choice.reason
+    assert CASES["two classes"]["wide_range"] is None
+
+
+def test_wide_pixels_in_the_test_part_only_are_refused():
+    with pytest.raises(OptionError, match="images of the test part have more than 8 bits, none of the development part"):
+        plan_for(make_print(test_has_wide=True))
+
+
+def test_slow_heads_are_left_out_for_many_items():
+    plan = CASES["many items"]
+    assert plan["heads"] == ["linear", "random_forest", "k_nn"]
+    assert plan.find("head").candidates == tuple(plan["heads"])
+    assert CASES["two classes"]["heads"] == list(ALL_HEADS)
+    slow_one = plan_for(make_print({"a": (30_000, 9000), "b": (2000, 900)}), head="svm")
+    assert (slow_one["heads"], slow_one["head"]) == (["svm"], "svm")
+
+
+def test_the_contract_repeats_the_plan():
+    plan = plan_for(make_print(wide_range=[0.0, 4095.0]), Hardware(2, 1000, bf16=True))
+    contract = plan.contract(FACTS, "letterbox")
+    assert (contract.size_px, contract.mean, contract.std) == (224, FACTS.mean, FACTS.std)
+    assert (contract.interpolation, contract.aspect, contract.wide_range) == ("bicubic", "letterbox", (0.0, 4095.0))
+    assert contract.precision == "f32"  # while it is open
+    assert plan.decide("precision", "bf16", "measured").decide("aspect", "crop", "measured").contract(FACTS) == (
+        dataclasses.replace(contract, precision="bf16", aspect="crop")
+    )
+
+
+def test_an_open_choice_is_settled_with_its_evidence():
+    plan = plan_for()
+    settled = plan.decide("aspect", "crop", "best of three", [{"candidate": "crop", "loss": 0.5}])
+    assert settled["aspect"] == "crop"
+    assert settled.find("aspect").evidence == ({"candidate": "crop", "loss": 0.5},)
+    assert settled.find("aspect").kind == "empirical"
+    assert plan["aspect"] is None
+    assert [c for c in settled.choices if c.name != "aspect"] == [c for c in plan.choices if c.name != "aspect"]
+    with pytest.raises(KeyError, match="aspects"):
+        plan.decide("aspects", "crop", "no such choice")
+
+
+# --- digest -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_digest_covers_values_and_nothing_else():
+    plan = plan_for()
+    reworded = Plan(tuple(dataclasses.replace(choice, reason="other words") for choice in plan.choices), plan.fingerprint)
+    kinds = Plan(tuple(dataclasses.replace(choice, kind="given") for choice in plan.choices), plan.fingerprint)
+    assert reworded.digest() == kinds.digest() == plan.digest()
+    assert plan.decide("aspect", None, "", [{"loss": 1}]).digest() == plan.digest()
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, len(plan_for().choices) - 1))
+def test_the_digest_changes_with_any_value(position):
+    plan = plan_for()
+    choices = list(plan.choices)
+    choices[position] = dataclasses.replace(choices[position], value="another value")
+    assert Plan(tuple(choices), plan.fingerprint).digest() != plan.digest()
+
+
+def test_the_digest_changes_with_the_data():
+    assert plan_for(make_print(digest="other data")).digest() != plan_for().digest()
+
+
+# --- plan files -------------------------------------------------------------------------------------------------------
+
+
+def edit(plan, tmp_path, **values):
+    """Write a plan file with some values changed and read it back."""
+    data = plan.to_json()
+    for choice in data["choices"]:
+        choice["value"] = values.get(choice["name"], choice["value"])
+    file = tmp_path / "edited.json"
+    file.write_text(json.dumps(data), "utf-8")
+    return read_plan(file)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("aspect", "letterbox"),
+        ("class_weight", "balanced"),
+        ("heads", ["linear", "svm"]),
+        ("head", "k_nn"),
+        ("interpolation", "bilinear"),
+        ("precision", "bf16"),
+        ("size_px", 160),
+        ("threshold", 0.3),
+        ("wide_range", [0, 1023]),
+        ("wide_range", [-1000.0, 400.5]),
+    ],
+)
+def test_these_values_can_be_edited(tmp_path, name, value):
+    plan = plan_for()
+    changed = apply_given(plan, edit(plan, tmp_path, **{name: value}))
+    assert changed[name] == value
+    assert changed.find(name).kind == "given"
+    assert changed.find(name).reason == f"given in the plan file (was {plan[name]!r})"
+    assert changed.digest() != plan.digest()
+    others = {choice.name for choice in plan.choices} - {name, "head"}
+    assert all(changed.find(other) == plan.find(other) for other in others)
+
+
+def test_edited_heads_are_the_candidates():
+    plan = plan_for()
+    two = Plan((dataclasses.replace(plan.find("heads"), value=["linear", "svm"]),), plan.fingerprint)
+    assert apply_given(plan, two).find("head").candidates == ("linear", "svm")
+    one = Plan((dataclasses.replace(plan.find("heads"), value=["svm"]),), plan.fingerprint)
+    assert apply_given(plan, one)["head"] == "svm"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("aspect", "stretch", "squash, letterbox, crop"),
+        ("class_weight", 2, "none or balanced"),
+        ("heads", [], "some of ("),
+        ("heads", ["linear", "perceptron"], "some of ("),
+        ("heads", [["linear"]], "some of ("),
+        ("heads", "linear", "some of ("),
+        ("head", "perceptron", "one of ("),
+        ("head", ["linear"], "one of ("),
+        ("interpolation", "nearest", "bilinear or bicubic"),
+        ("precision", "f16", "f32 or bf16"),
+        ("size_px", 16, "a whole number from 32 to 1024"),
+        ("size_px", 224.5, "a whole number from 32 to 1024"),
+        ("threshold", 1.0, "a number between 0 and 1"),
+        ("threshold", "0.4", "a number between 0 and 1"),
+        ("wide_range", [5, 5], "two numbers, black below white"),
+        ("wide_range", [0, 1, 2], "two numbers, black below white"),
+        ("wide_range", [[0], 1], "two numbers, black below white"),
+        ("wide_range", [0, float("inf")], "two numbers, black below white"),
+    ],
+)
+def test_values_out_of_range_are_refused(tmp_path, name, value, expected):
+    plan = plan_for()
+    with pytest.raises(OptionError, match=re.escape(f"--plan: {name}: expected {expected}")) as caught:
+        apply_given(plan, edit(plan, tmp_path, **{name: value}))
+    assert str(caught.value).endswith(f"found {value!r}")
+
+
+def test_every_other_choice_belongs_to_options_or_data(tmp_path):
+    plan = plan_for()
+    for name in {choice.name for choice in plan.choices} - set(EDITABLE):
+        with pytest.raises(OptionError, match=f"--plan: {name} is 'edited' in the file and .* by an option or by the data"):
+            apply_given(plan, edit(plan, tmp_path, **{name: "edited"}))
+
+
+def test_a_plan_of_other_data_is_refused(tmp_path):
+    other = edit(plan_for(make_print({"a": (50, 20), "b": (60, 30), "c": (10, 5)})), tmp_path)
+    with pytest.raises(OptionError, match="--plan: task is 'multiclass' in the file and 'binary' for these data"):
+        apply_given(plan_for(), other)
+
+
+def test_unknown_choices_are_refused():
+    plan = plan_for()
+    odd = Plan((dataclasses.replace(plan.find("aspect"), name="aspects"),), plan.fingerprint)
+    with pytest.raises(OptionError, match="--plan: unknown choices aspects; known: task, positive, "):
+        apply_given(plan, odd)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "no json",
+        "[]",
+        "5",
+        '{"fingerprint": "x"}',
+        '{"choices": []}',
+        '{"fingerprint": "x", "choices": ["aspect"]}',
+        '{"fingerprint": "x", "choices": [{"name": "aspect"}]}',
+        '{"fingerprint": "x", "choices": [{"name": "a", "value": 1, "kind": "rule", "reason": "r", "extra": 1}]}',
+        '{"fingerprint": "x", "choices": [{"name": "a", "value": 1, "kind": "rule", "reason": "r", "candidates": 1}]}',
+    ],
+)
+def test_a_file_that_is_no_plan_is_refused(tmp_path, text):
+    file = tmp_path / "plan.json"
+    file.write_text(text)
+    with pytest.raises(OptionError, match=r"plan\.json is not a plan as --plan-only --json prints it"):
+        read_plan(file)
+
+
+def test_a_missing_plan_file_is_said(tmp_path):
+    with pytest.raises(OptionError, match=r"--plan: cannot read .*absent\.json: No such file.*make one with --plan-only"):
+        read_plan(tmp_path / "absent.json")
