@@ -30,7 +30,7 @@ from threadpoolctl import threadpool_limits
 from environment import environment, write_json
 from thawline.learn.linear import STRENGTHS, decompose, fit_path, select_linear
 
-N_FOLDS, N_PAIRS, TIGHT = 5, 3, 1e-6
+N_FOLDS, N_PAIRS, TIGHT = 5, 3, 1e-8
 
 
 def make_features(seed: int = 0) -> dict[str, np.ndarray]:

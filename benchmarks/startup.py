@@ -1,6 +1,6 @@
 """How long `import thawline` and `thawline --help` take, beside bare Python, as whole processes in turn.
 
-    python benchmarks/startup.py [--quick] [--json FILE]
+python benchmarks/startup.py [--quick] [--json FILE]
 """
 
 from __future__ import annotations

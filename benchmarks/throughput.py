@@ -24,6 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+
 from environment import write_json
 
 QUICK_ITEMS = 96

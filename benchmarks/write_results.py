@@ -1,6 +1,6 @@
 """Write docs/RESULTS.md from the JSON files in benchmarks/results: no number in it comes from anywhere else.
 
-    python benchmarks/write_results.py [--check]
+python benchmarks/write_results.py [--check]
 """
 
 from __future__ import annotations

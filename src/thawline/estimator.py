@@ -19,7 +19,7 @@ from thawline.judge.metrics import item_log_loss
 from thawline.judge.statistics import choose_within_one_se
 from thawline.learn.engine import detect_hardware
 from thawline.learn.features import extract
-from thawline.learn.heads import fit_final, fit_fold
+from thawline.learn.heads import cross_fit, fit_final
 from thawline.learn.weights import find_weights
 from thawline.options import RunOptions, check_options, list_heads
 from thawline.types import Aspect, Contract, SilentListener
@@ -116,10 +116,8 @@ class ThawClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         }
         losses = np.zeros((len(names), len(labels)))
         for row, name in enumerate(names if len(names) > 1 else ()):
-            for fold in range(int(folds.max()) + 1):
-                scored = folds == fold
-                found = fit_fold(name, features, labels, groups, folds, fold, n_classes, **settings)
-                losses[row, scored] = item_log_loss(labels[scored], found.probabilities)
+            found = cross_fit(name, features, labels, groups, folds, n_classes, **settings)
+            losses[row] = item_log_loss(labels, found.probabilities)
         self.head_name_ = names[choose_within_one_se(losses, groups).chosen]
         self.head_, self.strength_ = fit_final(
             self.head_name_, features, labels, groups, n_classes, folds=folds, **settings

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 Strategy: TypeAlias = Literal["feature_extractor", "feature_extractor_hybrid"]
 
-N_TREES, N_COMPONENTS, N_ROUNDS, CALIBRATION_FOLDS = 300, 64, 60, 3
+N_TREES, N_COMPONENTS, N_ROUNDS, CALIBRATION_FOLDS = 200, 64, 60, 3
 N_BINS = 32  # with weights, scikit-learn takes milliseconds for every bin of every column
 SCHEMA = 1
 LISTS: dict[str, type] = {"present": int, "trained_prior": float, "prior": float}
@@ -246,7 +246,7 @@ HEADS: dict[str, HeadRow] = {
     for row in (
         HeadRow("linear", "feature_extractor", STRENGTHS, "inverse L2 penalty (C)", fit_linear),
         HeadRow("svm", "feature_extractor_hybrid", (0.1, 1.0, 10.0), "inverse margin penalty (C)", fit_svm),
-        HeadRow("random_forest", "feature_extractor_hybrid", (16, 4, 1), "least items a leaf", fit_random_forest),
+        HeadRow("random_forest", "feature_extractor_hybrid", (5, 1), "least items a leaf", fit_random_forest),
         HeadRow("k_nn", "feature_extractor_hybrid", (45, 15, 5), "neighbours", fit_k_nn),
         HeadRow("gradient_boosting", "feature_extractor_hybrid", (4, 16), "leaves a tree", fit_gradient_boosting),
     )
@@ -316,9 +316,8 @@ def cross_fit(
     probabilities = np.full((len(labels), n_classes), np.nan)
     strengths, seconds = {}, {}
     options: dict[str, Any] = {"seed": seed, "inner_folds": inner_folds, "class_weight": class_weight, "n_jobs": n_jobs}
-    parts = list(_split(folds))
-    listener.begin(f"head {name}", len(parts))
-    for fold, scored in parts:
+    listener.begin(f"head {name}", len(list(_split(folds))))
+    for fold, scored in _split(folds):
         result = fit_fold(name, features, labels, groups, folds, fold, n_classes, **options)
         probabilities[scored] = result.probabilities
         strengths[fold], seconds[fold] = result.strength, result.seconds
@@ -339,9 +338,9 @@ def fit_final(
     class_weight: str | None = None,
     n_jobs: int = 1,
 ) -> tuple[Head, float]:
-    """Choose the strength by mean log-loss on the given outer folds, and fit the head on all items; raises as fit_fold.
+    """Return the head fitted on all items, and its strength: that of the smallest mean log-loss on the given outer folds.
 
-    Returns the head and its strength.
+    Raises as `fit_fold`.
     """
     from threadpoolctl import threadpool_limits
 
@@ -465,8 +464,8 @@ def _load_model(path: Path, facts: dict[str, Any]) -> Any:
         ) from error
     if not unknown <= TRUSTED:
         raise ModelError(
-            f"{path} holds {', '.join(sorted(unknown - TRUSTED))}, which no head is made of. It is not loaded: such a "
-            "file can run code. Fit the head again, or get the model from where it was made."
+            f"{path} holds {', '.join(sorted(unknown - TRUSTED))}, which no head is made of and which could run code: "
+            "it is not loaded. Fit the head again, or get the model from where it was made."
         )
     if not hasattr(model, "predict_proba") or not hasattr(model, "n_features_in_"):
         raise ModelError(f"{path} should hold a fitted scikit-learn classifier; found {type(model).__name__}.")

@@ -1,0 +1,271 @@
+"""The engine: the same features whichever engine, batch or order, at the precision that was asked for."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import numpy as np
+import pytest
+from scipy.spatial.distance import cosine
+from skimage import data as photographs
+
+from thawline.cache import cache_path, evict
+from thawline.data.transforms import prepare
+from thawline.errors import OptionError
+from thawline.learn import engine as engine_module
+from thawline.learn.engine import (
+    OpenVinoEngine,
+    TorchEngine,
+    allowed_precisions,
+    detect_hardware,
+    import_openvino,
+    name_engine,
+    open_engine,
+    smallest_cosine,
+)
+from thawline.learn.weights import find_weights, load_backbone, read_sidecar
+from thawline.types import Contract, Hardware
+
+HARDWARE = Hardware(cores=2, memory_mib=1000)
+NAMES = ("chelsea", "coffee", "astronaut", "rocket", "camera", "coins", "moon", "page", "text", "grass", "brick")
+
+
+def make_contract(weights, precision="f32", wide=False):
+    about, wide_range = weights.architecture, (0.0, 255.0) if wide else None
+    return Contract(about.size_px, about.mean, about.std, about.interpolation, "crop", wide_range, precision)
+
+
+def list_batches(inputs, sizes):
+    stops = np.cumsum(sizes)
+    assert stops[-1] == len(inputs)
+    return [inputs[stop - size : stop] for stop, size in zip(stops, sizes, strict=True)]
+
+
+def run_engine(engine, inputs, sizes=None):
+    n_items = engine.batch_items
+    sizes = sizes or [min(n_items, len(inputs) - start) for start in range(0, len(inputs), n_items)]
+    return np.concatenate(list(engine.run(list_batches(inputs, sizes))))
+
+
+def run_torch(weights, inputs):
+    """The referee: the plain network in float32, one item at a time."""
+    import torch
+
+    about, network = weights.architecture, load_backbone(weights)
+    normal = (torch.from_numpy(inputs).float() / 255 - torch.tensor(about.mean)) / torch.tensor(about.std)
+    with torch.no_grad():
+        return np.concatenate([network(item[None].permute(0, 3, 1, 2)).numpy() for item in normal])
+
+
+def assert_equal_features(found, expected):
+    assert found.dtype == np.float32
+    assert found.shape == expected.shape
+    assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
+    assert smallest_cosine(found, expected) >= 0.9999
+
+
+# --- the default backbone on photographs ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def lite0():
+    return find_weights("efficientnet_lite0")
+
+
+@pytest.fixture(scope="module")
+def pictures(lite0):
+    """Eleven photographs as the contract wants them, uint8."""
+    return np.stack([prepare(getattr(photographs, name)(), make_contract(lite0)) for name in NAMES])
+
+
+@pytest.fixture(scope="module")
+def reference(lite0, pictures):
+    return run_torch(lite0, pictures)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [OpenVinoEngine, TorchEngine])
+@pytest.mark.parametrize("wide", [False, True], ids=["uint8", "float32"])
+def test_engines_agree_with_the_plain_network(lite0, pictures, reference, kind, wide):
+    about = HARDWARE.cores if kind is OpenVinoEngine else HARDWARE
+    engine = kind(lite0, make_contract(lite0, wide=wide), about)
+    if not wide:
+        assert_equal_features(run_engine(engine, pictures), reference)
+        return
+    between = pictures * np.float32(0.9) + np.float32(0.37)  # values that no uint8 has
+    assert_equal_features(run_engine(engine, between), run_torch(lite0, between))
+
+
+@pytest.mark.slow
+def test_a_narrow_precision_on_the_cpu_stays_close(lite0, pictures, reference):
+    engine = TorchEngine(lite0, make_contract(lite0, "bf16"), HARDWARE)
+    found = run_engine(engine, pictures)
+    assert found.dtype == np.float32
+    assert smallest_cosine(found, reference) >= 0.99
+    assert np.abs(found - reference).max() > 1e-4 * np.abs(reference).max()  # it was bf16 indeed
+
+
+@pytest.mark.slow
+def test_telemetry_is_not_loaded(lite0):
+    open_engine(lite0, make_contract(lite0), HARDWARE)
+    loaded = [name for name in sys.modules if name.startswith("openvino_telemetry") and sys.modules[name] is not None]
+    assert loaded == []
+    assert sys.modules["openvino_telemetry"] is None
+
+
+# --- structure, on a tiny network -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tiny(tiny_file):
+    return read_sidecar(tiny_file, "tiny")
+
+
+@pytest.fixture(scope="module")
+def noise():
+    return np.random.default_rng(0).integers(0, 256, (27, 64, 64, 3), dtype=np.uint8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [OpenVinoEngine, TorchEngine])
+def test_batches_change_neither_features_nor_order(tiny, noise, kind):
+    engine = kind(tiny, make_contract(tiny), 2 if kind is OpenVinoEngine else HARDWARE)
+    found = run_engine(engine, noise)
+    assert_equal_features(found, run_torch(tiny, noise))
+    for sizes in ([1] * 27, [5, 8, 1, 6, 7], [8, 8, 8, 3], [3, 8, 8, 8]):
+        np.testing.assert_array_equal(run_engine(engine, noise, sizes), found)
+    shuffled = np.random.default_rng(1).permutation(27)
+    np.testing.assert_array_equal(run_engine(engine, noise[shuffled]), found[shuffled])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [OpenVinoEngine, TorchEngine])
+def test_features_come_batch_by_batch(tiny, noise, kind):
+    engine = kind(tiny, make_contract(tiny), 2 if kind is OpenVinoEngine else HARDWARE)
+    assert list(engine.run([])) == []
+    assert [len(batch) for batch in engine.run(list_batches(noise[:12], [8, 1, 3]))] == [8, 1, 3]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [OpenVinoEngine, TorchEngine])
+def test_an_error_among_the_batches_passes_through_and_the_engine_goes_on(tiny, noise, kind):
+    engine = kind(tiny, make_contract(tiny), 2 if kind is OpenVinoEngine else HARDWARE)
+    expected = run_engine(engine, noise)
+
+    def break_off():
+        yield noise[:8]
+        yield noise[8:16]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(engine.run(break_off()))
+    np.testing.assert_array_equal(run_engine(engine, noise), expected)
+
+
+@pytest.mark.slow
+def test_mean_and_deviation_of_the_contract_are_applied(tiny, noise):
+    plain = run_engine(OpenVinoEngine(tiny, make_contract(tiny), 2), noise)
+    other = Contract(64, (0.1, 0.2, 0.3), (0.9, 0.8, 0.7), "bicubic")
+    assert not np.allclose(plain, run_engine(OpenVinoEngine(tiny, other, 2), noise), atol=1e-3)
+    pairs = [run_engine(kind(tiny, other, about), noise) for kind, about in ((OpenVinoEngine, 2), (TorchEngine, HARDWARE))]
+    assert_equal_features(*pairs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["f32", "bf16"])
+def test_precision_is_set_explicitly(tiny, precision):
+    hardware = detect_hardware("cpu")
+    if precision not in allowed_precisions(hardware):
+        pytest.skip(f"this processor has no {precision} arithmetic")
+    engine = OpenVinoEngine(tiny, make_contract(tiny, precision), 2)
+    element = getattr(import_openvino().Type, precision)
+    assert engine._compiled.get_property("INFERENCE_PRECISION_HINT") == element
+
+
+@pytest.mark.slow
+def test_a_converted_network_is_kept_and_used_again(tiny, noise, monkeypatch, tmp_path):
+    monkeypatch.setenv("THAWLINE_CACHE", str(tmp_path))
+    first = run_engine(OpenVinoEngine(tiny, make_contract(tiny), 2), noise)
+    (model,) = tmp_path.rglob("model.xml")
+    os.utime(model, (0, 0))
+    os.utime(model.with_suffix(".bin"), (0, 0))
+    monkeypatch.setattr(engine_module, "load_backbone", lambda weights: pytest.fail("converted again"))
+    np.testing.assert_array_equal(run_engine(OpenVinoEngine(tiny, make_contract(tiny), 2), noise), first)
+    run_engine(OpenVinoEngine(tiny, make_contract(tiny, wide=True), 2), noise.astype(np.float32))
+    assert model.stat().st_mtime > 0  # last used now
+    assert not list(tmp_path.rglob(".writing-*"))
+    with pytest.raises(pytest.fail.Exception, match="converted again"):
+        OpenVinoEngine(tiny, Contract(96, (0.5,) * 3, (0.5,) * 3), 2)
+
+
+@pytest.mark.slow
+def test_a_converted_network_that_was_evicted_is_made_anew(tiny, noise, monkeypatch, tmp_path):
+    monkeypatch.setenv("THAWLINE_CACHE", str(tmp_path))
+    first = run_engine(OpenVinoEngine(tiny, make_contract(tiny), 2), noise)
+    assert evict(limit=0) > 0
+    assert not list(cache_path().rglob("model.*"))
+    np.testing.assert_array_equal(run_engine(OpenVinoEngine(tiny, make_contract(tiny), 2), noise), first)
+
+
+@pytest.mark.slow
+def test_a_conversion_that_cannot_be_stored_leaves_nothing(tiny, monkeypatch, tmp_path):
+    monkeypatch.setenv("THAWLINE_CACHE", str(tmp_path))
+
+    def fail(model, path, **options):
+        path.write_bytes(b"half")
+        raise RuntimeError("no space left on device")
+
+    monkeypatch.setattr(import_openvino(), "save_model", fail)
+    with pytest.raises(RuntimeError, match="no space left"):
+        OpenVinoEngine(tiny, make_contract(tiny), 2)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert list((tmp_path / "engine").iterdir()) == []
+
+
+# --- hardware and names -----------------------------------------------------------------------------------------------
+
+
+def test_the_engine_is_torch_where_openvino_is_absent_or_there_is_a_gpu(monkeypatch):
+    import torch
+
+    assert name_engine(HARDWARE).startswith("openvino 20")
+    assert name_engine(Hardware(2, 1000, cuda="a GPU")) == f"torch {torch.__version__}"
+    monkeypatch.setenv("THAWLINE_ENGINE", "torch")
+    assert name_engine(HARDWARE) == f"torch {torch.__version__}"
+    assert not detect_hardware("cpu").bf16
+
+
+@pytest.mark.slow
+def test_the_engine_that_is_named_is_the_one_that_is_opened(tiny, monkeypatch):
+    assert isinstance(open_engine(tiny, make_contract(tiny), HARDWARE), OpenVinoEngine)
+    monkeypatch.setenv("THAWLINE_ENGINE", "torch")
+    assert isinstance(open_engine(tiny, make_contract(tiny), HARDWARE), TorchEngine)
+
+
+def test_hardware_is_what_the_process_may_use(monkeypatch):
+    monkeypatch.setattr(engine_module, "_find_cuda", lambda: "a GPU")
+    monkeypatch.setattr(engine_module, "_has_cpu_bf16", lambda: False)
+    assert detect_hardware("auto").cuda == detect_hardware("cuda").cuda == "a GPU"
+    assert detect_hardware("auto").bf16
+    assert detect_hardware("cpu").cuda is None
+    assert not detect_hardware("cpu").bf16
+    monkeypatch.setattr(engine_module, "_find_cuda", lambda: None)
+    assert detect_hardware("auto").cuda is None
+    with pytest.raises(OptionError, match="expected a CUDA GPU for --device cuda, found none .*; take --device cpu"):
+        detect_hardware("cuda")
+
+
+def test_precisions_follow_the_hardware():
+    assert allowed_precisions(Hardware(2, 1000)) == ("f32",)
+    assert allowed_precisions(Hardware(2, 1000, bf16=True)) == ("f32", "bf16")
+
+
+def test_the_smallest_cosine_is_that_of_the_worst_row():
+    rng = np.random.default_rng(0)
+    ours, reference = rng.normal(size=(2, 9, 20)).astype(np.float32)
+    expected = min(1 - cosine(one, other) for one, other in zip(ours, reference, strict=True))
+    assert smallest_cosine(ours, reference) == pytest.approx(expected, abs=1e-6)
+    assert smallest_cosine(reference * 3, reference) == pytest.approx(1)
+    reference[4] = 0
+    assert smallest_cosine(np.abs(ours), np.abs(reference)) == 0.0
