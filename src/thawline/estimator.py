@@ -14,7 +14,7 @@ from thawline.data.dataset import check_dataset, from_arrays
 from thawline.data.fingerprint import find_wide_range
 from thawline.data.scan import scan
 from thawline.data.splits import find_identical, make_folds, make_groups
-from thawline.errors import UnreadableItemsError
+from thawline.errors import DataError, UnreadableItemsError
 from thawline.judge.metrics import item_log_loss
 from thawline.judge.statistics import choose_within_one_se
 from thawline.learn.engine import detect_hardware
@@ -22,6 +22,7 @@ from thawline.learn.features import extract
 from thawline.learn.heads import cross_fit, fit_final
 from thawline.learn.weights import find_weights
 from thawline.options import RunOptions, check_options, list_heads
+from thawline.share.bundle import find_problem
 from thawline.types import Aspect, Contract, SilentListener
 
 if TYPE_CHECKING:
@@ -69,6 +70,8 @@ class ThawClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 device=self.device,
             )
         )
+        if y is None:
+            raise DataError("ThawClassifier requires y to be passed, but the target y is None; give one label an image")
         dataset = from_arrays(X, y, groups)
         check_dataset(dataset)
         self.classes_, labels = np.unique(np.asarray(y), return_inverse=True)
@@ -97,7 +100,7 @@ class ThawClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         contents: list[Content] = [Path(each) if isinstance(each, str | Path) else np.asarray(each) for each in X]
         if not contents:
             return np.empty((0, len(self.classes_)))
-        features = self._extract(contents, [look.digest for look in self._look(contents)])
+        features = self._extract(contents, [look.digest for look in self._look(contents, self.contract_)])
         found: Probabilities = self.head_.predict_proba(features)
         return found
 
@@ -123,9 +126,10 @@ class ThawClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             self.head_name_, features, labels, groups, n_classes, folds=folds, **settings
         )
 
-    def _look(self, contents: Sequence[Content]) -> list[Any]:
+    def _look(self, contents: Sequence[Content], contract: Contract | None = None) -> list[Any]:
         looks = scan(contents, self.hardware_.cores, SilentListener())
-        bad = [(str(number), look.problem) for number, look in enumerate(looks) if look.facts is None]
+        problems = [find_problem(look, contract) if contract else look.problem for look in looks]
+        bad = [(str(number), problem) for number, problem in enumerate(problems) if problem]
         if bad:
             raise UnreadableItemsError(bad, len(looks))
         return looks

@@ -164,7 +164,9 @@ def plan_only(data: Path | str, options: RunOptions | None = None, *, listener: 
     dataset = load_dataset(Path(data), allow_outside=options.allow_outside)
     weights, hardware = find_weights(options.backbone, options.weights), detect_hardware(options.device)
     with tempfile.TemporaryDirectory() as folder:
-        return prepare(dataset, options, listener or SilentListener(), Journal(Path(folder)), hardware, weights, 0.0).plan
+        return prepare(
+            dataset, options, listener or SilentListener(), Journal(Path(folder)), hardware, weights, 0.0
+        ).plan
 
 
 def read_result(out: Path) -> RunResult:

@@ -243,7 +243,7 @@ def test_class_weights_change_the_fit(name):
 def make_peer(name, neighbours=15):
     """Return what scikit-learn's own pipeline of the middle strength is."""
     return {
-        "random_forest": RandomForestClassifier(10, min_samples_leaf=4, random_state=0),
+        "random_forest": RandomForestClassifier(10, min_samples_leaf=1, random_state=0),
         "k_nn": make_pipeline(StandardScaler(), KNeighborsClassifier(neighbours)),
     }[name]
 

@@ -13,7 +13,7 @@ import shutil
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -40,7 +40,7 @@ class Engine(Protocol):
 
     batch_items: int
 
-    def run(self, batches: Iterable[Inputs]) -> Iterator[Features]:
+    def run(self, batches: Iterable[Inputs]) -> Generator[Features, None, None]:
         """Yield the features of each batch, in order; the next batch is taken while earlier ones are computed."""
 
 
@@ -100,7 +100,7 @@ class OpenVinoEngine:
         )
         self._n_requests = self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
 
-    def run(self, batches: Iterable[Inputs]) -> Iterator[Features]:
+    def run(self, batches: Iterable[Inputs]) -> Generator[Features, None, None]:
         """See `Engine.run`."""
         done: dict[int, Features] = {}
         sizes: dict[int, int] = {}
@@ -111,13 +111,15 @@ class OpenVinoEngine:
         queue = import_openvino().AsyncInferQueue(self._compiled, self._n_requests)
         queue.set_callback(collect)
         next_out = 0
-        for number, batch in enumerate(batches):
-            sizes[number] = len(batch)
-            queue.start_async({0: _fill(batch, self.batch_items, self._dtype)}, number)
-            while next_out in done:
-                yield done.pop(next_out)
-                next_out += 1
-        queue.wait_all()
+        try:
+            for number, batch in enumerate(batches):
+                sizes[number] = len(batch)
+                queue.start_async({0: _fill(batch, self.batch_items, self._dtype)}, number)
+                while next_out in done:
+                    yield done.pop(next_out)
+                    next_out += 1
+        finally:
+            queue.wait_all()  # let go of in mid-work, it would hold the interpreter and wait for callbacks that need it
         for number in range(next_out, len(sizes)):
             yield done.pop(number)
 
@@ -137,7 +139,7 @@ class TorchEngine:
         self._mean = torch.tensor(contract.mean, device=self._device).mul(255)
         self._std = torch.tensor(contract.std, device=self._device).mul(255)
 
-    def run(self, batches: Iterable[Inputs]) -> Iterator[Features]:
+    def run(self, batches: Iterable[Inputs]) -> Generator[Features, None, None]:
         """See `Engine.run`."""
         torch = self._torch
         reduced = self._dtype is not torch.float32

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,7 +81,7 @@ def extract(
 
 
 def _compute(
-    inputs: Iterator[Inputs],
+    inputs: Generator[Inputs, None, None],
     digests: Sequence[str],
     space: Space,
     weights: Weights,
@@ -103,17 +104,18 @@ def _compute(
         n_waiting, written_at = 0, time.monotonic()
 
     try:
-        for features in engine.run(_batch(inputs, engine.batch_items)):
-            rows.append(features)
-            n_waiting += len(features)
-            listener.advance(len(features))
-            if n_waiting >= SHARD_ROWS or time.monotonic() - written_at > SHARD_SECONDS:
-                write()
+        with closing(inputs), closing(engine.run(_batch(inputs, engine.batch_items))) as batches:
+            for features in batches:
+                rows.append(features)
+                n_waiting += len(features)
+                listener.advance(len(features))
+                if n_waiting >= SHARD_ROWS or time.monotonic() - written_at > SHARD_SECONDS:
+                    write()
     finally:
         write()
 
 
-def prepare_all(contents: Sequence[Content], contract: Contract, threads: int) -> Iterator[Inputs]:
+def prepare_all(contents: Sequence[Content], contract: Contract, threads: int) -> Generator[Inputs, None, None]:
     """Decode and resize in ``threads`` threads, a bounded number of items ahead of the engine. Raises DataError."""
 
     def prepare_one(content: Content) -> Inputs:

@@ -61,7 +61,7 @@ class Model:
         if not contents:
             return probabilities
         looks = scan(contents, self.hardware.cores, listener)
-        problems = [self._find_problem(look) for look in looks]
+        problems = [find_problem(look, self.contract) for look in looks]
         good = [index for index, problem in enumerate(problems) if not problem]
         bad = [(_name(contents[index], index), problem) for index, problem in enumerate(problems) if problem]
         if bad and not skip_unreadable:
@@ -86,12 +86,6 @@ class Model:
     def name_classes(self, probabilities: Probabilities) -> list[str]:
         """Return the class that each row of probabilities stands for."""
         return [self.classes[k] for k in predict_labels(probabilities, self.classes, self.positive, self.threshold)]
-
-    def _find_problem(self, look: Look) -> str:
-        """Say why an image cannot be predicted; empty where it can."""
-        if look.facts is not None and look.facts.bits > 8 and self.contract.wide_range is None:
-            return f"{look.facts.bits}-bit pixels, but the model was made from 8-bit images only; convert it to 8 bits"
-        return look.problem
 
     def _warn_of_range(self, looks: Sequence[Look], listener: Listener) -> None:
         """Say when pixels lie outside the values that the model was made for: they are clipped."""
@@ -180,6 +174,13 @@ def load_model(folder: Path | str, *, device: str = "auto", listener: Listener |
             f"{tolerance:g}); made with {facts['engine']}, here {name_engine(model.hardware)}"
         )
     return model
+
+
+def find_problem(look: Look, contract: Contract) -> str:
+    """Say why an image cannot be predicted under ``contract``; empty where it can."""
+    if look.facts is not None and look.facts.bits > 8 and contract.wide_range is None:
+        return f"{look.facts.bits}-bit pixels, but the model was made from 8-bit images only; convert it to 8 bits"
+    return look.problem
 
 
 def draw_probe(contract: Contract) -> Pixels:

@@ -1,0 +1,270 @@
+"""The model folder: what it holds, that it is checked when it is read, and that it computes what it computed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+import thawline
+import thawline.share.bundle as bundle
+from thawline.errors import ModelError
+from thawline.files import json_digest
+from thawline.learn.engine import detect_hardware
+from thawline.learn.heads import fit_final
+from thawline.learn.linear import LinearHead
+from thawline.learn.weights import Weights, find_weights, load_backbone
+from thawline.share.bundle import Model, draw_probe, find_problem, load_model, save_model
+from thawline.types import Contract, Hardware, SilentListener
+
+TASK = {"kind": "binary", "classes": ["a", "b"], "positive": "b", "threshold": 0.3}
+CONTRACT = Contract(64, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+class Notes(SilentListener):
+    """Keeps warnings."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warn(self, message: str) -> None:
+        self.warnings.append(message)
+
+
+@pytest.fixture(scope="module")
+def weights() -> Weights:
+    return find_weights("efficientnet_lite0")
+
+
+@pytest.fixture(scope="module")
+def hardware() -> Hardware:
+    return detect_hardware("cpu")
+
+
+@pytest.fixture(scope="module")
+def head() -> LinearHead:
+    """A head of moderate slopes, so that probabilities lie well within 0 and 1."""
+    noise = np.random.Generator(np.random.PCG64(0))
+    slopes = noise.normal(size=(2, 1280)) * 0.05
+    return LinearHead(np.zeros(1280), np.ones(1280), slopes, np.zeros(2))
+
+
+@pytest.fixture(scope="module")
+def saved(
+    weights: Weights, hardware: Hardware, head: LinearHead, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Model]:
+    folder = tmp_path_factory.mktemp("saved") / "model"
+    return folder, save_model(folder, weights=weights, contract=CONTRACT, head=head, hardware=hardware, task=TASK)
+
+
+@pytest.fixture
+def folder(saved: tuple[Path, Model], tmp_path: Path) -> Path:
+    """A copy of the model folder to spoil."""
+    return Path(shutil.copytree(saved[0], tmp_path / "model"))
+
+
+def change_contract(folder: Path, **changes: Any) -> None:
+    """Change what the contract states, as another version or machine would have written it: with its own digest."""
+    path = folder / "contract.json"
+    facts = {**json.loads(path.read_text("utf-8")), **changes}
+    del facts["digest"]
+    path.write_text(json.dumps({**facts, "digest": json_digest(facts)}), "utf-8")
+
+
+def test_folder_holds_all_that_prediction_needs(saved: tuple[Path, Model], weights: Weights) -> None:
+    folder, model = saved
+    assert {path.name for path in folder.iterdir()} == {
+        "contract.json",
+        "weights.safetensors",
+        "head.json",
+        "head.safetensors",
+    }
+    facts = json.loads((folder / "contract.json").read_text("utf-8"))
+    assert facts["thawline"] == thawline.__version__
+    assert facts["task"] == TASK
+    assert facts["weights"]["sha256"] == weights.sha256
+    assert str(weights.path) not in json.dumps(facts)
+    assert (model.classes, model.positive, model.threshold, model.contract) == (("a", "b"), "b", 0.3, CONTRACT)
+
+
+def test_backbone_without_its_classifier_is_kept_bit_by_bit(saved: tuple[Path, Model], weights: Weights) -> None:
+    kept = load_file(saved[0] / "weights.safetensors")
+    own = load_backbone(weights).state_dict()
+    assert not any(key.startswith("classifier") for key in kept)
+    assert set(kept) == set(own)
+    assert all(np.array_equal(kept[key], own[key].numpy()) for key in kept)
+
+
+def test_model_read_back_predicts_what_the_network_and_the_head_compute(
+    saved: tuple[Path, Model], weights: Weights, head: LinearHead
+) -> None:
+    """The referee is plain torch on the same input, without engine, cache or rounding."""
+    import torch
+
+    image = np.random.Generator(np.random.PCG64(1)).integers(0, 256, (64, 64, 3), np.uint8)
+    given = torch.from_numpy((image / 255 - 0.5) / 0.5).permute(2, 0, 1)[None].float()
+    with torch.inference_mode():
+        features = load_backbone(weights)(given).numpy()
+    notes = Notes()
+    found = load_model(saved[0], device="cpu", listener=notes).predict_proba([image])
+    assert found == pytest.approx(head.predict_proba(features), abs=2e-3)  # features are rounded to float16
+    assert notes.warnings == []
+
+
+def test_threshold_decides_the_name(saved: tuple[Path, Model]) -> None:
+    table = np.array([[0.71, 0.29], [0.7, 0.3], [0.2, 0.8]])
+    assert saved[1].name_classes(table) == ["a", "b", "b"]
+    several = dataclasses.replace(saved[1], classes=("a", "b", "c"), positive=None)
+    assert several.name_classes(np.array([[0.3, 0.3, 0.4], [0.5, 0.2, 0.3]])) == ["c", "a"]
+
+
+@pytest.mark.slow
+def test_foreign_heads_are_kept_too(weights: Weights, hardware: Hardware, tmp_path: Path) -> None:
+    noise = np.random.Generator(np.random.PCG64(0))
+    labels = np.arange(40) % 2
+    features = noise.normal(size=(40, 1280)).astype(np.float32) + labels[:, None].astype(np.float32)
+    head, _ = fit_final("k_nn", features, labels, np.arange(40), 2)
+    made = save_model(tmp_path, weights=weights, contract=CONTRACT, head=head, hardware=hardware, task=TASK)
+    image = draw_probe(CONTRACT)
+    assert np.array_equal(load_model(tmp_path, device="cpu").predict_proba([image]), made.predict_proba([image]))
+    assert (tmp_path / "head.skops").is_file()
+
+
+def test_run_folder_leads_to_its_model(folder: Path) -> None:
+    assert load_model(folder.parent).classes == ("a", "b")
+    assert load_model(str(folder)).digest == load_model(folder.parent).digest
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "head.safetensors", "head.json", "contract.json"])
+@pytest.mark.parametrize("damage", ["cut", "changed", "gone"])
+def test_damage_is_noticed(name: str, damage: str, folder: Path) -> None:
+    content = (folder / name).read_bytes()
+    if damage == "gone":
+        (folder / name).unlink()
+    else:
+        half = len(content) // 2
+        (folder / name).write_bytes(
+            content[:half] + (content[half:] and b"#" + content[half + 1 :]) * (damage != "cut")
+        )
+    with pytest.raises(ModelError, match=r"contract\.json" if damage == "gone" else name.replace(".", r"\.")) as caught:
+        load_model(folder if name != "contract.json" or damage != "gone" else folder)
+    assert "copy" in str(caught.value).lower() or "expected" in str(caught.value)
+
+
+def test_swapped_classes_are_noticed_although_they_compute_the_same(folder: Path) -> None:
+    path = folder / "contract.json"
+    text = path.read_text("utf-8").replace('"a"', '"x"').replace('"b"', '"a"').replace('"x"', '"b"')
+    path.write_text(text, "utf-8")
+    with pytest.raises(ModelError, match="what it states is not what its digest says"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"schema": 99}, r"expected schema and reader \(1, 1\), found \(99, 1\)"),
+        ({"reader": 99, "thawline": "9.9"}, "the model is of Thawline 9.9"),
+        ({"probe": None}, "the model was not finished"),
+        ({"probe": [0.5]}, "expected one probability a class"),
+        ({"input": {"size_px": 64}}, "cannot be used: TypeError"),
+        ({"task": {"classes": ["a", "b"]}}, "cannot be used: KeyError"),
+        ({"files": {"head.skops": "0"}}, "expected the file head.skops, found none"),
+    ],
+)
+def test_contracts_that_cannot_be_followed(changes: dict[str, Any], message: str, folder: Path) -> None:
+    change_contract(folder, **changes)
+    with pytest.raises(ModelError, match=message):
+        load_model(folder)
+
+
+def test_folder_without_a_model(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"expected a run folder or a model folder with contract\.json, found none"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize("wide", [None, (0.0, 4095.0), (-3.0, 2.5)])
+def test_own_test_image_uses_the_whole_range(wide: tuple[float, float] | None) -> None:
+    contract = dataclasses.replace(CONTRACT, wide_range=wide)
+    image = draw_probe(contract)
+    assert image.shape == (96, 128)
+    assert image.dtype == (np.uint8 if wide is None else np.float32)
+    low, high = wide or (0, 255)
+    assert (image.min(), image.max()) == pytest.approx((low, high), abs=0.01 * (high - low))
+    assert np.array_equal(image, draw_probe(contract))
+    assert find_problem(bundle.scan([image], 1, SilentListener())[0], contract) == ""
+
+
+class Shifted:
+    """An engine whose features are off by some share, as those of another processor or library may be."""
+
+    def __init__(self, engine: Any, share: float) -> None:
+        self.engine, self.share, self.batch_items = engine, share, engine.batch_items
+
+    def run(self, batches: Any) -> Iterator[Any]:
+        for features in self.engine.run(batches):
+            yield features * (1 + self.share)
+
+
+def shift_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, share: float) -> None:
+    import thawline.learn.features as features_module
+
+    real = features_module.open_engine
+    monkeypatch.setattr(features_module, "open_engine", lambda *given: Shifted(real(*given), share))
+    monkeypatch.setattr(
+        features_module, "open_space", lambda *given: features_module.Space("f", {}, tmp_path / "cache")
+    )
+
+
+def test_engine_that_computes_other_numbers_is_refused(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shift_engine(monkeypatch, tmp_path, 0.5)
+    with pytest.raises(ModelError, match="this machine computes other probabilities than the run did"):
+        load_model(folder)
+
+
+def test_engine_that_computes_nan_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LinearHead, "predict_proba", lambda self, features: np.full((len(features), 2), np.nan))
+    with pytest.raises(ModelError, match="this machine computes other probabilities"):
+        load_model(folder)
+
+
+def test_small_differences_are_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    probe, notes = json.loads((folder / "contract.json").read_text("utf-8"))["probe"], Notes()
+    change_contract(folder, probe=[probe[0] + 1e-3, probe[1] - 1e-3], engine="openvino 1999.1")
+    load_model(folder, listener=notes)
+    assert len(notes.warnings) == 1
+    assert "probabilities differ by 1.0e-03" in notes.warnings[0]
+    assert "made with openvino 1999.1" in notes.warnings[0]
+
+
+def test_precision_that_this_processor_lacks_falls_back(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        bundle, "detect_hardware", lambda device: dataclasses.replace(detect_hardware("cpu"), bf16=False)
+    )
+    change_contract(folder, input={**CONTRACT.to_json(), "precision": "bf16"})
+    notes = Notes()
+    model = load_model(folder, listener=notes)
+    assert model.contract.precision == "f32"
+    assert notes.warnings == [
+        "the model was made with bf16 arithmetic, which this processor lacks; f32 is used, and probabilities may differ "
+        "by up to 0.01"
+    ]
+
+
+def test_only_heads_of_the_table_are_saved(weights: Weights, hardware: Hardware, tmp_path: Path) -> None:
+    class Own:
+        name, n_classes = "own", 2
+
+        def predict_proba(self, features: Sequence[Any]) -> Any:
+            return np.full((len(features), 2), 0.5)
+
+    with pytest.raises(ModelError, match="Only heads of the table"):
+        save_model(tmp_path, weights=weights, contract=CONTRACT, head=Own(), hardware=hardware, task=TASK)

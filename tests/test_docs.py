@@ -1,0 +1,62 @@
+"""The pages that people read say what is there: links lead somewhere, numbers come from the benchmarks' files."""
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_lead_to_files(page):
+    targets = re.findall(r"\]\(([^)#]+)\)", page.read_text("utf-8"))
+    missing = [target for target in targets if "://" not in target and not (page.parent / target).exists()]
+    assert not missing
+
+
+def test_results_page_is_what_the_benchmarks_wrote():
+    spec = importlib.util.spec_from_file_location("write_results", ROOT / "benchmarks" / "write_results.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["write_results"] = module
+    spec.loader.exec_module(module)
+    assert (ROOT / "docs" / "RESULTS.md").read_text("utf-8") == module.format_page()
+    wrote = {path.stem for path in (ROOT / "benchmarks" / "results").glob("*.json")}
+    assert wrote == {section.name for section in module.SECTIONS}
+
+
+def test_numbers_of_the_readme_are_on_the_results_page():
+    text = (ROOT / "README.md").read_text("utf-8")
+    table = text[text.index("## How it compares") : text.index("## Install")]
+    page = (ROOT / "docs" / "RESULTS.md").read_text("utf-8")
+    numbers = re.findall(r"\d+\.\d+", table)
+    assert len(numbers) >= 6
+    assert [number for number in numbers if number not in page] == []
+
+
+def test_every_environment_variable_is_in_the_guide():
+    source = "\n".join(path.read_text("utf-8") for path in (ROOT / "src").rglob("*.py"))
+    used = set(re.findall(r"THAWLINE_[A-Z_]+", source))
+    guide = (ROOT / "docs" / "guide" / "README.md").read_text("utf-8")
+    assert used == set(re.findall(r"THAWLINE_[A-Z_]+", guide))
+
+
+def test_every_run_option_the_guide_names_exists():
+    from thawline.options import RunOptions
+
+    known = {f"--{name.replace('_', '-')}" for name in RunOptions.__dataclass_fields__}
+    known |= {"--out", "--plan", "--plan-only", "--json", "--no-resume", "--help", "--no-index", "--find-links"}
+    guide = (ROOT / "docs" / "guide" / "README.md").read_text("utf-8")
+    assert set(re.findall(r"--[a-z][a-z-]+", guide)) <= known
+
+
+@pytest.mark.slow
+def test_a_benchmark_writes_its_figures(tmp_path):
+    out = tmp_path / "startup.json"
+    command = [sys.executable, str(ROOT / "benchmarks" / "startup.py"), "--quick", "--json", str(out)]
+    assert "help_seconds" in subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert '"figures"' in out.read_text("utf-8")
