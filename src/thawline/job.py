@@ -28,7 +28,7 @@ from thawline.journal import Journal
 from thawline.judge.evaluation import evaluate
 from thawline.judge.statistics import Selection, choose_within_one_se
 from thawline.learn.engine import detect_hardware, name_engine, open_engine, smallest_cosine
-from thawline.learn.features import Extraction, extract, prepare_all
+from thawline.learn.features import Extraction, batch_inputs, extract, prepare_all
 from thawline.learn.heads import fit_final
 from thawline.learn.ladder import Development, Rung, choose_rung, climb, cross_fit
 from thawline.learn.weights import Weights, find_weights
@@ -43,7 +43,7 @@ from thawline.share.results import describe_candidates, describe_ladder, format_
 from thawline.types import BackboneFacts, Contract, Hardware, Listener, SilentListener
 
 if TYPE_CHECKING:
-    from thawline.types import Groups, IntArray, Labels, Probabilities
+    from thawline.types import Features, Groups, IntArray, Labels, Probabilities
 
 LEAST_COSINE = 0.99  # a narrower precision is taken where every checked item agrees this well with f32
 CHECKED_ITEMS = 64
@@ -93,9 +93,13 @@ class Job:
         """The items that take part."""
         return self.inspection.dataset
 
+    def development_items(self) -> IntArray:
+        """Positions of the development items."""
+        return np.flatnonzero(~self.splits.is_test)
+
     def development(self, chosen: IntArray | None = None) -> Development:
         """The development items, or those among them at the positions ``chosen``."""
-        chosen = np.flatnonzero(~self.splits.is_test) if chosen is None else chosen
+        chosen = self.development_items() if chosen is None else chosen
         return Development(
             self.labels[chosen], self.groups[chosen], self.splits.folds[chosen], len(self.dataset.classes)
         )
@@ -148,10 +152,11 @@ def run(
         job.plan = apply_given(job.plan, given)
     _measure_precision(job)
     _measure_aspect(job)
-    rungs, selection = _climb(job)
+    features = job.extract(job.development_items(), job.plan.contract(job.facts), "features").features
+    rungs, selection = _climb(job, features)
     job.plan = _record_selection(job.plan, rungs, selection)
     write_json(out / "plan.json", {**job.plan.to_json(), "thawline": thawline.__version__})
-    test = _deliver(job, rungs[selection.chosen])
+    test = _deliver(job, rungs[selection.chosen], features)
     _judge(job, rungs, selection, test)
     write_report(out)
     journal.record("done", {}, time.perf_counter() - began)
@@ -287,15 +292,15 @@ def _measure_precision(job: Job) -> None:
         return
 
     def measure() -> dict[str, Any]:
-        chosen = np.flatnonzero(~job.splits.is_test)[:CHECKED_ITEMS]
+        chosen = job.development_items()[:CHECKED_ITEMS]
         contents = [job.dataset.contents[index] for index in chosen]
         aspect = job.plan["aspect"] or "squash"
         features = {}
         for precision in ("f32", "bf16"):
             contract = dataclasses.replace(job.plan.contract(job.facts, aspect), precision=precision)
             engine = open_engine(job.weights, contract, job.hardware)
-            batches = [np.stack(list(prepare_all([content], contract, 1))) for content in contents]
-            features[precision] = np.concatenate(list(engine.run(batches)))
+            inputs = prepare_all(contents, contract, job.hardware.cores)
+            features[precision] = np.concatenate(list(engine.run(batch_inputs(inputs, engine.batch_items))))
         return {"cosine": smallest_cosine(features["bf16"], features["f32"]), "n_items": len(chosen)}
 
     found = job.journal.unit("precision", measure)
@@ -333,7 +338,7 @@ def _measure_aspect(job: Job) -> None:
 
 def _sample_patients(job: Job) -> IntArray:
     """Positions of all development items, or of whole patients drawn by the seed where those are many."""
-    positions = np.flatnonzero(~job.splits.is_test)
+    positions = job.development_items()
     if len(positions) <= MEASURED_ITEMS:
         return positions
     generator = np.random.Generator(np.random.PCG64(job.options.seed))
@@ -344,10 +349,8 @@ def _sample_patients(job: Job) -> IntArray:
     return positions[rank < max(int(allowed), 1)]
 
 
-def _climb(job: Job) -> tuple[list[Rung], Selection]:
+def _climb(job: Job, features: Features) -> tuple[list[Rung], Selection]:
     """Try the planned heads on all development items and choose one."""
-    positions = np.flatnonzero(~job.splits.is_test)
-    features = job.extract(positions, job.plan.contract(job.facts), "features").features
     deadline = job.began + read_duration(job.options.budget)
     development = job.development()
     rungs = climb(
@@ -378,12 +381,9 @@ def _record_selection(plan: Plan, rungs: Sequence[Rung], selection: Selection) -
     return plan.decide("head", heads[selection.chosen], reason, describe_candidates(heads, selection))
 
 
-def _deliver(job: Job, rung: Rung) -> Probabilities | None:
+def _deliver(job: Job, rung: Rung, features: Features) -> Probabilities | None:
     """Refit the chosen head on all development patients, save the model, and open the test part once."""
     development = job.development()
-    contract = job.plan.contract(job.facts)
-    positions = np.flatnonzero(~job.splits.is_test)
-    features = job.extract(positions, contract, "features").features
     job.listener.begin("final model")
     at = time.perf_counter()
     head, strength = fit_final(
@@ -400,7 +400,7 @@ def _deliver(job: Job, rung: Rung) -> Probabilities | None:
     model = save_model(
         job.out / "model",
         weights=job.weights,
-        contract=contract,
+        contract=job.plan.contract(job.facts),
         head=head,
         hardware=job.hardware,
         task=_describe_task(job),

@@ -126,7 +126,12 @@ def make_plan(fingerprint: Mapping[str, Any], hardware: Hardware, facts: Backbon
         _choose_class_weight(fingerprint, options),
         heads,
         _choose_head(heads.value),
-        Choice("budget", options.budget, "given", "time to spend on choosing; the first rung is always finished"),
+        Choice(
+            "budget",
+            options.budget,
+            "fixed" if options.budget == RunOptions().budget else "given",
+            "time to spend on choosing; the first rung is always finished",
+        ),
         Choice(
             "threshold", 0.5, "fixed", "a two-class decision takes the more probable class; several: the most probable"
         ),

@@ -104,7 +104,7 @@ def _compute(
         n_waiting, written_at = 0, time.monotonic()
 
     try:
-        with closing(inputs), closing(engine.run(_batch(inputs, engine.batch_items))) as batches:
+        with closing(inputs), closing(engine.run(batch_inputs(inputs, engine.batch_items))) as batches:
             for features in batches:
                 rows.append(features)
                 n_waiting += len(features)
@@ -139,7 +139,8 @@ def prepare_all(contents: Sequence[Content], contract: Contract, threads: int) -
                 future.cancel()
 
 
-def _batch(inputs: Iterator[Inputs], n_items: int) -> Iterator[Inputs]:
+def batch_inputs(inputs: Iterator[Inputs], n_items: int) -> Iterator[Inputs]:
+    """Stack single inputs into batches of ``n_items``; the last one may be smaller."""
     batch: list[Inputs] = []
     for item in inputs:
         batch.append(item)
