@@ -25,7 +25,7 @@ from thawline.share.bundle import Model, draw_probe, find_problem, load_model, s
 from thawline.types import Contract, Hardware, SilentListener
 
 TASK = {"kind": "binary", "classes": ["a", "b"], "positive": "b", "threshold": 0.3}
-CONTRACT = Contract(64, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+CONTRACT = Contract(224, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
 class Notes(SilentListener):
@@ -52,7 +52,7 @@ def hardware() -> Hardware:
 def head() -> LinearHead:
     """A head of moderate slopes, so that probabilities lie well within 0 and 1."""
     noise = np.random.Generator(np.random.PCG64(0))
-    slopes = noise.normal(size=(2, 1280)) * 0.05
+    slopes = noise.normal(size=(2, 1280)) * 0.005
     return LinearHead(np.zeros(1280), np.ones(1280), slopes, np.zeros(2))
 
 
@@ -108,7 +108,7 @@ def test_model_read_back_predicts_what_the_network_and_the_head_compute(
     """The referee is plain torch on the same input, without engine, cache or rounding."""
     import torch
 
-    image = np.random.Generator(np.random.PCG64(1)).integers(0, 256, (64, 64, 3), np.uint8)
+    image = np.random.Generator(np.random.PCG64(1)).integers(0, 256, (224, 224, 3), np.uint8)
     given = torch.from_numpy((image / 255 - 0.5) / 0.5).permute(2, 0, 1)[None].float()
     with torch.inference_mode():
         features = load_backbone(weights)(given).numpy()
@@ -130,7 +130,7 @@ def test_foreign_heads_are_kept_too(weights: Weights, hardware: Hardware, tmp_pa
     noise = np.random.Generator(np.random.PCG64(0))
     labels = np.arange(40) % 2
     features = noise.normal(size=(40, 1280)).astype(np.float32) + labels[:, None].astype(np.float32)
-    head, _ = fit_final("k_nn", features, labels, np.arange(40), 2)
+    head, _ = fit_final("k_nn", features, labels, np.arange(40), 2, folds=np.arange(40) // 2 % 4, seed=0)
     made = save_model(tmp_path, weights=weights, contract=CONTRACT, head=head, hardware=hardware, task=TASK)
     image = draw_probe(CONTRACT)
     assert np.array_equal(load_model(tmp_path, device="cpu").predict_proba([image]), made.predict_proba([image]))
@@ -145,17 +145,16 @@ def test_run_folder_leads_to_its_model(folder: Path) -> None:
 @pytest.mark.parametrize("name", ["weights.safetensors", "head.safetensors", "head.json", "contract.json"])
 @pytest.mark.parametrize("damage", ["cut", "changed", "gone"])
 def test_damage_is_noticed(name: str, damage: str, folder: Path) -> None:
-    content = (folder / name).read_bytes()
-    if damage == "gone":
-        (folder / name).unlink()
-    else:
-        half = len(content) // 2
-        (folder / name).write_bytes(
-            content[:half] + (content[half:] and b"#" + content[half + 1 :]) * (damage != "cut")
-        )
-    with pytest.raises(ModelError, match=r"contract\.json" if damage == "gone" else name.replace(".", r"\.")) as caught:
-        load_model(folder if name != "contract.json" or damage != "gone" else folder)
-    assert "copy" in str(caught.value).lower() or "expected" in str(caught.value)
+    path = folder / name
+    content = path.read_bytes()
+    half = len(content) // 2
+    path.unlink()
+    if damage != "gone":
+        path.write_bytes(content[:half] + (b"#" + content[half + 1 :] if damage == "changed" else b""))
+    with pytest.raises(ModelError) as caught:
+        load_model(folder)
+    assert str(folder) in str(caught.value)
+    assert name in str(caught.value)
 
 
 def test_swapped_classes_are_noticed_although_they_compute_the_same(folder: Path) -> None:
@@ -173,7 +172,7 @@ def test_swapped_classes_are_noticed_although_they_compute_the_same(folder: Path
         ({"reader": 99, "thawline": "9.9"}, "the model is of Thawline 9.9"),
         ({"probe": None}, "the model was not finished"),
         ({"probe": [0.5]}, "expected one probability a class"),
-        ({"input": {"size_px": 64}}, "cannot be used: TypeError"),
+        ({"input": {"size_px": 224}}, "cannot be used: TypeError"),
         ({"task": {"classes": ["a", "b"]}}, "cannot be used: KeyError"),
         ({"files": {"head.skops": "0"}}, "expected the file head.skops, found none"),
     ],

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 Strategy: TypeAlias = Literal["feature_extractor", "feature_extractor_hybrid"]
 
 N_TREES, N_COMPONENTS, N_ROUNDS, CALIBRATION_FOLDS = 200, 64, 60, 3
+FEW_ITEMS = 5000
 N_BINS = 32  # with weights, scikit-learn takes milliseconds for every bin of every column
 SCHEMA = 1
 LISTS: dict[str, type] = {"present": int, "trained_prior": float, "prior": float}
@@ -220,7 +221,10 @@ def fit_gradient_boosting(training: Training, strengths: Sequence[float]) -> Seq
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
+    from threadpoolctl import threadpool_limits
 
+    # small trees end in milliseconds: on busy cores, threads would wait for each other ten times as long
+    n_threads = training.n_jobs if len(training.labels) > FEW_ITEMS else 1
     components = min(N_COMPONENTS, *training.features.shape)
     settings = {
         "max_iter": N_ROUNDS,
@@ -238,7 +242,8 @@ def fit_gradient_boosting(training: Training, strengths: Sequence[float]) -> Seq
         model = make_pipeline(StandardScaler(), reduction, boosted).fit(training.features, training.labels)
         return _wrap("gradient_boosting", training, model, len(training.labels))
 
-    return [fit(strength) for strength in strengths]
+    with threadpool_limits(n_threads):
+        return [fit(strength) for strength in strengths]
 
 
 HEADS: dict[str, HeadRow] = {

@@ -1,0 +1,96 @@
+"""Examples: the most confident errors, drawn small, named by number."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from thawline.share.examples import SHOWN, SIZE_PX, write_examples
+
+CLASSES = ("a", "b")
+
+
+def make_images(n: int) -> list[Any]:
+    """Images that differ in their left half."""
+    images = [np.zeros((20, 40), np.uint8) for _ in range(n)]
+    for number, image in enumerate(images):
+        image[:, :20] = 10 * number + 5
+    return images
+
+
+def write(run: Path, scores: list[float], labels: list[int], **changes: Any) -> list[dict[str, Any]]:
+    """Write examples for items with these probabilities of class b; return what the index holds."""
+    table = np.stack([1 - np.array(scores), np.array(scores)], axis=1)
+    given: dict[str, Any] = {
+        "contents": make_images(len(scores)),
+        "numbers": [100 + number for number in range(len(scores))],
+        "shown": np.arange(len(scores)),
+        "labels": np.array(labels),
+        "probabilities": table,
+        "about": (CLASSES, "b", 0.5),
+        **changes,
+    }
+    write_examples(run, *given.values())
+    return list(json.loads((run / "examples.json").read_text("utf-8")))
+
+
+def test_errors_come_with_the_most_confident_first(tmp_path: Path) -> None:
+    rows = write(tmp_path, [0.9, 0.8, 0.05, 0.6, 0.5], [0, 1, 1, 0, 0])
+    assert [(row["item"], row["label"], row["predicted"]) for row in rows] == [
+        (102, "b", "a"),
+        (100, "a", "b"),
+        (103, "a", "b"),
+        (104, "a", "b"),
+    ]
+    assert [row["probability"] for row in rows] == pytest.approx([0.95, 0.9, 0.6, 0.5])
+
+
+def test_threshold_decides_what_is_an_error(tmp_path: Path) -> None:
+    rows = write(tmp_path, [0.4, 0.2], [0, 0], about=(CLASSES, "b", 0.3))
+    assert [(row["item"], row["predicted"], row["probability"]) for row in rows] == [(100, "b", pytest.approx(0.4))]
+
+
+def test_only_the_part_that_is_shown(tmp_path: Path) -> None:
+    table = np.array([[0.1, 0.9], [0.1, 0.9], [np.nan, np.nan]])
+    rows = write(tmp_path, [0, 0, 0], [0, 0, 0], shown=np.array([1]), probabilities=table)
+    assert [row["item"] for row in rows] == [101]
+
+
+def test_no_more_than_fit_and_ties_in_the_order_of_items(tmp_path: Path) -> None:
+    rows = write(tmp_path, [0.75] * (SHOWN + 3), [0] * (SHOWN + 3))
+    assert [row["item"] for row in rows] == list(range(100, 100 + SHOWN))
+    assert len(list((tmp_path / "examples").iterdir())) == SHOWN
+
+
+def test_several_classes(tmp_path: Path) -> None:
+    table = np.array([[0.2, 0.3, 0.5], [0.6, 0.3, 0.1]])
+    rows = write(tmp_path, [0, 0], [0, 0], probabilities=table, about=(("a", "b", "c"), None, 0.5))
+    assert [(row["item"], row["predicted"]) for row in rows] == [(100, "c")]
+
+
+def test_thumbnail_keeps_the_shape_and_pads_with_black(tmp_path: Path) -> None:
+    (row,) = write(tmp_path, [0.9], [0])
+    with Image.open(tmp_path / row["image"]) as image:
+        pixels = np.asarray(image.convert("L"))
+    assert pixels.shape == (SIZE_PX, SIZE_PX)
+    assert (pixels[: SIZE_PX // 4 - 1] == 0).all()  # twice as wide as high: bars above and below
+    assert pixels[SIZE_PX // 2, 10] == 5
+
+
+def test_deeper_images_are_drawn_from_their_own_darkest_to_brightest(tmp_path: Path) -> None:
+    deep = np.full((32, 32), 1000, np.uint16)
+    deep[:, 16:] = 3000
+    (row,) = write(tmp_path, [0.9], [0], contents=[deep])
+    with Image.open(tmp_path / row["image"]) as image:
+        assert image.convert("L").getextrema() == (0, 255)
+
+
+def test_no_error_leaves_an_empty_list_and_none_of_an_earlier_one(tmp_path: Path) -> None:
+    write(tmp_path, [0.9], [0])
+    assert write(tmp_path, [0.9], [1]) == []
+    assert not (tmp_path / "examples").exists()
