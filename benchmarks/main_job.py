@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="the linear head only, no peers")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--fastai", help="Python of an environment that has fastai")
+    parser.add_argument("--fastai-seeds", type=int, default=2)
     options = parser.parse_args()
     extra = ["--head", "linear"] if options.quick else []
     with tempfile.TemporaryDirectory() as name:
@@ -50,7 +51,7 @@ def main() -> None:
             figures |= take_scores(same["metrics"], "same_items_")
             figures |= run_peer("plain", sys.executable, "plain_linear_probe.py")
             figures |= run_peer("plain_channels_last", sys.executable, "plain_linear_probe.py", "--channels-last")
-        for seed in (0, 1) if options.fastai else ():
+        for seed in range(options.fastai_seeds) if options.fastai else ():
             figures |= run_peer(f"fastai_seed{seed}", options.fastai, "fastai_fine_tune.py", "--seed", str(seed))
     for key, value in figures.items():
         print(f"{key:<32} {value:10.3f}")

@@ -252,6 +252,7 @@ def test_all_unreadable_images_are_listed_at_once(spoilt: Path, tmp_path: Path) 
     assert not (tmp_path / "run" / "journal.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_skipping_unreadable_images_is_said_by_class(spoilt: Path, tmp_path: Path) -> None:
     done = call("run", spoilt, "--out", tmp_path / "run", "--head", "linear", "--skip-unreadable")
     assert done.exit_code == 0, done.stderr

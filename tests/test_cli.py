@@ -124,6 +124,7 @@ def test_steps_go_to_standard_error(finished: Path) -> None:
     assert said[-1] == "judging"
 
 
+@pytest.mark.slow
 def test_quiet_prints_results_only(finished: Path, films: Path, tmp_path: Path) -> None:
     done = call("run", films, "--out", tmp_path / "run", "--head", "linear", "--quiet")
     assert done.exit_code == 0
@@ -160,6 +161,7 @@ def test_plan_in_words_and_as_json(films: Path) -> None:
     assert choices["positive"] == "lesion"
 
 
+@pytest.mark.slow
 def test_printed_plan_can_be_given_back(finished: Path, films: Path, tmp_path: Path) -> None:
     plan = tmp_path / "plan.json"
     plan.write_text(call("run", films, "--plan-only", "--json", "--quiet", "--head", "linear").stdout, "utf-8")

@@ -41,7 +41,7 @@ def test_an_empty_folder_is_taken(tmp_path, left_over):
 def test_a_folder_of_other_things_is_refused_and_left_alone(tmp_path, resume):
     for name in ("holiday.jpg", "metrics.json"):
         (tmp_path / name).write_text("precious")
-    with pytest.raises(OutputError, match="expected a new or empty folder, found holiday.jpg, metrics.json; choose"):
+    with pytest.raises(OutputError, match=r"expected a new or empty folder, found holiday\.jpg, metrics\.json; choose"):
         open_run(tmp_path, SPEC, resume=resume)
     assert (tmp_path / "metrics.json").read_text() == "precious"
     assert not (tmp_path / "spec.json").exists()
@@ -64,7 +64,10 @@ def test_another_environment_is_no_other_run(tmp_path, changes):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"options": {**SPEC["options"], "seed": 1, "head": "svm"}}, r"\(seed: 0 there, 1 now; head: None there, 'svm' now\)"),
+        (
+            {"options": {**SPEC["options"], "seed": 1, "head": "svm"}},
+            r"\(seed: 0 there, 1 now; head: None there, 'svm' now\)",
+        ),
         ({"items": "xyz"}, r"\(of other items\)"),
         ({"weights": {"name": "resnet18"}, "items": "x"}, r"\(of other items, weights\)"),
     ],

@@ -9,7 +9,19 @@ import pytest
 
 import thawline
 
-HEAVY = ("torch", "torchvision", "timm", "openvino", "sklearn", "scipy", "pandas", "matplotlib", "PIL", "pyarrow", "skops")
+HEAVY = (
+    "torch",
+    "torchvision",
+    "timm",
+    "openvino",
+    "sklearn",
+    "scipy",
+    "pandas",
+    "matplotlib",
+    "PIL",
+    "pyarrow",
+    "skops",
+)
 IMPORT_DOOR = "import thawline"
 SHOW_HELP = """
 import contextlib, runpy
@@ -63,9 +75,7 @@ def test_the_estimator_loads_no_network_library():
 
 
 def test_help_lists_the_commands():
-    done = subprocess.run(
-        [sys.executable, "-m", "thawline.cli", "--help"], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-m", "thawline.cli", "--help"], capture_output=True, text=True, check=True)
     for command in ("run", "demo", "predict", "report", "cache"):
         assert f"\n  {command} " in done.stdout
 

@@ -400,6 +400,7 @@ def test_openings_add_up_over_runs_and_plans(films: Path, tmp_path: Path) -> Non
     assert "opened 3 times by 2 plans" in (tmp_path / "run3/report.html").read_text("utf-8").replace("\u202f", " ")
 
 
+@pytest.mark.slow
 def test_ledger_that_cannot_be_written_is_said_and_does_not_stop_the_run(
     films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -209,7 +209,7 @@ def test_a_full_disk_is_said_and_earlier_units_stay(tmp_path, monkeypatch):
         journal.record("b", {"x": np.arange(4)}, 0.1)
     monkeypatch.undo()
     assert "b" not in journal
-    assert os.listdir(tmp_path / "units") == ["a.npz"]
+    assert list((tmp_path / "units").iterdir()) == [tmp_path / "units" / "a.npz"]
     assert_same(Journal(tmp_path).find("a"), {"x": np.arange(4)})
 
 

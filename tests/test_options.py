@@ -100,13 +100,15 @@ def test_no_alias_stands_for_two_strategies():
 
 
 def test_an_unknown_strategy_is_refused():
-    with pytest.raises(OptionError, match="--strategy: expected one of feature_extractor, .*; found 'prompting'"):
+    with pytest.raises(OptionError, match=r"--strategy: expected one of feature_extractor, .*; found 'prompting'"):
         check_options(RunOptions(strategy="prompting"))
 
 
 def test_head_and_strategy_must_agree():
     assert list_heads(check_options(RunOptions(strategy="hybrid", head="svm"))) == ("svm",)
-    with pytest.raises(OptionError, match="--head linear does not belong to --strategy feature_extractor_hybrid: svm, "):
+    with pytest.raises(
+        OptionError, match="--head linear does not belong to --strategy feature_extractor_hybrid: svm, "
+    ):
         check_options(RunOptions(strategy="hybrid", head="linear"))
 
 

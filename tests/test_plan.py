@@ -221,7 +221,9 @@ def test_wide_pixels_get_one_range():
 
 
 def test_wide_pixels_in_the_test_part_only_are_refused():
-    with pytest.raises(OptionError, match="images of the test part have more than 8 bits, none of the development part"):
+    with pytest.raises(
+        OptionError, match="images of the test part have more than 8 bits, none of the development part"
+    ):
         plan_for(make_print(test_has_wide=True))
 
 
@@ -262,7 +264,9 @@ def test_an_open_choice_is_settled_with_its_evidence():
 
 def test_the_digest_covers_values_and_nothing_else():
     plan = plan_for()
-    reworded = Plan(tuple(dataclasses.replace(choice, reason="other words") for choice in plan.choices), plan.fingerprint)
+    reworded = Plan(
+        tuple(dataclasses.replace(choice, reason="other words") for choice in plan.choices), plan.fingerprint
+    )
     kinds = Plan(tuple(dataclasses.replace(choice, kind="given") for choice in plan.choices), plan.fingerprint)
     assert reworded.digest() == kinds.digest() == plan.digest()
     assert plan.decide("aspect", None, "", [{"loss": 1}]).digest() == plan.digest()
@@ -361,7 +365,9 @@ def test_values_out_of_range_are_refused(tmp_path, name, value, expected):
 def test_every_other_choice_belongs_to_options_or_data(tmp_path):
     plan = plan_for()
     for name in {choice.name for choice in plan.choices} - set(EDITABLE):
-        with pytest.raises(OptionError, match=f"--plan: {name} is 'edited' in the file and .* by an option or by the data"):
+        with pytest.raises(
+            OptionError, match=f"--plan: {name} is 'edited' in the file and .* by an option or by the data"
+        ):
             apply_given(plan, edit(plan, tmp_path, **{name: "edited"}))
 
 
@@ -401,5 +407,7 @@ def test_a_file_that_is_no_plan_is_refused(tmp_path, text):
 
 
 def test_a_missing_plan_file_is_said(tmp_path):
-    with pytest.raises(OptionError, match=r"--plan: cannot read .*absent\.json: No such file.*make one with --plan-only"):
+    with pytest.raises(
+        OptionError, match=r"--plan: cannot read .*absent\.json: No such file.*make one with --plan-only"
+    ):
         read_plan(tmp_path / "absent.json")

@@ -80,6 +80,7 @@ def test_test_part_is_predicted_as_in_the_run(finished: Finished) -> None:
     assert all(row["predicted"] == ("lesion" if float(row["p_lesion"]) >= 0.5 else "healthy") for row in found)
 
 
+@pytest.mark.slow
 def test_model_folder_alone_on_a_machine_with_a_fresh_cache(
     finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,6 +12,7 @@ import numpy as np
 from thawline.data.dataset import list_files
 from thawline.errors import DataError, bullets
 from thawline.share.bundle import load_model
+from thawline.share.results import format_csv
 from thawline.types import Listener, SilentListener
 
 if TYPE_CHECKING:
@@ -48,7 +47,11 @@ def predict_files(
         {"item": str(file), "predicted": name, **_name_columns(model.classes, row)}
         for file, name, row in zip(kept, names, probabilities[readable], strict=True)
     ]
-    return "".join(_format_lines(rows)) if as_json else _format_csv(rows, model.classes)
+    if as_json:
+        return "".join(_format_lines(rows))
+    return format_csv(
+        ["item", "predicted", *(f"p_{name}" for name in model.classes)], [list(row.values()) for row in rows]
+    )
 
 
 def _refuse_torn_names(files: Sequence[Path]) -> None:
@@ -67,11 +70,3 @@ def _name_columns(classes: Sequence[str], row: Any) -> dict[str, float]:
 def _format_lines(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
     for row in rows:
         yield json.dumps(row, ensure_ascii=False) + "\n"
-
-
-def _format_csv(rows: Sequence[dict[str, Any]], classes: Sequence[str]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, ["item", "predicted", *(f"p_{name}" for name in classes)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()

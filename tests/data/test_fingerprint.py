@@ -64,7 +64,15 @@ def test_ranges_are_those_of_the_development_part():
 
 
 def test_the_test_part_is_only_counted():
-    strange = {"width_px": 9999, "height_px": 1, "channels": 3, "bits": 32, "format": "TIFF", "minimum": -5e9, "maximum": 5e9}
+    strange = {
+        "width_px": 9999,
+        "height_px": 1,
+        "channels": 3,
+        "bits": 32,
+        "format": "TIFF",
+        "minimum": -5e9,
+        "maximum": 5e9,
+    }
     plain = make_print()
     found = make_print([make_fact(n, **(strange if IS_TEST[n] else {})) for n in range(7)])
     differing = {key for key in plain if plain[key] != found[key]}

@@ -152,7 +152,9 @@ def test_fewer_folds_are_made_where_a_class_has_few_patients_and_the_reason_says
 @pytest.mark.parametrize("n_rare", [1, 2])
 def test_too_few_patients_of_a_class_are_refused(n_rare):
     labels = np.array([0] * 20 + [1] * n_rare, np.int64)
-    with pytest.raises(DataError, match=r"at least two patients of every class to develop on, besides one for the test"):
+    with pytest.raises(
+        DataError, match=r"at least two patients of every class to develop on, besides one for the test"
+    ):
         split_items(labels, np.arange(20 + n_rare), 0)
 
 
@@ -245,5 +247,9 @@ def test_a_given_validation_part_without_a_class_is_refused():
 
 def test_leaks_are_patients_and_identical_images_that_stand_in_two_parts():
     items = make_items(["train", "val", "train", "test", "test", "val"], ["p", "p", "q", "q", "r", "s"])
-    assert find_leaks(items, [(0, 2), (4, 5)]) == [Leak("patient", (0, 1)), Leak("patient", (2, 3)), Leak("image", (4, 5))]
+    assert find_leaks(items, [(0, 2), (4, 5)]) == [
+        Leak("patient", (0, 1)),
+        Leak("patient", (2, 3)),
+        Leak("image", (4, 5)),
+    ]
     assert find_leaks(make_items(["train", "train", "test"], ["p", "p", "q"]), [(0, 1)]) == []

@@ -52,7 +52,7 @@ def test_no_name_stands_for_two_rows():
     names = [name for row in BACKBONES for name in (row.name, *row.aliases)]
     assert len(names) == len(set(names))
     assert find_row("resnet18") is None
-    assert backbones.DEFAULT_BACKBONE == RunOptions().backbone
+    assert RunOptions().backbone == backbones.DEFAULT_BACKBONE
 
 
 @every_row
@@ -113,7 +113,7 @@ def test_an_unknown_name_is_refused_with_those_close_to_it(name, close):
 
 @pytest.mark.slow
 def test_a_name_that_is_near_to_nothing_has_no_suggestion():
-    with pytest.raises(OptionError, match="or a name that timm or torchvision has$"):
+    with pytest.raises(OptionError, match=r"or a name that timm or torchvision has$"):
         describe_elsewhere("qqqqqqqq")
 
 
@@ -166,7 +166,9 @@ def test_the_default_backbone_is_cut_before_its_classifier():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("model", "n_features", "node"), [("resnet18", 512, "flatten"), ("densenet121", 1024, "flatten")])
+@pytest.mark.parametrize(
+    ("model", "n_features", "node"), [("resnet18", 512, "flatten"), ("densenet121", 1024, "flatten")]
+)
 def test_a_cut_of_torchvision_gives_what_its_own_extractor_gives(model, n_features, node):
     from torchvision.models.feature_extraction import create_feature_extractor
 
@@ -190,17 +192,10 @@ def test_convolutional_features_are_pooled(model, n_features):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("model", "n_features"), [("swin_t", 768), ("shufflenet_v2_x0_5", 1024)])
-def test_networks_with_a_single_head_are_cut_there(model, n_features):
-    architecture = make_torchvision(model)
-    assert run_network(cut_classifier(build_network(architecture), architecture)).shape == (2, n_features)
-
-
-@pytest.mark.slow
 def test_a_network_without_a_known_classifier_is_refused():
     from torch import nn
 
-    with pytest.raises(WeightsError, match="Sequential has none of the blocks .* to cut at; found 0"):
+    with pytest.raises(WeightsError, match=r"Sequential has none of the blocks .* to cut at; found 0"):
         cut_classifier(nn.Sequential(nn.Linear(3, 3)), make_torchvision("resnet18"))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from scipy.spatial.distance import cosine
 from skimage import data as photographs
 
-from thawline.cache import cache_path, evict
+from thawline.cache import evict
 from thawline.data.transforms import prepare
 from thawline.errors import OptionError
 from thawline.learn import engine as engine_module
@@ -28,7 +29,7 @@ from thawline.learn.weights import find_weights, load_backbone, read_sidecar
 from thawline.types import Contract, Hardware
 
 HARDWARE = Hardware(cores=2, memory_mib=1000)
-NAMES = ("chelsea", "coffee", "astronaut", "rocket", "camera", "coins", "moon", "page", "text", "grass", "brick")
+NAMES = ("chelsea", "coffee", "astronaut", "rocket", "camera")
 
 
 def make_contract(weights, precision="f32", wide=False):
@@ -75,7 +76,7 @@ def lite0():
 
 @pytest.fixture(scope="module")
 def pictures(lite0):
-    """Eleven photographs as the contract wants them, uint8."""
+    """Five photographs as the contract wants them, uint8."""
     return np.stack([prepare(getattr(photographs, name)(), make_contract(lite0)) for name in NAMES])
 
 
@@ -115,7 +116,7 @@ def tiny(tiny_file):
 
 @pytest.fixture(scope="module")
 def noise():
-    return np.random.default_rng(0).integers(0, 256, (27, 64, 64, 3), dtype=np.uint8)
+    return np.random.default_rng(0).integers(0, 256, (11, 64, 64, 3), dtype=np.uint8)
 
 
 @pytest.mark.slow
@@ -124,9 +125,9 @@ def test_batches_change_neither_features_nor_order(tiny, noise, kind):
     engine = kind(tiny, make_contract(tiny), 2 if kind is OpenVinoEngine else HARDWARE)
     found = run_engine(engine, noise)
     assert_equal_features(found, run_torch(tiny, noise))
-    for sizes in ([1] * 27, [5, 8, 1, 6, 7], [8, 8, 8, 3], [3, 8, 8, 8]):
+    for sizes in ([1, 1, 1, 8], [5, 6], [3, 8]):
         np.testing.assert_array_equal(run_engine(engine, noise, sizes), found)
-    shuffled = np.random.default_rng(1).permutation(27)
+    shuffled = np.random.default_rng(1).permutation(11)
     np.testing.assert_array_equal(run_engine(engine, noise[shuffled]), found[shuffled])
 
 
@@ -135,7 +136,7 @@ def test_batches_change_neither_features_nor_order(tiny, noise, kind):
 def test_features_come_batch_by_batch(tiny, noise, kind):
     engine = kind(tiny, make_contract(tiny), 2 if kind is OpenVinoEngine else HARDWARE)
     assert list(engine.run([])) == []
-    assert [len(batch) for batch in engine.run(list_batches(noise[:12], [8, 1, 3]))] == [8, 1, 3]
+    assert [len(batch) for batch in engine.run(list_batches(noise, [7, 1, 3]))] == [7, 1, 3]
 
 
 @pytest.mark.slow
@@ -146,7 +147,7 @@ def test_an_error_among_the_batches_passes_through_and_the_engine_goes_on(tiny, 
 
     def break_off():
         yield noise[:8]
-        yield noise[8:16]
+        yield noise[8:]
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -154,24 +155,53 @@ def test_an_error_among_the_batches_passes_through_and_the_engine_goes_on(tiny, 
     np.testing.assert_array_equal(run_engine(engine, noise), expected)
 
 
+SHORT_LIVES = """
+import sys
+import numpy as np
+from pathlib import Path
+from thawline.learn.engine import OpenVinoEngine
+from thawline.learn.weights import read_sidecar
+from thawline.types import Contract
+weights, half = read_sidecar(Path(sys.argv[1]), "tiny"), (0.5, 0.5, 0.5)
+
+def live(number):
+    engine = OpenVinoEngine(weights, Contract(64, half, half), 2)
+    for _ in range(3):
+        run = engine.run([np.zeros((1, 64, 64, 3), np.uint8)] * 20)
+        next(run) if number % 2 else list(run)
+
+for number in range(20):
+    live(number)
+print("done")
+"""
+
+
+@pytest.mark.slow
+def test_an_engine_may_end_at_any_time(tiny_file):
+    """Letting go of an engine must not wait for threads that wait for the interpreter, nor abort it on its way out."""
+    done = subprocess.run(
+        [sys.executable, "-c", SHORT_LIVES, str(tiny_file)], capture_output=True, text=True, timeout=200, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
+
+
 @pytest.mark.slow
 def test_mean_and_deviation_of_the_contract_are_applied(tiny, noise):
     plain = run_engine(OpenVinoEngine(tiny, make_contract(tiny), 2), noise)
     other = Contract(64, (0.1, 0.2, 0.3), (0.9, 0.8, 0.7), "bicubic")
     assert not np.allclose(plain, run_engine(OpenVinoEngine(tiny, other, 2), noise), atol=1e-3)
-    pairs = [run_engine(kind(tiny, other, about), noise) for kind, about in ((OpenVinoEngine, 2), (TorchEngine, HARDWARE))]
+    pairs = [
+        run_engine(kind(tiny, other, about), noise) for kind, about in ((OpenVinoEngine, 2), (TorchEngine, HARDWARE))
+    ]
     assert_equal_features(*pairs)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["f32", "bf16"])
-def test_precision_is_set_explicitly(tiny, precision):
-    hardware = detect_hardware("cpu")
-    if precision not in allowed_precisions(hardware):
-        pytest.skip(f"this processor has no {precision} arithmetic")
-    engine = OpenVinoEngine(tiny, make_contract(tiny, precision), 2)
-    element = getattr(import_openvino().Type, precision)
-    assert engine._compiled.get_property("INFERENCE_PRECISION_HINT") == element
+def test_precision_is_set_explicitly(tiny):
+    for precision in allowed_precisions(detect_hardware("cpu")):
+        engine = OpenVinoEngine(tiny, make_contract(tiny, precision), 2)
+        element = getattr(import_openvino().Type, precision)
+        assert engine._compiled.get_property("INFERENCE_PRECISION_HINT") == element
 
 
 @pytest.mark.slow
@@ -184,33 +214,29 @@ def test_a_narrow_precision_on_the_cpu_stays_close(tiny, noise):
 
 
 @pytest.mark.slow
-def test_a_converted_network_is_kept_and_used_again(tiny, noise, monkeypatch, tmp_path):
+def test_a_converted_network_is_kept_used_again_and_made_anew_once_evicted(tiny, noise, monkeypatch, tmp_path):
     monkeypatch.setenv("THAWLINE_CACHE", str(tmp_path))
     first = run_engine(OpenVinoEngine(tiny, make_contract(tiny), 2), noise)
     (model,) = tmp_path.rglob("model.xml")
-    os.utime(model, (0, 0))
-    os.utime(model.with_suffix(".bin"), (0, 0))
-    monkeypatch.setattr(engine_module, "load_backbone", lambda weights: pytest.fail("converted again"))
-    np.testing.assert_array_equal(run_engine(OpenVinoEngine(tiny, make_contract(tiny), 2), noise), first)
-    run_engine(OpenVinoEngine(tiny, make_contract(tiny, wide=True), 2), noise.astype(np.float32))
+    for path in (model, model.with_suffix(".bin")):
+        os.utime(path, (0, 0))
+    with monkeypatch.context() as patch:
+        patch.setattr(engine_module, "load_backbone", lambda weights: pytest.fail("converted again"))
+        np.testing.assert_array_equal(run_engine(OpenVinoEngine(tiny, make_contract(tiny), 2), noise), first)
+        run_engine(OpenVinoEngine(tiny, make_contract(tiny, wide=True), 2), noise.astype(np.float32))
+        with pytest.raises(pytest.fail.Exception, match="converted again"):  # for another size
+            OpenVinoEngine(tiny, Contract(96, (0.5,) * 3, (0.5,) * 3), 2)
     assert model.stat().st_mtime > 0  # last used now
     assert not list(tmp_path.rglob(".writing-*"))
-    with pytest.raises(pytest.fail.Exception, match="converted again"):
-        OpenVinoEngine(tiny, Contract(96, (0.5,) * 3, (0.5,) * 3), 2)
-
-
-@pytest.mark.slow
-def test_a_converted_network_that_was_evicted_is_made_anew(tiny, noise, monkeypatch, tmp_path):
-    monkeypatch.setenv("THAWLINE_CACHE", str(tmp_path))
-    first = run_engine(OpenVinoEngine(tiny, make_contract(tiny), 2), noise)
     assert evict(limit=0) > 0
-    assert not list(cache_path().rglob("model.*"))
+    assert not list(tmp_path.rglob("model.*"))
     np.testing.assert_array_equal(run_engine(OpenVinoEngine(tiny, make_contract(tiny), 2), noise), first)
 
 
 @pytest.mark.slow
 def test_a_conversion_that_cannot_be_stored_leaves_nothing(tiny, monkeypatch, tmp_path):
     monkeypatch.setenv("THAWLINE_CACHE", str(tmp_path))
+    monkeypatch.setattr(import_openvino(), "convert_model", lambda backbone, **options: None)
 
     def fail(model, path, **options):
         path.write_bytes(b"half")
@@ -252,7 +278,7 @@ def test_hardware_is_what_the_process_may_use(monkeypatch):
     assert not detect_hardware("cpu").bf16
     monkeypatch.setattr(engine_module, "_find_cuda", lambda: None)
     assert detect_hardware("auto").cuda is None
-    with pytest.raises(OptionError, match="expected a CUDA GPU for --device cuda, found none .*; take --device cpu"):
+    with pytest.raises(OptionError, match=r"expected a CUDA GPU for --device cuda, found none .*; take --device cpu"):
         detect_hardware("cuda")
 
 

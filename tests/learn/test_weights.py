@@ -135,7 +135,7 @@ def test_a_named_file_of_another_network_goes_by_its_own_name(tmp_path):
 
 def test_a_weights_folder_that_is_none_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("THAWLINE_WEIGHTS", str(tmp_path / "absent"))
-    with pytest.raises(WeightsError, match="THAWLINE_WEIGHTS: expected a folder of weights, found .*absent"):
+    with pytest.raises(WeightsError, match=r"THAWLINE_WEIGHTS: expected a folder of weights, found .*absent"):
         find_weights("efficientnet_lite0")
 
 
@@ -174,7 +174,9 @@ def test_what_a_run_records_names_no_path(tmp_path):
 
 def test_a_file_without_description_is_refused(tmp_path):
     (tmp_path / "mine.pth").write_bytes(b"x")
-    with pytest.raises(WeightsError, match=r"mine\.pth has no description beside it: expected mine\.json with architec"):
+    with pytest.raises(
+        WeightsError, match=r"mine\.pth has no description beside it: expected mine\.json with architec"
+    ):
         find_weights("resnet18", tmp_path / "mine.pth")
 
 
@@ -190,7 +192,7 @@ def test_what_is_no_weight_file_is_refused(tmp_path, name):
 def test_a_changed_or_cut_file_is_refused(tmp_path, change):
     file = make_file(tmp_path)
     file.write_bytes(change(file.read_bytes()))
-    with pytest.raises(WeightsError, match="the file was changed or cut. Fetch it again"):
+    with pytest.raises(WeightsError, match=r"the file was changed or cut\. Fetch it again"):
         find_weights("mine", file)
 
 
@@ -271,7 +273,7 @@ def test_with_an_address_or_a_proxy_the_hub_client_is_left_as_it_is(monkeypatch,
     for offline in (False, True):
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
         with weights_module._failing_fast():
-            assert constants.HF_HUB_OFFLINE == offline
+            assert offline == constants.HF_HUB_OFFLINE
     assert asked == ["huggingface.co"]
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(socket, "getaddrinfo", resolve_nothing)
@@ -292,7 +294,7 @@ def test_a_resolver_that_does_not_answer_counts_as_none(monkeypatch, no_proxy):
 def test_no_internet_is_a_plain_error(own_cache, monkeypatch, no_proxy, tmp_path):
     monkeypatch.setattr(socket, "getaddrinfo", resolve_nothing)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    with pytest.raises(WeightsError, match="no weights for timm/resnet10t: .*copy the weight file with its .json"):
+    with pytest.raises(WeightsError, match=r"no weights for timm/resnet10t: .*copy the weight file with its \.json"):
         find_weights("timm/resnet10t")
 
 
@@ -397,8 +399,10 @@ def test_a_head_may_lack_only_where_the_description_says_so(tensors, tmp_path):
     weights = store(headless, tmp_path / "b", has_head=False)
     load_network(weights)
     assert read_backbone_tensors(weights).keys() == headless.keys()
-    with pytest.raises(WeightsError, match="conv_stem.weight"):
-        load_network(store({k: v for k, v in headless.items() if k != "conv_stem.weight"}, tmp_path / "c", has_head=False))
+    with pytest.raises(WeightsError, match=r"conv_stem\.weight"):
+        load_network(
+            store({k: v for k, v in headless.items() if k != "conv_stem.weight"}, tmp_path / "c", has_head=False)
+        )
 
 
 @pytest.mark.slow
@@ -445,7 +449,9 @@ def test_code_in_a_weight_file_does_not_run(tmp_path, how):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["mine.safetensors", "mine.pth"])
-@pytest.mark.parametrize("raw", [b"", b"junk", b"\x80\x02.", b"PK\x03\x04junk", b"\x08" + bytes(7) + b'{"a": 1}', b"0."])
+@pytest.mark.parametrize(
+    "raw", [b"", b"junk", b"\x80\x02.", b"PK\x03\x04junk", b"\x08" + bytes(7) + b'{"a": 1}', b"0."]
+)
 def test_a_file_that_was_damaged_before_it_was_described_is_refused(tmp_path, name, raw):
     weights = read_sidecar(make_file(tmp_path, name, raw, architecture="timm/test_efficientnet"), "mine")
     with pytest.raises(WeightsError, match=r"mine\.\w+: (cannot be read as weights|expected named tensors)"):

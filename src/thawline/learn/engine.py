@@ -13,6 +13,7 @@ import shutil
 import sys
 import tempfile
 import warnings
+from collections import deque
 from collections.abc import Generator, Iterable
 from pathlib import Path
 from types import ModuleType
@@ -102,26 +103,28 @@ class OpenVinoEngine:
 
     def run(self, batches: Iterable[Inputs]) -> Generator[Features, None, None]:
         """See `Engine.run`."""
-        done: dict[int, Features] = {}
-        sizes: dict[int, int] = {}
+        # no AsyncInferQueue: its callbacks ask for the interpreter while the end of the engine holds it, a deadlock
+        idle = [self._compiled.create_infer_request() for _ in range(self._n_requests)]
+        running: deque[tuple[Any, int]] = deque()
 
-        def collect(request: Any, number: int) -> None:
-            done[number] = np.array(request.get_output_tensor(0).data[: sizes[number]])
+        def take() -> Features:
+            request, n_items = running.popleft()
+            idle.append(request)
+            request.wait()
+            return np.array(request.get_output_tensor(0).data[:n_items])
 
-        queue = import_openvino().AsyncInferQueue(self._compiled, self._n_requests)
-        queue.set_callback(collect)
-        next_out = 0
         try:
-            for number, batch in enumerate(batches):
-                sizes[number] = len(batch)
-                queue.start_async({0: _fill(batch, self.batch_items, self._dtype)}, number)
-                while next_out in done:
-                    yield done.pop(next_out)
-                    next_out += 1
+            for batch in batches:
+                if not idle:
+                    yield take()
+                request = idle.pop()
+                running.append((request, len(batch)))
+                request.start_async({0: _fill(batch, self.batch_items, self._dtype)})
+            while running:
+                yield take()
         finally:
-            queue.wait_all()  # let go of in mid-work, it would hold the interpreter and wait for callbacks that need it
-        for number in range(next_out, len(sizes)):
-            yield done.pop(number)
+            for request, _ in running:
+                request.wait()
 
 
 class TorchEngine:

@@ -30,7 +30,7 @@ def format_splits(everything: Dataset, numbers: Sequence[int], splits: Splits) -
         part = "left_out" if index is None else _name_part(splits, index)
         fold = "" if index is None or splits.is_test[index] else int(splits.folds[index])
         rows.append([number, item.path, item.patient, item.label, part, fold])
-    return _format_csv(["number", "item", "patient", "label", "split", "fold"], rows)
+    return format_csv(["number", "item", "patient", "label", "split", "fold"], rows)
 
 
 def format_predictions(dataset: Dataset, splits: Splits, probabilities: Probabilities) -> str:
@@ -41,7 +41,7 @@ def format_predictions(dataset: Dataset, splits: Splits, probabilities: Probabil
         fold = "" if splits.is_test[index] else int(splits.folds[index])
         own = [f"{value:.9g}" for value in probabilities[index]]
         rows.append([item.path, item.patient, _name_part(splits, index), item.label, fold, *own])
-    return _format_csv(["item", "patient", "split", "label", "fold", *(f"p_{name}" for name in dataset.classes)], rows)
+    return format_csv(["item", "patient", "split", "label", "fold", *(f"p_{name}" for name in dataset.classes)], rows)
 
 
 def describe_candidates(candidates: Sequence[str], selection: Selection) -> list[dict[str, Any]]:
@@ -85,9 +85,11 @@ def _name_part(splits: Splits, index: int) -> str:
     return "test" if splits.is_test[index] else "development"
 
 
-def _format_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+def format_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Return a CSV table that any reader takes apart again, whatever the fields hold."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
+    plain, quoted = (csv.writer(text, lineterminator="\n", quoting=how) for how in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL))
+    for row in (header, *rows):
+        alone = any("\r" in str(field) for field in row)  # not quoted by itself, yet read as the end of a line
+        (quoted if alone else plain).writerow(row)
     return text.getvalue()

@@ -1,0 +1,132 @@
+"""The main job on real images: it runs on data as found, states what is wrong with them, and reaches known figures."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import thawline
+from thawline.data.manifest import read_manifest
+from thawline.errors import LeakError
+from thawline.options import RunOptions
+from thawline.types import SilentListener
+
+pytestmark = [pytest.mark.realdata, pytest.mark.slow]
+
+
+class Notes(SilentListener):
+    """Keeps warnings."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warn(self, message: str) -> None:
+        self.warnings.append(message)
+
+
+@pytest.fixture(autouse=True)
+def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("THAWLINE_DATA", str(tmp_path / "ledger"))
+
+
+def run_squashed(data: Path, folder: Path, **options: Any) -> thawline.RunResult:
+    """Run with the linear head and one aspect rule, given in a plan, which extracts features once instead of thrice."""
+    given = RunOptions(head="linear", **options)
+    plan = thawline.plan_only(data, given, listener=Notes()).to_json()
+    next(choice for choice in plan["choices"] if choice["name"] == "aspect")["value"] = "squash"
+    (folder / "plan.json").write_text(json.dumps(plan), "utf-8")
+    return thawline.run(data, folder / "run", given, plan=folder / "plan.json", listener=Notes())
+
+
+def read_audit(result: thawline.RunResult) -> dict[str, Any]:
+    return dict(json.loads((result.folder / "audit.json").read_text("utf-8")))
+
+
+def read_splits(result: thawline.RunResult) -> list[dict[str, str]]:
+    with (result.folder / "splits.csv").open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_covid_ct_on_its_official_split(shared_data: Path, tmp_path: Path) -> None:
+    data = shared_data / "covid-ct"
+    result = run_squashed(data, tmp_path)
+    metrics, audit = result.metrics, read_audit(result)
+    official = {row.path: row.split for row in read_manifest(data / "manifest.csv").rows}
+    assert {row["item"]: row["split"] == "test" for row in read_splits(result)} == {
+        path: split == "test" for path, split in official.items()
+    }
+    assert (metrics["test"]["n_items"], metrics["validation"]["n_items"]) == (203, 425 + 118)
+    assert metrics["test"]["n_patients"] + metrics["validation"]["n_patients"] == 384
+    assert (audit["across_split"], audit["identical"], audit["left_out"]) == ([], [], [])
+    assert metrics["task"]["positive"] == "COVID"
+    assert metrics["test"]["auc"]["value"] > 0.75
+
+
+def test_brain_mri_has_22_groups_of_identical_images(shared_data: Path, tmp_path: Path) -> None:
+    notes = Notes()
+    result = thawline.run(shared_data / "brain-mri", tmp_path / "run", head="linear", listener=notes)
+    audit, rows = read_audit(result), read_splits(result)
+    assert len(rows) == 253
+    assert len(audit["identical"]) == 22
+    assert audit["contradicting"] == []
+    assert all(len({(rows[n]["split"], rows[n]["fold"]) for n in group}) == 1 for group in audit["identical"])
+    assert any("22 sets of identical images" in warning for warning in notes.warnings)
+    assert result.metrics["task"]["positive"] == "yes"
+    assert result.metrics["validation"]["auc"]["value"] > 0.8
+
+
+def test_brain_mri_with_a_network_of_the_weights_folder(
+    shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("THAWLINE_WEIGHTS", str(shared_data.parent / "weights"))
+    result = run_squashed(shared_data / "brain-mri", tmp_path, backbone="mobilenetv2_100")
+    assert result.metrics["chosen"]["backbone"] == "mobilenetv2_100"
+    assert result.metrics["validation"]["auc"]["value"] > 0.8
+    monkeypatch.delenv("THAWLINE_WEIGHTS")  # the model folder has all it needs
+    test = [row for row in read_splits(result) if row["split"] == "test"][:3]
+    found = result.load_model().predict_proba([shared_data / "brain-mri" / row["item"] for row in test])
+    with (result.folder / "predictions.csv").open(newline="") as stream:
+        told = {row["item"]: float(row["p_yes"]) for row in csv.DictReader(stream)}
+    assert found[:, 1] == pytest.approx([told[row["item"]] for row in test], abs=1e-4)
+
+
+def test_breast_ultrasound_leaves_out_its_contradicting_pair(shared_data: Path, tmp_path: Path) -> None:
+    result = run_squashed(shared_data / "breast-us", tmp_path)
+    audit, rows = read_audit(result), read_splits(result)
+    (pair,) = audit["contradicting"]
+    assert {rows[number]["label"] for number in pair} == {"malignant", "benign"}
+    assert [row["split"] for row in rows].count("left_out") == 2
+    assert result.metrics["test"]["n_items"] + result.metrics["validation"]["n_items"] == 778
+    page = result.report.read_text("utf-8").replace("\u202f", " ")
+    assert "1 set of identical images with different labels" in page
+    assert "No patients were given" in page
+    assert result.metrics["validation"]["auc"]["value"] > 0.8
+
+
+def test_chest_films_by_patient(shared_data: Path, tmp_path: Path) -> None:
+    result = run_squashed(shared_data / "chest-xray3", tmp_path)
+    rows, metrics = read_splits(result), result.metrics
+    places: dict[str, set[tuple[str, str]]] = {}
+    for row in rows:
+        places.setdefault(row["patient"], set()).add((row["split"], row["fold"]))
+    assert all(len(found) == 1 for found in places.values())
+    assert metrics["task"]["classes"] == ["Covid-19", "No_findings", "Pneumonia"]
+    fingerprint = json.loads((result.folder / "fingerprint.json").read_text("utf-8"))
+    assert (fingerprint["n_items"], fingerprint["n_blank_patients"]) == (1124, 124)
+    assert metrics["validation"]["auc"]["value"] > 0.88
+    assert metrics["validation"]["per_class"]["Covid-19"]["auc"]["value"] > 0.9
+
+
+def test_pneumonia_mnist_is_read_and_its_copies_across_the_split_are_found(shared_data: Path) -> None:
+    data = shared_data / "npz" / "pneumoniamnist.npz"
+    plan = thawline.plan_only(data, RunOptions(allow_leak=True), listener=Notes())
+    assert plan["task"] == "binary"
+    assert plan["split"] == "as given"
+    assert plan["aspect"] == "squash"
+    with pytest.raises(LeakError, match="8 sets of identical images") as caught:
+        thawline.plan_only(data, RunOptions(), listener=Notes())
+    assert "train/01706 (train), val/00236 (val)" in str(caught.value)
