@@ -43,7 +43,7 @@ def assert_same(found, expected):
             assert found[key] == item
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(values, st.text(max_size=10))
 @example({"text": "line\u2028paragraph\u2029next\x85feed\x0c"}, "unit\u2028of work")
 def test_values_come_back_as_they_were(value, name):

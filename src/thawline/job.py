@@ -169,9 +169,8 @@ def plan_only(data: Path | str, options: RunOptions | None = None, *, listener: 
     dataset = load_dataset(Path(data), allow_outside=options.allow_outside)
     weights, hardware = find_weights(options.backbone, options.weights), detect_hardware(options.device)
     with tempfile.TemporaryDirectory() as folder:
-        return prepare(
-            dataset, options, listener or SilentListener(), Journal(Path(folder)), hardware, weights, 0.0
-        ).plan
+        journal = Journal(Path(folder))
+        return prepare(dataset, options, listener or SilentListener(), journal, hardware, weights, 0.0).plan
 
 
 def read_result(out: Path) -> RunResult:
@@ -488,14 +487,8 @@ def _describe_task(job: Job) -> dict[str, Any]:
 
 def _sum_costs(job: Job) -> dict[str, Any]:
     """Seconds by step over all sittings of the run, and the peak memory of this one."""
-    steps = {
-        "read": "read",
-        "features": "features",
-        "heads": "rung",
-        "choices": "aspect",
-        "final": "final",
-        "test": "test",
-    }
+    steps = {"heads": "rung", "choices": "aspect"}  # units are named otherwise
+    steps = {name: steps.get(name, name) for name in ("read", "features", "heads", "choices", "final", "test")}
     seconds = {name: round(job.journal.seconds(prefix), 3) for name, prefix in steps.items()}
     return {
         "seconds": {**seconds, "training": 0.0, "total": round(sum(seconds.values()), 3)},

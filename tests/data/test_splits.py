@@ -62,7 +62,7 @@ def make_items(splits, patients=None, labels=None):
 # --- properties -----------------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=15)
 @given(cohorts(), st.integers(0, 2**40), st.integers(2, 6))
 def test_groups_never_cross_and_every_class_is_in_every_part(cohort, seed, wanted):
     labels, groups = cohort
@@ -77,7 +77,7 @@ def test_groups_never_cross_and_every_class_is_in_every_part(cohort, seed, wante
     assert (splits.folds[splits.is_test] == -1).all()
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=5)
 @given(cohorts(), st.integers(0, 1000))
 def test_the_same_seed_gives_the_same_split(cohort, seed):
     first, second = (split_items(*cohort, seed) for _ in range(2))

@@ -170,7 +170,7 @@ def live(number):
         run = engine.run([np.zeros((1, 64, 64, 3), np.uint8)] * 20)
         next(run) if number % 2 else list(run)
 
-for number in range(20):
+for number in range(10):
     live(number)
 print("done")
 """
@@ -252,6 +252,7 @@ def test_a_conversion_that_cannot_be_stored_leaves_nothing(tiny, monkeypatch, tm
 # --- hardware and names -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_engine_is_torch_where_openvino_is_absent_or_there_is_a_gpu(monkeypatch):
     import torch
 

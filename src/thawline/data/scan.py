@@ -50,15 +50,15 @@ def scan(contents: Sequence[Content], threads: int, listener: Listener) -> list[
     fresh: dict[str, ImageFacts] = {}
     listener.begin("reading", len(contents))
     with ThreadPoolExecutor(threads) as pool:
-        for look, is_new in pool.map(lambda content: _look(content, space), contents):
-            looks.append(look)
-            if is_new and look.facts is not None:
-                fresh[look.digest] = look.facts
-            if len(fresh) >= _SHARD_ROWS:
-                _keep(space, fresh)
-            listener.advance()
+        for start in range(0, len(contents), _SHARD_ROWS):  # so that a million items are not all in flight at once
+            part = contents[start : start + _SHARD_ROWS]
+            for look, is_new in pool.map(lambda content: _look(content, space), part):
+                looks.append(look)
+                if is_new and look.facts is not None:
+                    fresh[look.digest] = look.facts
+                listener.advance()
+            _keep(space, fresh)
     n_bad = sum(look.facts is None for look in looks)
-    _keep(space, fresh)
     listener.end(f"{len(looks)} items" + (f", {n_bad} unreadable" if n_bad else ""))
     return looks
 
