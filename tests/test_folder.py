@@ -87,6 +87,14 @@ def test_a_damaged_spec_is_refused(tmp_path, text):
         open_run(tmp_path, SPEC, resume=True)
 
 
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_run_refused_before_its_first_unit_leaves_the_folder_free(tmp_path, resume):
+    open_run(tmp_path, SPEC, resume=True)
+    corrected = {**SPEC, "options": {**SPEC["options"], "skip_unreadable": True}}
+    open_run(tmp_path, corrected, resume=resume)
+    assert json.loads((tmp_path / "spec.json").read_text("utf-8")) == corrected
+
+
 def test_starting_over_removes_what_a_run_wrote_and_nothing_else(tmp_path):
     journal = open_run(tmp_path, SPEC, resume=True)
     journal.record("read", {"x": np.arange(3)}, 0.5)

@@ -35,7 +35,7 @@ def make_print(classes=None, **changes):
         "patients_given": True,
         "split_given": False,
         "classes": counts,
-        "parts": {"test": test},
+        "parts": {"development": counts, "test": test},
         "split_reason": "5 folds by patient",
         "imbalance": 1.5,
         "aspect_ratio": {"min": 0.8, "median": 1.0, "max": 1.4},
@@ -411,3 +411,10 @@ def test_a_missing_plan_file_is_said(tmp_path):
         OptionError, match=r"--plan: cannot read .*absent\.json: No such file.*make one with --plan-only"
     ):
         read_plan(tmp_path / "absent.json")
+
+
+def test_the_rarer_class_is_that_of_development_whatever_the_test_part_holds():
+    found = make_print({"left": (100, 50), "right": (90, 50)})
+    development = {"left": {"items": 60, "patients": 30}, "right": {"items": 80, "patients": 45}}
+    plan = plan_for({**found, "parts": {**found["parts"], "development": development}})
+    assert plan["positive"] == "left"

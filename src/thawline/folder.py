@@ -36,13 +36,22 @@ def open_run(run: Path, spec: dict[str, Any], *, resume: bool) -> Journal:
         raise OutputError(
             f"--out {run}: expected a new or empty folder, found {', '.join(holds[:5])}; choose another folder"
         )
-    if holds:
+    refused = holds == ["spec.json"] and _is_spec(run / "spec.json")  # before its first finished unit: nothing to lose
+    if holds and not refused:
         _check_same(run, spec)
-        if not resume:
-            _clear(run)
+    if refused or (holds and not resume):
+        _clear(run)
     if not (run / "spec.json").is_file():
         write_json(run / "spec.json", spec)
     return Journal(run)
+
+
+def _is_spec(path: Path) -> bool:
+    try:
+        spec = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(spec, dict) and "thawline" in spec and isinstance(spec.get("options"), dict)
 
 
 def _check_same(run: Path, spec: dict[str, Any]) -> None:

@@ -234,7 +234,8 @@ def _choose_positive(fingerprint: Mapping[str, Any], options: RunOptions) -> Cho
     telling = [name for name in classes if not _is_negative(name)]
     if len(telling) == 1:
         return Choice("positive", telling[0], "rule", "the other class's name says that nothing is there")
-    rarer = min(classes, key=lambda name: (classes[name]["items"], name))
+    counts = fingerprint["parts"]["development"]
+    rarer = min(classes, key=lambda name: (counts[name]["items"], name))
     return Choice("positive", rarer, "rule", "the rarer class, since no name tells; change it with --positive")
 
 

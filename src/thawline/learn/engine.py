@@ -23,7 +23,7 @@ import numpy as np
 
 from thawline.cache import cache_path
 from thawline.cost import count_cores, count_memory_mib
-from thawline.errors import OptionError
+from thawline.errors import OptionError, OutputError
 from thawline.files import json_digest, said_plainly
 from thawline.learn.weights import Weights, load_backbone
 from thawline.types import Contract, Hardware, Precision
@@ -215,6 +215,11 @@ def _write_converted(backbone: Any, size_px: int, folder: Path) -> None:
         openvino.save_model(model, unfinished / "model.xml", compress_to_fp16=False)
         with contextlib.suppress(OSError):  # another process was first; its model is the same
             unfinished.replace(folder)
+    except RuntimeError as error:
+        raise OutputError(
+            f"the converted network cannot be written to {folder.parent}: {error}; free some space, or move the cache with "
+            "THAWLINE_CACHE"
+        ) from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
