@@ -22,6 +22,8 @@ import thawline.files as files_module
 from thawline.cli import app
 from thawline.data.phantoms import PhantomOptions, make_phantoms
 
+pytestmark = pytest.mark.slow
+
 Spoil = Callable[[Path], object]
 Row = dict[str, str]
 

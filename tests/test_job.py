@@ -26,6 +26,8 @@ from thawline.ledger import ledger_path
 from thawline.options import RunOptions
 from thawline.types import SilentListener
 
+pytestmark = pytest.mark.slow
+
 FILES = {
     "spec.json",
     "fingerprint.json",

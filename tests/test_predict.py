@@ -21,6 +21,8 @@ from thawline.predict import predict_files
 from thawline.share.bundle import Model
 from thawline.types import SilentListener
 
+pytestmark = pytest.mark.slow
+
 Row = dict[str, str]
 
 

@@ -24,6 +24,8 @@ from thawline.share.report import render, write_report
 from thawline.share.summary import summarise
 from thawline.share.words import format_estimate, format_number, format_percent, format_plain, format_seconds
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = "<script>alert(1)</script>"
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 
