@@ -27,7 +27,7 @@ import numpy as np
 
 from environment import write_json
 
-QUICK_ITEMS = 96
+QUICK_ITEMS = 64
 SHARED = Path(os.environ.get("THAWLINE_SHARED", Path(__file__).parents[2] / "shared"))
 
 
