@@ -13,7 +13,7 @@ from skimage import data as photographs
 
 from thawline.cache import evict
 from thawline.data.transforms import prepare
-from thawline.errors import OptionError
+from thawline.errors import OptionError, OutputError
 from thawline.learn import engine as engine_module
 from thawline.learn.engine import (
     OpenVinoEngine,
@@ -243,7 +243,7 @@ def test_a_conversion_that_cannot_be_stored_leaves_nothing(tiny, monkeypatch, tm
         raise RuntimeError("no space left on device")
 
     monkeypatch.setattr(import_openvino(), "save_model", fail)
-    with pytest.raises(RuntimeError, match="no space left"):
+    with pytest.raises(OutputError, match="no space left.*free some space"):
         OpenVinoEngine(tiny, make_contract(tiny), 2)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
     assert list((tmp_path / "engine").iterdir()) == []
