@@ -243,7 +243,7 @@ def test_a_conversion_that_cannot_be_stored_leaves_nothing(tiny, monkeypatch, tm
         raise RuntimeError("no space left on device")
 
     monkeypatch.setattr(import_openvino(), "save_model", fail)
-    with pytest.raises(OutputError, match="no space left.*free some space"):
+    with pytest.raises(OutputError, match=r"no space left.*free some space"):
         OpenVinoEngine(tiny, make_contract(tiny), 2)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
     assert list((tmp_path / "engine").iterdir()) == []
