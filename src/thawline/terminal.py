@@ -9,6 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from thawline.share.words import write_estimate
+
 
 class TerminalListener:
     """Writes to standard error, so that standard output stays for results; ``quiet`` leaves warnings only."""
@@ -70,9 +72,9 @@ def format_summary(metrics: Mapping[str, Any], report: Path) -> str:
     parts = ", ".join(f"{name} {seconds[name]:.1f}" for name in ("read", "features", "heads") if name in seconds)
     return "\n".join(
         [
-            f"{what} AUC {_format(section['auc'])}, accuracy {_format(section['accuracy'])}: {section['n_items']} items "
-            f"of {section['n_patients']} patients",
-            f"Cross-validated AUC {_format(validation['auc'])}: {validation['n_items']} items of "
+            f"{what} AUC {write_estimate(section['auc'])}, accuracy {write_estimate(section['accuracy'])}: "
+            f"{section['n_items']} items of {section['n_patients']} patients",
+            f"Cross-validated AUC {write_estimate(validation['auc'])}: {validation['n_items']} items of "
             f"{validation['n_patients']} patients",
             f"Chosen: {chosen['backbone']}, {chosen['strategy']}, head {chosen['head']}, of {len(metrics['ladder'])} tried",
             f"Cost: {seconds['total']:.1f} s ({parts}), peak memory {cost['peak_rss_mib']} MiB",
@@ -84,13 +86,6 @@ def format_summary(metrics: Mapping[str, Any], report: Path) -> str:
 def print_result(text: str) -> None:
     """Write a result to standard output, ended by one line break; nothing where there is none."""
     sys.stdout.write(text.rstrip("\n") + "\n" if text else "")
-
-
-def _format(estimate: Mapping[str, Any]) -> str:
-    value, low, high = (estimate[key] for key in ("value", "low", "high"))
-    if value is None:
-        return "not defined"
-    return f"{value:.3f}" + (f" [{low:.3f}, {high:.3f}]" if low is not None and high is not None else "")
 
 
 def _make_progress(console: Any) -> Any:

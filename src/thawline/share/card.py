@@ -8,6 +8,7 @@ from typing import Any
 import thawline
 from thawline.learn.weights import Weights
 from thawline.plan import Plan
+from thawline.share.words import write_estimate
 
 HEADLINES = ("auc", "accuracy", "balanced_accuracy", "sensitivity", "specificity", "brier", "ece")
 
@@ -18,7 +19,7 @@ def write_card(metrics: Mapping[str, Any], plan: Plan, weights: Weights) -> str:
     part = "test" if metrics["test"] else "validation"
     where = "held-out test part" if metrics["test"] else "development folds (the test part was kept closed)"
     section = metrics[part]
-    rows = "\n".join(f"| {name.replace('_', ' ')} | {_format(section[name])} |" for name in HEADLINES)
+    rows = "\n".join(f"| {name.replace('_', ' ')} | {write_estimate(section[name])} |" for name in HEADLINES)
     return f"""# Model card
 
 Made by Thawline {thawline.__version__}, plan {plan.digest()[:12]}.
@@ -44,10 +45,3 @@ Not a medical device: for research, not for the care of a patient. The figures h
 prevalence like those it was made from; anything else needs a validation of its own. Choices were made on the same
 development folds that the cross-validated figures come from, so those are slightly optimistic.
 """
-
-
-def _format(estimate: Mapping[str, Any]) -> str:
-    value, low, high = (estimate[key] for key in ("value", "low", "high"))
-    if value is None:
-        return "not defined"
-    return f"{value:.3f}" + (f" [{low:.3f}, {high:.3f}]" if low is not None and high is not None else "")

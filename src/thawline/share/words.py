@@ -23,6 +23,14 @@ def format_estimate(estimate: Mapping[str, float | None]) -> str:
     return f"{format_number(estimate['value'])} [{format_number(estimate['low'])}, {format_number(estimate['high'])}]"
 
 
+def write_estimate(estimate: Mapping[str, Any]) -> str:
+    """Return an estimate as plain text, for the terminal and the model card: "0.873 [0.812, 0.921]"."""
+    value, low, high = (estimate[key] for key in ("value", "low", "high"))
+    if value is None:
+        return "not defined"
+    return f"{value:.3f}" + (f" [{low:.3f}, {high:.3f}]" if low is not None and high is not None else "")
+
+
 def format_percent(fraction: float) -> str:
     """Return a fraction as a whole percentage; 0 % and 100 % are said only where nothing, or all, is meant."""
     percent = round(100 * fraction)
