@@ -23,6 +23,8 @@ from thawline.errors import DataError, OptionError, UnreadableItemsError
 from thawline.judge.metrics import item_log_loss
 from thawline.types import SilentListener
 
+pytestmark = pytest.mark.slow
+
 # The other checks of scikit-learn fit a matrix (items, features), which a classifier of images has no use for; those
 # of its promises that are not about matrices are kept with images below.
 CHECKS = {

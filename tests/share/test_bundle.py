@@ -24,6 +24,8 @@ from thawline.learn.weights import Weights, find_weights, load_backbone
 from thawline.share.bundle import Model, draw_probe, find_problem, load_model, save_model
 from thawline.types import Contract, Hardware, SilentListener
 
+pytestmark = pytest.mark.slow
+
 TASK = {"kind": "binary", "classes": ["a", "b"], "positive": "b", "threshold": 0.3}
 CONTRACT = Contract(224, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 

@@ -1,8 +1,8 @@
 """The classifiers on top of frozen features: one table of heads, how their strength is chosen, how they are stored.
 
-Every head has one hyper-parameter, its strength, listed from the strongest regularisation to the weakest. It is chosen
-by log-loss on folds inside the training part that keep patients together; the scored fold is seen once, by the
-prediction. A new head is a new row of `HEADS`.
+Every head has one hyper-parameter, its strength, listed from the strongest regularisation to the weakest. Where several
+are listed, log-loss on folds inside the training part that keep patients together chooses; the scored fold is seen
+once, by the prediction. A new head is a new row of `HEADS`.
 """
 
 from __future__ import annotations
@@ -251,7 +251,7 @@ HEADS: dict[str, HeadRow] = {
     for row in (
         HeadRow("linear", "feature_extractor", STRENGTHS, "inverse L2 penalty (C)", fit_linear),
         HeadRow("svm", "feature_extractor_hybrid", (0.1, 1.0, 10.0), "inverse margin penalty (C)", fit_svm),
-        HeadRow("random_forest", "feature_extractor_hybrid", (5, 1), "least items a leaf", fit_random_forest),
+        HeadRow("random_forest", "feature_extractor_hybrid", (1,), "least items a leaf", fit_random_forest),
         HeadRow("k_nn", "feature_extractor_hybrid", (45, 15, 5), "neighbours", fit_k_nn),
         HeadRow("gradient_boosting", "feature_extractor_hybrid", (4, 16), "leaves a tree", fit_gradient_boosting),
     )
@@ -359,11 +359,11 @@ def fit_final(
 def choose_strength(row: HeadRow, training: Training, folds: IntArray | None) -> float:
     """Return the strength with the smallest mean log-loss on ``folds`` of the training part, of equals the strongest.
 
-    Folds whose complement holds fewer than two classes are passed over; without any other, or with None, the middle
+    The only strength of a row needs no folds. Folds whose complement holds fewer than two classes are passed over; without any other, or with None, the middle
     strength is returned.
     """
     losses = []
-    for _, scored in _split(folds) if folds is not None else ():
+    for _, scored in _split(folds) if folds is not None and len(row.strengths) > 1 else ():
         part = training.take(~scored)
         if len(np.unique(part.labels)) < 2:
             continue
