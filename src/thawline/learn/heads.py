@@ -359,8 +359,8 @@ def fit_final(
 def choose_strength(row: HeadRow, training: Training, folds: IntArray | None) -> float:
     """Return the strength with the smallest mean log-loss on ``folds`` of the training part, of equals the strongest.
 
-    The only strength of a row needs no folds. Folds whose complement holds fewer than two classes are passed over; without any other, or with None, the middle
-    strength is returned.
+    The only strength of a row needs no folds. Folds whose complement holds fewer than two classes are passed over;
+    without any other, or with None, the middle strength is returned.
     """
     losses = []
     for _, scored in _split(folds) if folds is not None and len(row.strengths) > 1 else ():
