@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,14 @@ class Case:
 
     def arguments(self, out: Path) -> list[str]:
         return ["run", str(self.data), "--out", str(out), "--folds", "2", "--plan", str(self.plan)]
+
+
+@pytest.fixture(autouse=True)
+def interruptible() -> Iterator[None]:
+    """Let children be interrupted although these tests may run in the background, where Ctrl-C is ignored and inherited."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="module")

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any
 
 from thawline.share.words import write_estimate
 
 
 class TerminalListener:
-    """Writes to standard error, so that standard output stays for results; ``quiet`` leaves warnings only.
-
-    While it is entered it remembers Ctrl-C: where a library swallows the interruption, the next progress raises it again.
-    """
+    """Writes to standard error, so that standard output stays for results; ``quiet`` leaves warnings only."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         from rich.console import Console
@@ -28,25 +23,17 @@ class TerminalListener:
         self._progress: Any = None
         self._task: Any = None
         self._step, self._began = "", 0.0
-        self._interrupted = self._catches = False
 
     def __enter__(self) -> TerminalListener:
-        is_main = threading.current_thread() is threading.main_thread()
-        self._catches = is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        if self._catches:
-            signal.signal(signal.SIGINT, self._interrupt)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop()
-        if self._catches:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def begin(self, step: str, total: int | None = None) -> None:
         """Start a bar for a step."""
-        self._heed()
         self._stop()
         self._step, self._began = step, time.perf_counter()
         if not self._quiet and self._console.is_terminal:
@@ -56,7 +43,6 @@ class TerminalListener:
 
     def advance(self, units: int = 1) -> None:
         """Move the bar."""
-        self._heed()
         if self._progress is not None:
             self._progress.advance(self._task, units)
 
@@ -70,15 +56,6 @@ class TerminalListener:
     def warn(self, message: str) -> None:
         """Write a warning; also when quiet."""
         self._console.print(f"warning: {message}", markup=False, soft_wrap=True, style="yellow")
-
-    def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        self._interrupted = True
-        signal.default_int_handler(number, frame)
-
-    def _heed(self) -> None:
-        """Raise an interruption that was swallowed: callbacks of compiled libraries cannot pass one on."""
-        if self._interrupted:
-            raise KeyboardInterrupt
 
     def _stop(self) -> None:
         if self._progress is not None:

@@ -94,11 +94,48 @@ def test_other_names_are_described_as_their_library_does(name, builder, model, s
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
+    ("old", "current"),
+    [("timm/xception", "legacy_xception"), ("convnext_tiny_in22k", "convnext_tiny.fb_in22k")],
+)
+def test_a_name_that_timm_has_replaced_is_described_by_its_present_one(old, current):
+    assert describe_elsewhere(old) == describe_elsewhere(f"timm/{current}")
+    assert describe_elsewhere(old).model == current
+
+
+@pytest.mark.slow
+def test_every_replaced_name_is_described_as_the_library_resolves_it(timm):
+    from timm.models import get_deprecated_models
+
+    known = {*timm.list_models(), *timm.list_pretrained()}
+    replaced = get_deprecated_models()
+    found = {}
+    for old in replaced:
+        try:
+            found[old] = describe_elsewhere(f"timm/{old}").model
+        except OptionError as error:
+            assert str(error).startswith(f"unknown backbone 'timm/{old}': ")  # noqa: PT017
+    assert found == {old: current for old, current in replaced.items() if current in known}
+    assert len(found) > 100
+
+
+@pytest.mark.slow
+def test_a_replaced_name_is_built_as_the_library_builds_it(timm):
+    found = build_network(describe_elsewhere("timm/xception"))
+    with pytest.warns(UserWarning, match="deprecated model name xception"):
+        expected = timm.create_model("xception")
+    assert {key: tensor.shape for key, tensor in found.state_dict().items()} == {
+        key: tensor.shape for key, tensor in expected.state_dict().items()
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
     ("name", "close"),
     [
         ("resnet81", "resnet18"),
         ("efficientnet_lite9", "efficientnet_lite0"),
         ("timm/squeezenet1_0", "squeezenet1_0"),
+        ("timm/resnet18.no_such_weights", "resnet18"),
         ("torchvision/resnet10t", "resnet10t"),
         ("keras/resnet18", "resnet18"),
     ],
@@ -170,10 +207,10 @@ def test_the_default_backbone_is_cut_before_its_classifier():
     ("model", "n_features", "node"), [("resnet18", 512, "flatten"), ("densenet121", 1024, "flatten")]
 )
 def test_a_cut_of_torchvision_gives_what_its_own_extractor_gives(model, n_features, node):
-    from torchvision.models.feature_extraction import create_feature_extractor
-
     architecture = make_torchvision(model)
     network = build_network(architecture)
+    from torchvision.models.feature_extraction import create_feature_extractor  # importable once a network was built
+
     expected = run_network(create_feature_extractor(network, {node: "features"}))["features"]
     found = run_network(cut_classifier(network, architecture))
     assert found.shape == (2, n_features)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -76,7 +77,8 @@ def find_row(name: str) -> Architecture | None:
 def describe_elsewhere(name: str) -> Architecture:
     """Describe a backbone that timm or torchvision has: ``timm/NAME``, ``torchvision/NAME`` or a bare name.
 
-    The input contract is the library's own for its default weights. Raises OptionError for a name that neither has.
+    The input contract is the library's own for its default weights; a name that timm has replaced gets its present one.
+    Raises OptionError for a name that neither has.
     """
     from thawline.learn.torchvision_operators import import_torchvision
 
@@ -86,17 +88,30 @@ def describe_elsewhere(name: str) -> Architecture:
 
     library, _, model = name.rpartition("/")
     model = model if library == "torchvision" else model.removeprefix("timm/")
-    if library in ("", "timm") and timm.is_model(model):
-        return _describe_timm(timm.get_pretrained_cfg(model), model)
+    current, config = _find_timm(model)
+    if library in ("", "timm") and config is not None:
+        return _describe_timm(config, current)
     if library in ("", "torchvision") and model in models.list_models(module=models):
         return _describe_torchvision(models.get_model_weights(model), model)
     known = [row.name for row in BACKBONES]
     names = dict.fromkeys([*known, *timm.list_models(), *models.list_models(module=models)])
-    close = difflib.get_close_matches(model, list(names), 5)
+    close = difflib.get_close_matches(model.partition(".")[0], list(names), 5)
     raise OptionError(
         f"unknown backbone {name!r}: expected {', '.join(known)}, or a name that timm or torchvision has"
         + (f"; close to it: {', '.join(close)}" if close else "")
     )
+
+
+def _find_timm(model: str) -> tuple[str, Any]:
+    """Return the name that timm builds a model under, and its input contract: None where it has no such weights."""
+    import timm
+    from timm.models import get_deprecated_models
+
+    current = get_deprecated_models().get(model, model) or model  # None for what was removed
+    try:
+        return current, timm.get_pretrained_cfg(current)
+    except RuntimeError:  # a network that timm has, with a tag of weights that it has not
+        return current, None
 
 
 def _describe_timm(config: Any, model: str) -> Architecture:
@@ -165,7 +180,8 @@ def _cut_torchvision(network: nn.Module) -> nn.Module:
     if "features" in children and "classifier" in children:
         # densenet applies its last ReLU in forward(), outside `features`
         activation = nn.ReLU() if type(network).__name__ == "DenseNet" else nn.Identity()
-        return nn.Sequential(children["features"], activation, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        parts = {"features": children["features"], "activation": activation}
+        return nn.Sequential(OrderedDict(parts, pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten()))
     for name in ("fc", "heads", "head"):
         if name in children:
             setattr(network, name, nn.Identity())
