@@ -282,3 +282,14 @@ def test_limit_and_place_come_from_the_environment(monkeypatch, tmp_path):
     monkeypatch.delenv("THAWLINE_CACHE")
     monkeypatch.setattr(cache, "user_cache_path", lambda name, appauthor: Path(f"/cache/{name}"))
     assert cache_path() == Path("/cache/thawline")
+
+
+def test_some_columns_of_rows_are_read(tmp_path):
+    rows = np.arange(24, dtype=np.float16).reshape(4, 6)
+    keys = [f"{number:064x}" for number in range(4)]
+    space = Space("features", {"columns": 1}, tmp_path)
+    space.write(keys[:2], rows[:2])
+    space.write(keys[2:], rows[2:])
+    found = np.empty((3, 2), np.float16)
+    space.read([keys[3], keys[0], keys[3]], found, slice(2, 4))
+    np.testing.assert_array_equal(found, rows[[3, 0, 3], 2:4])

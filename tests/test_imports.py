@@ -15,6 +15,7 @@ HEAVY = (
     "timm",
     "openvino",
     "sklearn",
+    "skimage",
     "scipy",
     "pandas",
     "matplotlib",

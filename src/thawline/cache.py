@@ -61,12 +61,13 @@ class Space:
         """Shape of one row; (0,) while the space is empty."""
         return tuple(self._shards[0].shape[1:]) if self._shards else (0,)
 
-    def read(self, keys: Sequence[str], out: NDArray[Any]) -> None:
-        """Copy the rows of ``keys`` into ``out``, row by row; raises KeyError for a key that is not there."""
+    def read(self, keys: Sequence[str], out: NDArray[Any], columns: slice | None = None) -> None:
+        """Copy rows (some ``columns`` of them) into ``out``, one a key; raises KeyError for a key that is not there."""
         places = np.array([self._rows[bytes.fromhex(key)] for key in keys], dtype=np.int64).reshape(-1, 2)
         for number in np.unique(places[:, 0]):
             mask = places[:, 0] == number
-            out[mask] = self._shards[number][places[mask, 1]]
+            rows = places[mask, 1]
+            out[mask] = self._shards[number][rows if columns is None else (rows, columns)]
 
     def write(self, keys: Sequence[str], rows: NDArray[Any]) -> None:
         """Add one shard: ``rows`` with one row a key. Raises OutputError; the shards before it stay whole."""

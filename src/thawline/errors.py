@@ -10,6 +10,7 @@
     │   ├── ImageError            one image cannot be read (collected into UnreadableItemsError)
     │   ├── WeightsError          weights are missing, changed or lack their description
     │   ├── ModelError            a run or model folder is missing, damaged or from another version
+    │   ├── TrainingError         a network cannot be trained with what was given: its loss is not finite
     │   └── OutputError           the output folder cannot be written or holds something else
     └── LeakError                 exit code 3: refused for safety, a patient or an image crosses the split
 
@@ -66,6 +67,10 @@ class WeightsError(InputError):
 
 class ModelError(InputError):
     """A run folder or model folder is missing, damaged, or of another version."""
+
+
+class TrainingError(InputError):
+    """Training came to a loss that is not finite."""
 
 
 class OutputError(InputError):

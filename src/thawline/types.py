@@ -67,7 +67,7 @@ class Contract:
     aspect: Aspect = "squash"
     wide_range: tuple[float, float] | None = None
     precision: Precision = "f32"
-    feature_dtype: Literal["float16"] = "float16"
+    feature_dtype: Literal["float16", "float32"] = "float16"
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON data; `from_json` reverses it."""
@@ -98,6 +98,33 @@ class Estimate:
 
     def __str__(self) -> str:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Augmentation:
+    """How far a view may differ from the image: a turn in degrees, a shift as a share of the side, a range of scale,
+    changes of tone (brightness, contrast) and colour as shares, hue in turns of the colour circle."""
+
+    turn_deg: float = 0.0
+    shift: float = 0.0
+    scale: tuple[float, float] = (1.0, 1.0)
+    flip_sides: bool = False
+    flip_vertically: bool = False
+    quarter_turns: bool = False
+    tone: float = 0.0
+    colour: float = 0.0
+    hue: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Line:
+    """A thaw line: shares of the backbone's parameters and of its compute that lie above, and are trained; the shape of
+    one item's activations at the line, without the items axis."""
+
+    name: str
+    thawed_fraction: float
+    compute_fraction: float
+    shape: tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

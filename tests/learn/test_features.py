@@ -15,14 +15,17 @@ from thawline.data.readers import content_digest, decode
 from thawline.data.transforms import prepare
 from thawline.errors import DataError, OutputError
 from thawline.learn import features as features_module
+from thawline.learn.augment import View, augment
 from thawline.learn.backbones import BACKBONES, find_row
-from thawline.learn.features import extract, open_space, prepare_all
+from thawline.learn.features import extract, fill_space, open_space, prepare_all
 from thawline.learn.weights import Weights, find_weights
-from thawline.types import Contract, Hardware, SilentListener
+from thawline.types import Augmentation, Contract, Hardware, SilentListener
 
 WEIGHTS = Weights(BACKBONES[0], Path("/nowhere/weights.pth"), "ab" * 32, "file", "CC0", "nothing")
 CONTRACT = Contract(8, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bilinear", "squash")
 HARDWARE = Hardware(cores=2, memory_mib=1000)
+FLIPS = Augmentation(flip_sides=True, flip_vertically=True)
+ROW_BYTES = 5 * 4  # of the fake engine's features as float32
 
 
 class FakeEngine:
@@ -142,6 +145,11 @@ def test_no_items_give_no_features(fake_engine):
         {"contract": dataclasses.replace(CONTRACT, wide_range=(0.0, 4095.0))},
         {"weights": dataclasses.replace(WEIGHTS, sha256="cd" * 32)},
         {"weights": dataclasses.replace(WEIGHTS, architecture=BACKBONES[1])},
+        {"weights": dataclasses.replace(WEIGHTS, taps=("conv_head",))},
+        {"weights": dataclasses.replace(WEIGHTS, taps=("conv_head", "blocks.6"))},
+        {"weights": dataclasses.replace(WEIGHTS, thaw_line="blocks.6")},
+        {"contract": dataclasses.replace(CONTRACT, feature_dtype="float32")},
+        {"view": View(1, 0, FLIPS)},
         {"hardware": dataclasses.replace(HARDWARE, cuda="a GPU")},
     ],
 )
@@ -190,12 +198,38 @@ def test_the_step_and_what_came_of_it_are_said(items, fake_engine):
     assert said == [("features", 10), "10 computed, 0 from the cache", ("features", 0), "all 10 from the cache"]
 
 
+def test_a_view_is_computed_once_from_the_augmented_images(items, fake_engine):
+    paths, digests = items
+    view = View(2, 7, FLIPS)
+    about = (*items, WEIGHTS, CONTRACT, HARDWARE, SilentListener(), "views", view)
+    run_extract(*items)
+    space, n_computed, n_found = fill_space(*about)
+    assert (n_computed, n_found) == (10, 0)
+    inputs = [prepare(decode(path.read_bytes()), CONTRACT) for path in paths]
+    seen = [augment(image, view, digest) for image, digest in zip(inputs, digests, strict=True)]
+    assert any((one != other).any() for one, other in zip(inputs, seen, strict=True))
+    rows = np.empty((10, 5), np.float16)
+    space.read(digests, rows)
+    expected = np.concatenate(list(FakeEngine().run([np.stack([image]) for image in seen])))
+    np.testing.assert_array_equal(rows, expected.astype(np.float16))
+    assert fill_space(*about)[1:] == (0, 10)
+
+
+def test_float32_features_are_kept_as_they_are(items, fake_engine):
+    exact = dataclasses.replace(CONTRACT, feature_dtype="float32")
+    inputs = [prepare(decode(path.read_bytes()), exact) for path in items[0]]
+    expected = np.concatenate(list(FakeEngine().run([np.stack([image]) for image in inputs])))
+    assert (expected != expected.astype(np.float16)).any()
+    for _ in range(2):
+        np.testing.assert_array_equal(run_extract(*items, contract=exact).features, expected)
+
+
 # --- what goes wrong --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shard_rows", [1, 4, 1024])
 def test_an_interruption_keeps_what_was_finished(items, fake_engine, monkeypatch, shard_rows):
-    monkeypatch.setattr(features_module, "SHARD_ROWS", shard_rows)
+    monkeypatch.setattr(features_module, "SHARD_BYTES", shard_rows * ROW_BYTES)
     with pytest.raises(KeyboardInterrupt):
         run_extract(*items, listener=Interrupt(after=8))
     found = run_extract(*items)
@@ -227,7 +261,7 @@ def test_features_beyond_float16_are_refused(items, fake_engine, monkeypatch, sc
 
 
 def test_a_full_disk_is_said_and_finished_shards_stay(items, fake_engine, monkeypatch):
-    monkeypatch.setattr(features_module, "SHARD_ROWS", 4)
+    monkeypatch.setattr(features_module, "SHARD_BYTES", 4 * ROW_BYTES)
     save, n_saved = np.save, []
 
     def save_once(file, rows, **options):

@@ -188,6 +188,7 @@ def _convert(weights: Weights, size_px: int) -> Path:
     key = {
         "weights": weights.sha256,
         "architecture": weights.architecture.to_json(),
+        "output": weights.describe_output(),
         "size_px": size_px,
         "engine": ENGINE_VERSION,
         **libraries,

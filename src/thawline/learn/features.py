@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -17,6 +17,7 @@ from thawline.cache import Space, evict
 from thawline.data.readers import READER_VERSION, decode, read_content
 from thawline.data.transforms import prepare
 from thawline.errors import DataError, ImageError
+from thawline.learn.augment import CLEAN, View, augment
 from thawline.learn.engine import ENGINE_VERSION, name_engine, open_engine
 from thawline.learn.weights import Weights
 from thawline.types import Contract, Hardware, Listener
@@ -24,7 +25,7 @@ from thawline.types import Contract, Hardware, Listener
 if TYPE_CHECKING:
     from thawline.types import Content, Features, Inputs
 
-SHARD_ROWS = 1024
+SHARD_BYTES = 64 * 2**20  # as float32, while it is gathered
 SHARD_SECONDS = 20.0  # a kill loses at most this much work
 
 
@@ -37,16 +38,16 @@ class Extraction:
     n_cached: int
 
 
-def open_space(weights: Weights, contract: Contract, hardware: Hardware) -> Space:
-    """Open the part of the cache that holds features of these weights under this contract."""
+def open_space(weights: Weights, contract: Contract, hardware: Hardware, view: View = CLEAN) -> Space:
+    """Open the part of the cache that holds what these weights compute of one view under this contract."""
     description = {
         "reader": READER_VERSION,
         "engine": [ENGINE_VERSION, name_engine(hardware)],
         "weights": weights.sha256,
         "architecture": weights.architecture.to_json(),
         "contract": contract.to_json(),
-        "cut": "pooled",
-        "view": 0,
+        "cut": weights.describe_output(),
+        "view": view.to_json(),
     }
     return Space("features", description)
 
@@ -65,19 +66,40 @@ def extract(
     ``digests`` are the content digests of the items, as `scan` finds them. Raises DataError where an item has become
     unreadable since, and OutputError where the cache cannot be written.
     """
-    space = open_space(weights, contract, hardware)
+    space, n_computed, n_found = fill_space(contents, digests, weights, contract, hardware, listener, step)
+    features = np.empty((len(digests), _count_features(space)), np.float32)
+    space.read(digests, features)
+    return Extraction(features, n_computed, n_found)
+
+
+def fill_space(
+    contents: Sequence[Content],
+    digests: Sequence[str],
+    weights: Weights,
+    contract: Contract,
+    hardware: Hardware,
+    listener: Listener,
+    step: str,
+    view: View = CLEAN,
+) -> tuple[Space, int, int]:
+    """Compute what the cache does not hold of one view of all items; return its space, and how many were computed and found.
+
+    Raises as `extract`.
+    """
+    space = open_space(weights, contract, hardware, view)
     first = {digest: index for index, digest in reversed(list(enumerate(digests)))}
     missing = [digest for digest in dict.fromkeys(digests) if digest not in space]
     listener.begin(step, len(missing))
     if missing:
         evict(keep=[space.folder])
-        inputs = prepare_all([contents[first[digest]] for digest in missing], contract, hardware.cores)
+        chosen = [contents[first[digest]] for digest in missing]
+        inputs = prepare_all(
+            chosen, contract, hardware.cores, lambda index, image: augment(image, view, missing[index])
+        )
         _compute(inputs, missing, space, weights, contract, hardware, listener)
     n_cached = len(first) - len(missing)
     listener.end(f"{len(missing)} computed, {n_cached} from the cache" if missing else f"all {n_cached} from the cache")
-    features = np.empty((len(digests), _count_features(space)), np.float32)
-    space.read(digests, features)
-    return Extraction(features, len(missing), n_cached)
+    return space, len(missing), n_cached
 
 
 def _compute(
@@ -97,7 +119,7 @@ def _compute(
     def write() -> None:
         nonlocal n_written, n_waiting, written_at
         if rows:
-            shard = _round(np.concatenate(rows), weights)
+            shard = _round(np.concatenate(rows), weights, contract)
             space.write(digests[n_written : n_written + len(shard)], shard)
             n_written += len(shard)
         rows.clear()
@@ -109,18 +131,27 @@ def _compute(
                 rows.append(features)
                 n_waiting += len(features)
                 listener.advance(len(features))
-                if n_waiting >= SHARD_ROWS or time.monotonic() - written_at > SHARD_SECONDS:
+                if n_waiting * features[0].nbytes >= SHARD_BYTES or time.monotonic() - written_at > SHARD_SECONDS:
                     write()
     finally:
         write()
 
 
-def prepare_all(contents: Sequence[Content], contract: Contract, threads: int) -> Generator[Inputs, None, None]:
-    """Decode and resize in ``threads`` threads, a bounded number of items ahead of the engine. Raises DataError."""
+def prepare_all(
+    contents: Sequence[Content],
+    contract: Contract,
+    threads: int,
+    change: Callable[[int, Inputs], Inputs] | None = None,
+) -> Generator[Inputs, None, None]:
+    """Decode and resize in ``threads`` threads, a bounded number of items ahead of the engine. Raises DataError.
 
-    def prepare_one(content: Content) -> Inputs:
+    ``change`` is given the position and the prepared image of each item, and returns what is taken in its place.
+    """
+
+    def prepare_one(index: int, content: Content) -> Inputs:
         try:
-            return prepare(decode(read_content(content), reduce_to_px=contract.size_px), contract)
+            image = prepare(decode(read_content(content), reduce_to_px=contract.size_px), contract)
+            return change(index, image) if change else image
         except ImageError as error:
             name = content if isinstance(content, Path) else "an array"
             raise DataError(f"{name} cannot be prepared for the network: {error}") from error
@@ -128,8 +159,8 @@ def prepare_all(contents: Sequence[Content], contract: Contract, threads: int) -
     waiting: deque[Future[Inputs]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:
-            for content in contents:
-                waiting.append(pool.submit(prepare_one, content))
+            for index, content in enumerate(contents):
+                waiting.append(pool.submit(prepare_one, index, content))
                 if len(waiting) > 8 * threads + 64:
                     yield waiting.popleft().result()
             while waiting:
@@ -151,16 +182,16 @@ def batch_inputs(inputs: Iterator[Inputs], n_items: int) -> Iterator[Inputs]:
         yield np.stack(batch)
 
 
-def _round(features: Features, weights: Weights) -> Features:
-    """Round to the float16 that the contract states; raises DataError where a feature does not fit."""
+def _round(features: Features, weights: Weights, contract: Contract) -> Features:
+    """Round to the precision that the contract states; raises DataError where a feature does not fit."""
     with np.errstate(over="ignore"):
-        rounded = features.astype(np.float16)
+        rounded: Features = features.astype(contract.feature_dtype)
     if not np.isfinite(rounded).all():
         raise DataError(
             f"{int((~np.isfinite(rounded)).any(axis=1).sum())} items give features of {weights.architecture.name} that are "
-            "not finite or beyond the range of float16; check the weights and the value range of the images"
+            f"not finite or beyond {contract.feature_dtype}; check the weights and the value range of the images"
         )
-    return rounded  # type: ignore[return-value]
+    return rounded
 
 
 def _count_features(space: Space) -> int:

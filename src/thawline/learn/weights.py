@@ -32,6 +32,8 @@ from thawline.learn.backbones import (
     describe_elsewhere,
     find_row,
 )
+from thawline.learn.cuts import MEMBERS, load_ensemble, tap_lines
+from thawline.learn.stages import find_stages
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -42,7 +44,12 @@ HUB_SECONDS = 4.0  # a host name that is not found by then counts as out of reac
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Weights:
-    """One file of weights and the network it belongs to."""
+    """One file of weights and the network it belongs to.
+
+    What is run of it: the backbone up to its pooled features; with ``taps`` the activations at these lines instead, one
+    after the other in one row; with a ``thaw_line`` the ensemble that was trained above it, whose members the file holds
+    as well.
+    """
 
     architecture: Architecture
     path: Path
@@ -52,11 +59,17 @@ class Weights:
     pretrained_on: str
     has_head: bool = True
     folded_batchnorm: bool = False
+    taps: tuple[str, ...] = ()
+    thaw_line: str | None = None
 
     def describe(self) -> dict[str, Any]:
         """What a run records of its weights; no path, since paths are private to the machine."""
         fields = ("sha256", "source", "licence", "pretrained_on", "has_head", "folded_batchnorm")
         return {"name": self.architecture.name, **{name: getattr(self, name) for name in fields}}
+
+    def describe_output(self) -> Any:
+        """What the network that is run puts out: part of the key of everything that is computed with it."""
+        return {"line": self.thaw_line, "output": "logits"} if self.thaw_line else list(self.taps) or "pooled"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -156,7 +169,7 @@ def load_network(weights: Weights) -> nn.Module:
     """Build the network of ``weights`` and fill it, classifier included where the file has one. Raises WeightsError."""
     network = build_network(weights.architecture)
     own = network.state_dict()
-    given = _read_tensors(weights.path)
+    given = {key: tensor for key, tensor in _read_tensors(weights.path).items() if not key.startswith(MEMBERS)}
     if given.keys().isdisjoint(own):
         given = _match_by_order(given, own, weights)
     missing, unexpected = own.keys() - given.keys(), given.keys() - own.keys()
@@ -177,8 +190,11 @@ def load_network(weights: Weights) -> nn.Module:
 
 
 def load_backbone(weights: Weights) -> nn.Module:
-    """Build the backbone of ``weights``: normalised float32 (items, 3, size, size) in, features (items, n) out."""
-    return cut_classifier(load_network(weights), weights.architecture)
+    """Build what ``weights`` say is run: normalised float32 (items, 3, size, size) in, one row an item out."""
+    backbone = cut_classifier(load_network(weights), weights.architecture)
+    if weights.thaw_line:
+        return load_ensemble(find_stages(backbone), weights.thaw_line, _read_tensors(weights.path))
+    return tap_lines(find_stages(backbone), weights.taps) if weights.taps else backbone
 
 
 def read_backbone_tensors(weights: Weights) -> dict[str, Tensor]:
