@@ -10,12 +10,13 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 demo: $(VENV)/ready
 	$(BIN)/thawline demo --out demo
 
+# Two workers have a core each: with threads of their own they would wait for each other for minutes.
 test: $(VENV)/ready-dev chromium lint
-	$(BIN)/pytest -m "not alone" -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not alone" -n 2 --dist worksteal
 	$(BIN)/pytest -m alone
 
 quick: $(VENV)/ready-dev
-	$(BIN)/pytest -m "not slow and not realdata and not browser and not alone" -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow and not realdata and not browser and not alone" -n 2 --dist worksteal
 
 lint: $(VENV)/ready-dev
 	$(BIN)/ruff check .

@@ -19,6 +19,8 @@ from thawline.learn.stages import find_stages, list_lines
 from thawline.learn.weights import load_backbone, read_sidecar
 from thawline.types import Augmentation, Contract, Hardware, SilentListener
 
+pytestmark = pytest.mark.slow
+
 HARDWARE = Hardware(cores=2, memory_mib=1000)
 TURNS = Augmentation(15.0, 0.1, (0.9, 1.1), flip_sides=True, tone=0.2)
 LINES = ("blocks.4", "blocks.2")

@@ -15,6 +15,8 @@ from thawline.learn.linear import LinearHead
 from thawline.learn.stages import find_stages
 from thawline.learn.weights import find_weights, load_backbone
 
+pytestmark = pytest.mark.slow
+
 LINES = ("conv_head", "blocks.5", "blocks.2", "conv_stem")
 
 

@@ -286,6 +286,7 @@ def draw_textures(kind, n_items=48, seed=0):
     return drawn, labels.astype(np.int64), np.arange(n_items) // 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "teller"), [("streaks", slice(None, N_GRADIENTS)), ("grain", slice(N_GRADIENTS, None))]
 )
