@@ -17,7 +17,7 @@ import numpy as np
 from thawline.judge.metrics import item_log_loss
 from thawline.learn.activations import Activations
 from thawline.learn.cuts import make_classifier
-from thawline.learn.heads import Training, choose_strength, find_row, fit_fold, make_folds
+from thawline.learn.heads import Training, fit_fold, make_folds
 from thawline.learn.stages import Stages
 from thawline.learn.training import Epoch, Recipe, predict_logits, train
 
@@ -96,9 +96,8 @@ def thaw_fold(thaw: Thaw, fold: int, rung: str) -> ThawedFold:
     trials = search(thaw, thaw.folds != fold, rung)
     best = min(trials, key=Trial.best)
     _, n_epochs = best.best()
-    options: dict[str, Any] = {"seed": thaw.recipe.seed}
-    frozen = fit_fold("linear", thaw.features, thaw.labels, thaw.groups, thaw.folds, fold, thaw.n_classes, **options)
-    classifier = thaw.start(frozen.head)  # type: ignore[arg-type]
+    everything = Training(thaw.features, thaw.labels, thaw.groups, thaw.n_classes, thaw.recipe.seed)
+    classifier = thaw.start(_fit_head(everything, thaw.folds, fold))
     recipe = dataclasses.replace(thaw.recipe, learning_rate=best.learning_rate, stop=n_epochs)
     if n_epochs:
         classifier, _ = train(classifier, thaw.activations, thaw.labels, training, recipe, rung, blocks=thaw.blocks)
@@ -115,9 +114,7 @@ def search(thaw: Thaw, is_training: BoolArray, rung: str) -> tuple[Trial, ...]:
         return (Trial(thaw.rates[0], 0.0, ()),)
     training = np.flatnonzero(is_training)
     learned, held = training[inner != 0], training[inner == 0]
-    row, inner_part = find_row("linear"), part.take(inner != 0)
-    strength = choose_strength(row, inner_part, make_folds(inner_part.labels, inner_part.groups, 3, thaw.recipe.seed))
-    head: Any = row.fit(inner_part, [strength])[0]
+    head = _fit_head(part, inner, 0)
 
     def validate(classifier: nn.Module) -> float:
         logits = predict_logits(classifier, thaw.activations, held)
@@ -131,6 +128,13 @@ def search(thaw: Thaw, is_training: BoolArray, rung: str) -> tuple[Trial, ...]:
         _, epochs = train(start, *about, blocks=thaw.blocks, validate=validate)
         trials.append(Trial(rate, start_loss, tuple(epochs)))
     return tuple(trials)
+
+
+def _fit_head(part: Training, folds: IntArray, fold: int) -> LinearHead:
+    """Return the linear head of the items outside ``fold``, as the frozen rung fits it."""
+    about = (part.features, part.labels, part.groups, folds, fold, part.n_classes)
+    head: Any = fit_fold("linear", *about, seed=part.seed).head
+    return head  # type: ignore[no-any-return]
 
 
 def to_probabilities(logits: FloatArray) -> Probabilities:
