@@ -88,6 +88,12 @@ class Journal:
             os.fsync(journal.fileno())
         self._lines[name] = line
 
+    def discard(self, ending: str) -> None:
+        """Remove the arrays of all units whose name ends so; the lines stay, and what they held is found no more."""
+        for name, line in self._lines.items():
+            if name.endswith(ending) and "arrays" in line:
+                (self.run / line["arrays"]["file"]).unlink(missing_ok=True)
+
     def _read(self) -> dict[str, dict[str, Any]]:
         """Read whole lines; a last line that was cut by a kill is dropped from the file as well."""
         if not self.path.is_file():

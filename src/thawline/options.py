@@ -13,14 +13,21 @@ from thawline.cost import read_duration
 from thawline.errors import OptionError
 
 STRATEGIES: dict[str, tuple[str, ...]] = {  # name: aliases accepted, as the literature has them
-    "feature_extractor": ("frozen", "linear_probe", "linear probe", "feature extractor", "off-the-shelf"),
-    "feature_extractor_hybrid": ("hybrid", "feature extractor hybrid", "deep features + classifier"),
+    "feature_extractor": ("frozen", "linear probe", "linear probing", "off the shelf"),
+    "feature_extractor_hybrid": ("hybrid", "deep features + classifier", "off the shelf features"),
+    "fine_tuning": ("partial fine tuning", "shallow tuning", "layer wise fine tuning", "surgical fine tuning"),
+    "fine_tuning_from_scratch": ("full fine tuning", "deep tuning", "end to end", "end to end fine tuning"),
+    "handcrafted": ("hand crafted", "hand crafted features", "hog + lbp"),
+    "random_init": ("from scratch", "training from scratch", "full training", "random initialisation"),
 }
 HEADS: dict[str, tuple[str, ...]] = {  # strategy: its heads, cheapest first; this order is the order of preference
     "feature_extractor": ("linear",),
     "feature_extractor_hybrid": ("svm", "random_forest", "k_nn", "gradient_boosting"),
 }
 ALL_HEADS = tuple(head for heads in HEADS.values() for head in heads)
+THAWED = ("fine_tuning", "fine_tuning_from_scratch")
+CONTROLS = ("handcrafted", "random_init")  # reported, never chosen where there is anything else
+MODALITIES = ("unknown", "xray", "ct", "mri", "ultrasound", "microscopy", "dermoscopy", "fundus", "endoscopy")
 
 
 def option(default: Any, meaning: str, *, among: tuple[str, ...] = (), least: int | None = None) -> Any:
@@ -36,8 +43,27 @@ class RunOptions:
         "efficientnet_lite0", "Pretrained network: a name from the table, timm/NAME or torchvision/NAME."
     )
     weights: Path | None = option(None, "Weight file to use, with its description NAME.json beside it.")
-    strategy: str | None = option(None, "Try this strategy only: feature_extractor or feature_extractor_hybrid.")
-    head: str | None = option(None, "Try this head only.", among=ALL_HEADS)
+    strategy: str | None = option(
+        None, "Try these strategies only, commas between them, by their names or by the terms of the literature."
+    )
+    head: str | None = option(None, "Try this head of the frozen backbone only.", among=ALL_HEADS)
+    thaw_line: str | None = option(None, "Thaw from this line only; --plan-only lists them.")
+    ratio: float | None = option(None, "Thaw at the line whose share of parameters above it is nearest to this.")
+    last_layers: int | None = option(None, "Thaw the last so many layers.", least=1)
+    blocks: str | None = option(None, "Thaw the contiguous blocks LOWEST:HIGHEST only, by the names of their lines.")
+    sequence: str = option("blocks", "Steps of the thaw line: whole blocks, or layers.", among=("blocks", "layers"))
+    head_layers: int = option(1, "Fully connected layers of a thawed network's head.", least=1)
+    auto_rgn: bool = option(False, "Weight the learning rate of each parameter by its relative gradient norm.")
+    train_norms: bool = option(False, "Train the running statistics of batch normalisation above the line.")
+    mixup: float = option(0.0, "Manifold mixup: both parameters of the beta distribution, 0 for none.", least=0)
+    loss: str = option("cross_entropy", "Loss of thawed networks.", among=("cross_entropy", "focal"))
+    sampling: str = option("natural", "How items are drawn in training.", among=("natural", "balanced"))
+    modality: str = option("unknown", "What the images are; decides how they are augmented.", among=MODALITIES)
+    side_matters: bool = option(False, "Left and right must not be exchanged: no horizontal flips.")
+    views: int | None = option(None, "Augmented views to cache for each item; 0 computes fresh ones.", least=0)
+    controls: str = option("handcrafted", "Controls to report, with commas between: handcrafted, random_init, or none.")
+    useful_gain: float = option(0.01, "Gain in AUC below which a deeper line is not worth it.", least=0)
+    final: str = option("ensemble", "What a thawed rung delivers.", among=("ensemble", "refit"))
     budget: str = option(
         "20m", "Time to spend on choosing, with its unit: 90s, 20m, 2h. The first rung is always finished."
     )
@@ -45,7 +71,7 @@ class RunOptions:
     seed: int = option(0, "Seed of splits, heads and intervals.", least=0)
     folds: int = option(5, "Development folds by patient; fewer where a class has too few patients.", least=2)
     validation: str = option("folds", "Score development by folds, or on the given val part.", among=("folds", "given"))
-    class_weight: str = option("none", "Weight classes when fitting heads.", among=("none", "balanced"))
+    class_weight: str = option("none", "Weight classes when fitting heads and networks.", among=("none", "balanced"))
     precision: str = option("auto", "Arithmetic of the engine.", among=("auto", "f32", "bf16"))
     device: str = option("auto", "Where the engine runs.", among=("auto", "cpu", "cuda"))
     hold_test: bool = option(False, "Leave the test part closed: report development only.")
@@ -73,28 +99,64 @@ def check_options(options: RunOptions) -> RunOptions:
         value, among, least = getattr(options, field.name), field.metadata["among"], field.metadata["least"]
         if among and value is not None and value not in among:
             raise OptionError(f"--{field.name.replace('_', '-')}: expected one of {', '.join(among)}; found {value!r}")
-        if least is not None and value < least:
+        if least is not None and value is not None and value < least:
             raise OptionError(f"--{field.name.replace('_', '-')}: expected {least} or more, found {value}")
     read_duration(options.budget)
-    strategy = resolve_strategy(options.strategy) if options.strategy is not None else None
-    if strategy and options.head and options.head not in HEADS[strategy]:
+    if options.ratio is not None and not 0 < options.ratio <= 1:
+        raise OptionError(f"--ratio: expected a share above 0 and at most 1, found {options.ratio}")
+    if options.blocks is not None and options.blocks.count(":") != 1:
+        raise OptionError(f"--blocks: expected LOWEST:HIGHEST, such as blocks.4:blocks.5; found {options.blocks!r}")
+    _check_lines(options)
+    for name in filter(None, options.controls.split(",")):
+        if name not in (*CONTROLS, "none"):
+            raise OptionError(f"--controls: expected some of {', '.join(CONTROLS)}, or none; found {name!r}")
+    strategies = list_strategies(options)
+    if options.strategy is not None and options.head and not any(options.head in HEADS.get(s, ()) for s in strategies):
         raise OptionError(
-            f"--head {options.head} does not belong to --strategy {strategy}: {', '.join(HEADS[strategy])}"
+            f"--head {options.head} does not belong to --strategy {', '.join(strategies)}; its heads are "
+            f"{', '.join(head for each in strategies for head in HEADS.get(each, ())) or 'none'}"
         )
-    return dataclasses.replace(options, strategy=strategy)
+    return dataclasses.replace(options, strategy=",".join(strategies) if options.strategy is not None else None)
+
+
+def _check_lines(options: RunOptions) -> None:
+    """Refuse two ways of saying where the line lies, and such a way for strategies without one. Raises OptionError."""
+    names = ("thaw_line", "ratio", "last_layers", "blocks")
+    given = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) is not None]
+    if len(given) > 1:
+        raise OptionError(f"{' and '.join(given)}: expected one of them, since each says where the thaw line lies")
+    if given and (options.head or "fine_tuning" not in list_strategies(options)):
+        raise OptionError(f"{given[0]}: belongs to --strategy fine_tuning; leave out --head and other strategies")
 
 
 def resolve_strategy(name: str) -> str:
-    """Return the one name of a strategy for it or an alias. Raises OptionError."""
-    wanted = name.strip().lower()
+    """Return the one name of a strategy for it or an alias, however it is spaced. Raises OptionError."""
+    wanted = _plain(name)
     for strategy, aliases in STRATEGIES.items():
-        if wanted == strategy or wanted in aliases:
+        if wanted in map(_plain, (strategy, *aliases)):
             return strategy
-    raise OptionError(f"--strategy: expected one of {', '.join(STRATEGIES)}; found {name!r}")
+    raise OptionError(f"--strategy: expected some of {', '.join(STRATEGIES)}; found {name!r}")
+
+
+def _plain(name: str) -> str:
+    return " ".join(name.lower().replace("-", " ").replace("_", " ").split())
+
+
+def list_strategies(options: RunOptions) -> tuple[str, ...]:
+    """Strategies that the options leave to try, in the order of the ladder, controls last. Raises OptionError."""
+    if options.strategy is not None:
+        wanted = {resolve_strategy(name) for name in options.strategy.split(",")}
+    elif options.head is not None:
+        wanted = {next(strategy for strategy, heads in HEADS.items() if options.head in heads)}
+    elif any(value is not None for value in (options.thaw_line, options.ratio, options.last_layers, options.blocks)):
+        wanted = {"fine_tuning"}
+    else:
+        wanted = {*HEADS, *THAWED, *(name for name in options.controls.split(",") if name in CONTROLS)}
+    return tuple(name for name in STRATEGIES if name in wanted)
 
 
 def list_heads(options: RunOptions) -> tuple[str, ...]:
-    """Heads that the options leave to try, in their fixed order."""
+    """Heads of the frozen backbone that the options leave to try, in their fixed order."""
     if options.head is not None:
         return (options.head,)
-    return HEADS[options.strategy] if options.strategy else ALL_HEADS
+    return tuple(head for strategy in list_strategies(options) for head in HEADS.get(strategy, ()))

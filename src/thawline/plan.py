@@ -12,14 +12,14 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from thawline.errors import OptionError
 from thawline.files import json_digest
-from thawline.options import RunOptions, list_heads
-from thawline.types import ASPECTS, BackboneFacts, Contract, Hardware
+from thawline.options import ALL_HEADS, RunOptions, list_heads
+from thawline.plan_thawing import check_recipe, choose_thawing
+from thawline.types import ASPECTS, BackboneFacts, Choice, Contract, Hardware, Kind
 
-Kind = Literal["fixed", "rule", "empirical", "given"]
 NEGATIVE_NAMES = ("no", "normal", "negative", "benign", "control", "healthy", "no_findings", "no_finding", "0")
 MEASURED_ITEMS = 1500  # cheap choices are measured on at most this many development items
 SLOW_HEADS = ("svm", "gradient_boosting")
@@ -28,25 +28,16 @@ EDITABLE = (
     "aspect",
     "class_weight",
     "heads",
-    "head",
     "interpolation",
+    "lines",
     "precision",
+    "recipe",
+    "rung",
     "size_px",
     "threshold",
+    "useful_gain",
     "wide_range",
 )
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Choice:
-    """One decision: ``evidence`` holds one dict a candidate once an empirical choice has been measured."""
-
-    name: str
-    value: Any
-    kind: Kind
-    reason: str
-    candidates: tuple[Any, ...] | None = None
-    evidence: tuple[dict[str, Any], ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -110,6 +101,7 @@ class Plan:
 def make_plan(fingerprint: Mapping[str, Any], hardware: Hardware, facts: BackboneFacts, options: RunOptions) -> Plan:
     """Decide what can be decided before anything is measured. Raises OptionError for a positive class that is none."""
     heads = _choose_heads(fingerprint, options)
+    thawing = choose_thawing(fingerprint, hardware, facts, options)
     choices = (
         _choose_task(fingerprint),
         _choose_positive(fingerprint, options),
@@ -125,7 +117,8 @@ def make_plan(fingerprint: Mapping[str, Any], hardware: Hardware, facts: Backbon
         _choose_precision(hardware, options),
         _choose_class_weight(fingerprint, options),
         heads,
-        _choose_head(heads.value),
+        *thawing,
+        _choose_rung(_list_rung_names(heads.value, thawing, facts)),
         Choice(
             "budget",
             options.budget,
@@ -141,7 +134,7 @@ def make_plan(fingerprint: Mapping[str, Any], hardware: Hardware, facts: Backbon
             "fixed",
             "95 %, 2,000 resamples of patients: items of one are not independent",
         ),
-        Choice("final", "refit", "fixed", "the chosen head is fitted again on all development patients"),
+        _choose_final(options),
     )
     return Plan(choices, str(fingerprint["digest"]))
 
@@ -174,22 +167,26 @@ def apply_given(plan: Plan, given: Plan) -> Plan:
                 f"--plan: {choice.name} is {choice.value!r} in the file and {own.value!r} for these data and options; it "
                 f"can be changed by an option or by the data only. A plan file may change {', '.join(EDITABLE)}"
             )
-        _check_value(choice.name, choice.value)
+        _check_value(choice.name, choice.value, own)
         new = dataclasses.replace(
             own, value=choice.value, kind="given", reason=f"given in the plan file (was {own.value!r})"
         )
         plan = dataclasses.replace(plan, choices=tuple(new if c.name == new.name else c for c in plan.choices))
-    heads = tuple(plan["heads"])
-    return plan if plan["head"] else _replace(plan, _choose_head(heads))
+    if plan["rung"] is not None:
+        return plan
+    names = [
+        name for name in plan.find("rung").candidates or () if name in ALL_HEADS or name.split()[-1] in plan["lines"]
+    ]
+    return _replace(plan, _choose_rung([*plan["heads"], *(name for name in names if name not in ALL_HEADS)]))
 
 
 def _replace(plan: Plan, choice: Choice) -> Plan:
     return dataclasses.replace(plan, choices=tuple(choice if c.name == choice.name else c for c in plan.choices))
 
 
-def _check_value(name: str, value: Any) -> None:
+def _check_value(name: str, value: Any, own: Choice) -> None:
     """Check one edited value against its range. Raises OptionError."""
-    heads = list_heads(RunOptions())
+    heads, rungs = list(ALL_HEADS), [*(own.candidates or ()), own.value]
     ranges: dict[str, tuple[bool, str]] = {
         "aspect": (value in ASPECTS, ", ".join(ASPECTS)),
         "class_weight": (value in ("none", "balanced"), "none or balanced"),
@@ -197,7 +194,16 @@ def _check_value(name: str, value: Any) -> None:
             isinstance(value, list | tuple) and bool(value) and all(head in heads for head in value),
             f"some of {heads}",
         ),
-        "head": (value in heads, f"one of {heads}"),
+        "lines": (
+            name == "lines" and isinstance(value, list) and all(line in own.value for line in value),
+            f"some of {own.value}, in their order",
+        ),
+        "recipe": (
+            check_recipe(value),
+            f"the fields of the planned one, each a number or word of its kind: {own.value}",
+        ),
+        "rung": (value in rungs, f"one of {rungs}"),
+        "useful_gain": (isinstance(value, float) and 0 <= value < 1, "a number from 0 to 1"),
         "interpolation": (value in ("bilinear", "bicubic"), "bilinear or bicubic"),
         "precision": (value in ("f32", "bf16"), "f32 or bf16"),
         "size_px": (isinstance(value, int) and 32 <= value <= 1024, "a whole number from 32 to 1024"),
@@ -333,11 +339,40 @@ def _choose_heads(fingerprint: Mapping[str, Any], options: RunOptions) -> Choice
     return Choice("heads", list(heads), "fixed", "all heads on the same features, cheapest first")
 
 
-def _choose_head(heads: Sequence[str]) -> Choice:
-    if len(heads) == 1:
-        return Choice("head", heads[0], "given", "the only one to try")
+def _list_rung_names(heads: Sequence[str], thawing: Sequence[Choice], facts: BackboneFacts) -> list[str]:
+    """Names of the rungs that can be chosen, in the order of the ladder: heads, then lines from the top down.
+
+    Controls only where nothing else is asked for. Raises OptionError where nothing is left to try.
+    """
+    values = {choice.name: choice.value for choice in thawing}
+    names = [*heads, *(f"{name_strategy(line, facts)} {line}" for line in values["lines"])] or values["controls"]
+    if not names:
+        reason = next(choice.reason for choice in thawing if choice.name == "lines")
+        raise OptionError(f"--strategy: nothing is left to try: {reason}; ask for feature_extractor too")
+    return list(names)
+
+
+def name_strategy(line: str, facts: BackboneFacts) -> str:
+    """The strategy of a line: that of the lowest one trains everything."""
+    lowest = {lines[-1].name for lines in (facts.lines, facts.fine_lines) if lines}
+    return "fine_tuning_from_scratch" if line in lowest else "fine_tuning"
+
+
+def _choose_rung(names: Sequence[str]) -> Choice:
+    if len(names) == 1:
+        return Choice("rung", names[0], "given", "the only one to try")
     reason = "to be measured: the first whose paired loss against the best is within one standard error"
-    return Choice("head", None, "empirical", reason, tuple(heads))
+    return Choice("rung", None, "empirical", reason, tuple(names))
+
+
+def _choose_final(options: RunOptions) -> Choice:
+    kind: Kind = "fixed" if options.final == RunOptions().final else "given"
+    frozen = "a chosen head is fitted again on all development patients"
+    if options.final == "refit":
+        return Choice("final", "refit", kind, f"{frozen}; so is a thawed network, for the median number of steps")
+    return Choice(
+        "final", "ensemble", kind, f"{frozen}; of a thawed rung the networks of all folds are kept, calibrated"
+    )
 
 
 def _as_tuples(entry: Mapping[str, Any]) -> dict[str, Any]:

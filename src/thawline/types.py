@@ -40,6 +40,9 @@ Split = Literal["train", "val", "test"]
 ASPECTS: tuple[Aspect, ...] = ("squash", "letterbox", "crop")
 
 
+Kind = Literal["fixed", "rule", "empirical", "given"]
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Item:
     """One labelled image: ``path`` is relative to the data (POSIX slashes), ``patient`` is never empty."""
@@ -129,7 +132,8 @@ class Line:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class BackboneFacts:
-    """What the plan needs to know of a backbone and its weights."""
+    """What the plan needs to know of a backbone and its weights; ``lines`` between its blocks, top to bottom, and
+    ``fine_lines`` between its layers where those were asked for."""
 
     name: str
     size_px: int
@@ -139,16 +143,33 @@ class BackboneFacts:
     source: str
     licence: str
     pretrained_on: str
+    lines: tuple[Line, ...] = ()
+    fine_lines: tuple[Line, ...] = ()
+    folded_batchnorm: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Hardware:
-    """What the plan may count on: cores this process may use, memory, what the processor or GPU can do."""
+    """What the plan may count on: cores this process may use, memory, what the processor or GPU can do, and room in the
+    cache for the activations of one run."""
 
     cores: int
     memory_mib: int
     bf16: bool = False
     cuda: str | None = None
+    cache_mib: int = 2048
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Choice:
+    """One decision of a plan: ``evidence`` holds one dict a candidate once an empirical choice has been measured."""
+
+    name: str
+    value: Any
+    kind: Kind
+    reason: str
+    candidates: tuple[Any, ...] | None = None
+    evidence: tuple[dict[str, Any], ...] | None = None
 
 
 class Listener(Protocol):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from thawline.types import BoolArray, FloatArray, IntArray, Labels, Probabilities
 
 N_BINS = 15  # Guo et al. 2017
+MAX_TEMPERATURE = 20.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -114,3 +115,26 @@ def correct_prior(probabilities: Probabilities, trained_prior: ArrayLike, true_p
     fractions = {name: prior / prior.sum() for name, prior in priors.items()}
     scaled = given * (fractions["true_prior"] / fractions["trained_prior"])
     return np.asarray(scaled / scaled.sum(axis=1, keepdims=True))
+
+
+def fit_temperature(labels: Labels, logits: FloatArray) -> float:
+    """Return the temperature T above 0 that makes the log-loss of softmax(logits / T) smallest: Guo et al., ICML 2017.
+
+    ``logits`` has shape (items, classes). Between 1/20 and 20, which also bounds it where all items are ranked rightly.
+    Raises DataError without items.
+    """
+    from scipy.optimize import minimize_scalar
+    from scipy.special import log_softmax
+
+    truth, given = np.asarray(labels), np.asarray(logits, np.float64)
+    check_lengths(labels=truth, logits=given)
+    if not len(truth):
+        raise DataError("A temperature is fitted on at least one item; found none.")
+
+    def loss(log_temperature: float) -> float:
+        logs = log_softmax(given / np.exp(log_temperature), axis=1)
+        return float(-logs[np.arange(len(truth)), truth].mean())
+
+    bound = np.log(MAX_TEMPERATURE)
+    found = minimize_scalar(loss, bounds=(-bound, bound), method="bounded", options={"xatol": 1e-4})
+    return float(np.exp(found.x))

@@ -21,9 +21,8 @@ from thawline.judge.metrics import (
     divide,
     item_brier,
     item_log_loss,
-    resample_auc,
 )
-from thawline.judge.statistics import interval, iterate_patient_counts
+from thawline.judge.statistics import average_defined, interval, iterate_patient_counts, resample_fold_aucs
 
 if TYPE_CHECKING:
     from thawline.types import FloatArray, Groups, IntArray, Labels, Probabilities
@@ -239,24 +238,12 @@ def _measure_auc(sheet: Sheet, weights: FloatArray) -> Resampled:
     With two classes the two one-vs-rest AUCs are one number, which is taken once.
     """
     scored = range(sheet.n_classes) if sheet.positive is None else [sheet.positive]
-    numbers = np.unique(sheet.folds)
-    areas = np.empty((len(numbers), len(weights), len(scored)))
-    for row, number in enumerate(numbers):
-        inside = sheet.folds == number
-        labels, given, patients = sheet.labels[inside], sheet.probabilities[inside], sheet.patients[inside]
-        for column, k in enumerate(scored):
-            areas[row, :, column] = resample_auc(labels == k, given[:, k], weights, patients)
-    by_class = _average_defined(areas)
+    areas = resample_fold_aucs(sheet.labels, sheet.probabilities, sheet.patients, sheet.folds, weights, scored)
+    by_class = average_defined(areas)
     return {
-        "auc": _average_defined(areas.mean(axis=2)),
+        "auc": average_defined(areas.mean(axis=2)),
         "class_auc": np.broadcast_to(by_class, (len(weights), sheet.n_classes)),
     }
-
-
-def _average_defined(values: FloatArray) -> FloatArray:
-    """Return the mean over the first axis of what is not nan; nan where all are."""
-    defined = ~np.isnan(values)
-    return divide(np.where(defined, values, 0).sum(axis=0), defined.sum(axis=0))
 
 
 def _join(chunks: Sequence[Resampled]) -> Resampled:

@@ -28,7 +28,9 @@ FRESH_VIEWS = 2**31  # so many that no epoch sees one again
 class Activations(Protocol):
     """Where a suffix takes its input from."""
 
-    n_views: int
+    @property
+    def n_views(self) -> int:
+        """Number of augmented views, 0 where there is the clean one only."""
 
     def take(self, items: IntArray, views: IntArray) -> Tensor:
         """Return float32 (items, …) for item positions and the number of each one's view; view 0 is the clean image."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from textwrap import shorten
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 MEMBERS = "members."  # in front of the names of an ensemble's tensors
 RETRY = "copy the model folder again"
+HIDDEN_UNITS = 64
 
 
 def tap_lines(stages: Stages, lines: Sequence[str]) -> nn.Module:
@@ -35,22 +37,44 @@ def tap_lines(stages: Stages, lines: Sequence[str]) -> nn.Module:
     return Tapped().eval()
 
 
-def make_classifier(suffix: nn.Module, head: LinearHead) -> nn.Module:
-    """Put a linear head on a suffix: activations in, logits (items, classes) out.
+def make_classifier(suffix: nn.Module, head: LinearHead, *, layers: int = 1, seed: int = 0) -> nn.Module:
+    """Put a head on a suffix: activations in, logits (items, classes) out, those of the linear head to the last digits.
 
-    The head's standardisation stays what it was, a normalisation without anything to train, so that the logits are those of
-    the head on the features of the suffix. The suffix is taken as it is, so that training the classifier trains the network
-    that it was cut from; give a copy where that is to stay.
+    The head's standardisation stays what it was, a normalisation without anything to train. With several ``layers`` the
+    logits pass through fully connected layers with ReLU first: two units a class carry its positive and negative part,
+    so that their difference is the logit, and further units, `HIDDEN_UNITS` in all, start where they change nothing.
+    The suffix is taken as it is, so that training the classifier trains the network that it was cut from; give a copy
+    where that is to stay.
     """
     import torch
 
-    classifier = _join(suffix, len(head.mean), head.n_classes)
+    classifier = _join(suffix, len(head.mean), head.n_classes, layers)
+    slopes, offsets = torch.from_numpy(head.coefficients).float(), torch.from_numpy(head.intercept).float()
     with torch.no_grad():
         classifier.get_buffer("standardise.running_mean").copy_(torch.from_numpy(head.mean))
         classifier.get_buffer("standardise.running_var").copy_(torch.from_numpy(head.scale**2))
-        classifier.get_parameter("linear.weight").copy_(torch.from_numpy(head.coefficients))
-        classifier.get_parameter("linear.bias").copy_(torch.from_numpy(head.intercept))
+        if layers > 1:
+            slopes, offsets = _fill_hidden(classifier.get_submodule("hidden"), slopes, offsets, seed)
+        classifier.get_parameter("linear.weight").copy_(slopes)
+        classifier.get_parameter("linear.bias").copy_(offsets)
     return classifier.eval()
+
+
+def freeze_above(suffix: nn.Module, blocks: Sequence[str], upper: str) -> None:
+    """Let the blocks of a suffix, named from the top down, be trained from ``upper`` down only."""
+    for parameters in group_parameters(suffix, blocks)[: blocks.index(upper)]:
+        for parameter in parameters:
+            parameter.requires_grad_(False)
+
+
+def group_parameters(suffix: nn.Module, blocks: Sequence[str]) -> list[list[nn.Parameter]]:
+    """Return the parameters of each block, named from the top down; what lies between two belongs to the lower one."""
+    groups: list[list[nn.Parameter]] = [[] for _ in blocks] or [[]]
+    place = len(groups) - 1
+    for name, parameter in suffix.named_parameters():
+        place = next((index for index, block in enumerate(blocks) if name.startswith(f"{block}.")), place)
+        groups[place].append(parameter)
+    return groups
 
 
 def load_ensemble(stages: Stages, line: str, tensors: Mapping[str, Tensor]) -> nn.Module:
@@ -101,11 +125,13 @@ def _load_member(suffix: nn.Module, given: Mapping[str, Tensor], name: str) -> n
     """Fill a copy of the suffix, and the head on it. Raises WeightsError with the ``name`` of the member."""
     import copy
 
-    weight = given.get("linear.weight")
+    weight, first = given.get("linear.weight"), given.get("hidden.0.weight")
     if weight is None or weight.ndim != 2:
         shape = "none" if weight is None else tuple(weight.shape)
         raise WeightsError(f"{name}: expected linear.weight of shape (classes, features), found {shape}; {RETRY}")
-    member = _join(copy.deepcopy(suffix), weight.shape[1], weight.shape[0])
+    layers = 1 + sum(key.startswith("hidden.") and key.endswith(".weight") for key in given)
+    width = weight.shape[1] if first is None else first.shape[1]
+    member = _join(copy.deepcopy(suffix), width, weight.shape[0], layers)
     try:
         member.load_state_dict(dict(given))
     except RuntimeError as error:
@@ -113,12 +139,47 @@ def _load_member(suffix: nn.Module, given: Mapping[str, Tensor], name: str) -> n
     return member
 
 
-def _join(suffix: nn.Module, n_features: int, n_classes: int) -> nn.Module:
-    """Put a standardisation and a linear layer, yet to be filled, on a suffix."""
+def _join(suffix: nn.Module, n_features: int, n_classes: int, layers: int) -> nn.Module:
+    """Put a standardisation and fully connected layers, yet to be filled, on a suffix."""
+    from torch import nn
+
+    parts: dict[str, nn.Module] = {"suffix": suffix}
+    parts["standardise"] = nn.BatchNorm1d(n_features, eps=0.0, affine=False)
+    if layers > 1:
+        widths = [n_features] + [max(HIDDEN_UNITS, 2 * n_classes)] * (layers - 1)
+        stack: list[nn.Module] = []
+        for before, after in itertools.pairwise(widths):
+            stack += [_make_linear(before, after), nn.ReLU()]
+        parts["hidden"], n_features = nn.Sequential(*stack), widths[-1]
+    parts["linear"] = _make_linear(n_features, n_classes)
+    return nn.Sequential(OrderedDict(parts))
+
+
+def _make_linear(n_before: int, n_after: int) -> nn.Module:
+    """Make a layer that is not initialised: that would draw from torch's global generator."""
     from torch import nn
     from torch.nn.utils import skip_init
 
-    standardise = nn.BatchNorm1d(n_features, eps=0.0, affine=False)
-    # not initialised: that would draw from torch's global generator
-    linear = skip_init(nn.Linear, n_features, n_classes)  # type: ignore[no-untyped-call]
-    return nn.Sequential(OrderedDict(suffix=suffix, standardise=standardise, linear=linear))
+    return skip_init(nn.Linear, n_before, n_after)  # type: ignore[no-untyped-call,no-any-return]
+
+
+def _fill_hidden(hidden: nn.Module, slopes: Tensor, offsets: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Fill hidden layers so that a linear head passes through them; return slopes and offsets of the last layer.
+
+    The units that carry it come first, the others start at random (He et al. 2015) with nothing behind them.
+    """
+    import torch
+
+    n_classes, generator = len(slopes), torch.Generator().manual_seed(seed)
+    carried = torch.cat([slopes, -slopes]), torch.cat([offsets, -offsets])
+    layers = [layer for layer in hidden.children() if isinstance(layer, torch.nn.Linear)]
+    for layer in layers:
+        torch.nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
+        layer.bias.zero_()
+        layer.weight[: 2 * n_classes].zero_()
+        layer.weight[: 2 * n_classes, : carried[0].shape[1]] = carried[0]
+        layer.bias[: 2 * n_classes] = carried[1]
+        carried = torch.eye(2 * n_classes), torch.zeros(2 * n_classes)
+    last = torch.zeros(n_classes, layers[-1].out_features)
+    last[:, :n_classes], last[:, n_classes : 2 * n_classes] = torch.eye(n_classes), -torch.eye(n_classes)
+    return last, torch.zeros(n_classes)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from thawline.cache import cache_path
+from thawline.cache import cache_path, limit_bytes
 from thawline.cost import count_cores, count_memory_mib
 from thawline.errors import OptionError, OutputError
 from thawline.files import json_digest, said_plainly
@@ -58,7 +58,16 @@ def detect_hardware(device: str = "auto") -> Hardware:
     cuda = None if device == "cpu" else _find_cuda()
     if device == "cuda" and cuda is None:
         raise OptionError("expected a CUDA GPU for --device cuda, found none that torch can use; take --device cpu")
-    return Hardware(count_cores(), count_memory_mib(), bf16=bool(cuda) or _has_cpu_bf16(), cuda=cuda)
+    memory_mib = count_memory_mib()
+    return Hardware(count_cores(), memory_mib, bool(cuda) or _has_cpu_bf16(), cuda, _find_cache_room_mib(memory_mib))
+
+
+def _find_cache_room_mib(memory_mib: int) -> int:
+    """Room for one run's activations: half of the cache, a quarter of what the disk has free, half of the memory."""
+    folder = cache_path()
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return min(limit_bytes() // 2**21, shutil.disk_usage(folder).free // 2**22, memory_mib // 2)
 
 
 def name_engine(hardware: Hardware) -> str:

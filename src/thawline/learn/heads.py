@@ -1,4 +1,4 @@
-"""The classifiers on top of frozen features: one table of heads, how their strength is chosen, how they are stored.
+"""The classifiers on top of frozen features: one table of heads, and how their strength is chosen.
 
 Every head has one hyper-parameter, its strength, listed from the strongest regularisation to the weakest. Where several
 are listed, log-loss on folds inside the training part that keep patients together chooses; the scored fold is seen
@@ -8,19 +8,16 @@ once, by the prediction. A new head is a new row of `HEADS`.
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 
-from thawline.errors import DataError, ModelError, OptionError
+from thawline.errors import DataError, OptionError
 from thawline.judge.calibration import correct_prior
 from thawline.learn.linear import (
     STRENGTHS,
-    LinearHead,
     balance_classes,
     check_class_weight,
     check_features,
@@ -39,18 +36,6 @@ Strategy: TypeAlias = Literal["feature_extractor", "feature_extractor_hybrid"]
 N_TREES, N_COMPONENTS, N_ROUNDS, CALIBRATION_FOLDS = 200, 64, 60, 3
 FEW_ITEMS = 5000
 N_BINS = 32  # with weights, scikit-learn takes milliseconds for every bin of every column
-SCHEMA = 1
-LISTS: dict[str, type] = {"present": int, "trained_prior": float, "prior": float}
-# what fitted heads hold beyond the types that skops itself knows to be harmless
-TRUSTED = frozenset(
-    f"sklearn.{name}"
-    for name in (
-        "calibration._CalibratedClassifier",
-        "calibration._SigmoidCalibration",
-        "ensemble._hist_gradient_boosting.predictor.TreePredictor",
-        "tree._tree.Tree",
-    )
-)
 
 
 class Head(Protocol):
@@ -294,12 +279,21 @@ def fit_fold(
     if not scored.any():
         raise DataError(f"Fold {fold} has no items to score; folds present: {np.unique(folds).tolist()}.")
     training = everything.take(~scored)
-    check_labels(training.labels, len(training.labels), n_classes)
     with threadpool_limits(n_jobs):
-        strength = choose_strength(row, training, make_folds(training.labels, training.groups, inner_folds, seed))
-        head = row.fit(training, [strength])[0]
+        head, strength = fit_part(row, training, inner_folds)
         probabilities = head.predict_proba(everything.features[scored])
     return FoldResult(fold, strength, probabilities, time.perf_counter() - start, head)
+
+
+def fit_part(row: HeadRow, training: Training, inner_folds: int = 3) -> tuple[Head, float]:
+    """Return the head of one training part, and its strength, chosen on ``inner_folds`` folds of that part.
+
+    Raises DataError where the part has fewer than two classes.
+    """
+    check_labels(training.labels, len(training.labels), training.n_classes)
+    inner = make_folds(training.labels, training.groups, inner_folds, training.seed)
+    strength = choose_strength(row, training, inner)
+    return row.fit(training, [strength])[0], strength
 
 
 def cross_fit(
@@ -390,91 +384,6 @@ def make_folds(labels: Labels, groups: Groups, n_folds: int, seed: int) -> IntAr
     for fold, (_, scored) in enumerate(splitter.split(np.zeros((len(labels), 1)), labels, groups)):
         folds[scored] = fold
     return folds if all(len(np.unique(folds[labels == label])) > 1 for label in np.unique(labels)) else None
-
-
-def save_head(head: Head, folder: Path) -> None:
-    """Write ``head.json`` and the numbers beside it: ``head.safetensors`` (linear) or ``head.skops``, into ``folder``."""
-    from safetensors.numpy import save
-    from skops.io import dumps
-
-    folder.mkdir(parents=True, exist_ok=True)
-    facts: dict[str, Any] = {"schema": SCHEMA, "name": head.name, "n_classes": head.n_classes}
-    if isinstance(head, LinearHead):
-        arrays = {name: np.ascontiguousarray(array) for name, array in head.to_tensors().items()}
-        (folder / "head.safetensors").write_bytes(save(arrays))
-    elif isinstance(head, ForeignHead):
-        import sklearn
-
-        facts |= {name: getattr(head, name) for name in (*LISTS, "votes")}
-        facts["scikit_learn"] = sklearn.__version__
-        (folder / "head.skops").write_bytes(dumps(head.model))
-    else:
-        raise ModelError(f"Only heads of the table {list(HEADS)} can be stored; found {type(head).__name__}.")
-    (folder / "head.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-
-
-def load_head(folder: Path) -> Head:
-    """Read what `save_head` wrote; the probabilities are the same to the last bit.
-
-    Raises ModelError where a file is missing, damaged, or holds a type that no head is made of; names that type.
-    """
-    facts = _read_facts(folder / "head.json")
-    if facts["name"] == "linear":
-        return _load_linear(folder / "head.safetensors", facts)
-    model = _load_model(folder / "head.skops", facts)
-    try:
-        lists = {name: tuple(map(kind, facts[name])) for name, kind in LISTS.items()}
-        return ForeignHead(facts["name"], int(facts["n_classes"]), model, **lists, votes=int(facts["votes"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"{folder / 'head.json'} lacks or misstates {error}; copy the model folder again.") from error
-
-
-def _read_facts(path: Path) -> dict[str, Any]:
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path} cannot be read ({error}); a model folder holds it. Copy the folder again.") from error
-    if not isinstance(facts, dict) or facts.get("schema") != SCHEMA or facts.get("name") not in HEADS:
-        raise ModelError(
-            f"{path} should describe a head of schema {SCHEMA} named one of {list(HEADS)}; found {str(facts)[:200]}."
-        )
-    return facts
-
-
-def _load_linear(path: Path, facts: dict[str, Any]) -> LinearHead:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
-    try:
-        tensors = load(path.read_bytes())
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"{path} cannot be read ({error}); copy the model folder again.") from error
-    head = LinearHead.from_tensors(tensors)
-    if head.n_classes != facts.get("n_classes"):
-        raise ModelError(f"{path} has {head.n_classes} classes, head.json {facts.get('n_classes')}: not one model.")
-    return head
-
-
-def _load_model(path: Path, facts: dict[str, Any]) -> Any:
-    from skops.io import get_untrusted_types, loads
-
-    try:
-        content = path.read_bytes()
-        unknown = set(get_untrusted_types(data=content))
-        model = loads(content, trusted=sorted(unknown)) if unknown <= TRUSTED else None
-    except Exception as error:  # a damaged archive fails in many ways
-        raise ModelError(
-            f"{path} cannot be read ({type(error).__name__}: {error}); it was written with scikit-learn "
-            f"{facts.get('scikit_learn')}. Copy the model folder again, or install that version."
-        ) from error
-    if not unknown <= TRUSTED:
-        raise ModelError(
-            f"{path} holds {', '.join(sorted(unknown - TRUSTED))}, which no head is made of and which could run code: "
-            "it is not loaded. Fit the head again, or get the model from where it was made."
-        )
-    if not hasattr(model, "predict_proba") or not hasattr(model, "n_features_in_"):
-        raise ModelError(f"{path} should hold a fitted scikit-learn classifier; found {type(model).__name__}.")
-    return model
 
 
 def _wrap(name: str, training: Training, model: Any, votes: int, *, corrected: bool = False) -> ForeignHead:

@@ -112,6 +112,15 @@ def find_stages(network: nn.Module, *, fine: bool = False) -> Stages:
     return stages
 
 
+def find_stages_at(network: nn.Module, lines: Sequence[str]) -> Stages:
+    """Find stages that have all ``lines``: between blocks, or where one of them is no block between the smallest parts.
+
+    Raises ModelError as `find_stages`.
+    """
+    stages = find_stages(network)
+    return stages if set(lines) <= set(stages.names) else find_stages(network, fine=True)
+
+
 def list_lines(stages: Stages, size_px: int) -> tuple[Line, ...]:
     """Describe the lines, top to bottom: shares of parameters and of compute above each, shape of what crosses.
 

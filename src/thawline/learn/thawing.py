@@ -1,8 +1,9 @@
 """One fold of one rung above a thaw line: a search inside the training part, one training on all of it, one scoring.
 
 LP-FT (Kumar et al., ICLR 2022): the classifier starts as the suffix with the linear head of its own training part, which
-reproduces the frozen rung. A grouped inner part of the training fold chooses the learning rate and how long to train;
-where no epoch is better than the start, nothing is thawed and the fold stays the frozen rung's.
+reproduces the frozen rung. A grouped inner part of the training fold chooses the learning rate, how long to train, and the
+temperature of the probabilities (Guo et al., ICML 2017). Where no epoch gains more than the standard error of its gain,
+nothing is thawed and the fold stays the frozen rung's.
 """
 
 from __future__ import annotations
@@ -14,37 +15,44 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from thawline.judge.calibration import fit_temperature
 from thawline.judge.metrics import item_log_loss
+from thawline.judge.statistics import paired_difference
 from thawline.learn.activations import Activations
-from thawline.learn.cuts import make_classifier
-from thawline.learn.heads import Training, fit_fold, make_folds
+from thawline.learn.cuts import freeze_above, make_classifier
+from thawline.learn.development import Development
+from thawline.learn.heads import HEADS, Training, fit_part, make_folds
+from thawline.learn.linear import LinearHead
 from thawline.learn.stages import Stages
-from thawline.learn.training import Epoch, Recipe, predict_logits, train
+from thawline.learn.training import Recipe, predict_logits, train
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from thawline.learn.linear import LinearHead
-    from thawline.types import BoolArray, Features, FloatArray, Groups, IntArray, Labels, Probabilities
+    from thawline.types import Features, FloatArray, IntArray, Probabilities
 
-RATES = (1e-4, 4e-4, 1.6e-3)
 INNER_FOLDS = 4  # one of them chooses, the others train
+SLOWER = 4.0  # the next learning rate tried is this much smaller
+ATTEMPTS = 2
 
 
 @dataclasses.dataclass(frozen=True)
 class Thaw:
-    """What all folds of a rung share: the line, what crosses it for every item, their clean features, and the recipe."""
+    """What all folds of a rung share: the line, what crosses it for every item, their clean features, and the recipe.
+
+    ``upper`` is the highest block that is trained, the top where None; what lies above it stays as it is. ``head_layers``
+    are the fully connected layers of the head. Without ``features`` there is no head to start from: it starts at zero and
+    everything is trained, the control of a random start.
+    """
 
     stages: Stages
     line: str
     activations: Activations
-    features: Features
-    labels: Labels
-    groups: Groups
-    folds: IntArray
-    n_classes: int
+    features: Features | None
+    development: Development
     recipe: Recipe
-    rates: tuple[float, ...] = RATES
+    upper: str | None = None
+    head_layers: int = 1
 
     @property
     def blocks(self) -> tuple[str, ...]:
@@ -54,23 +62,29 @@ class Thaw:
 
     def start(self, head: LinearHead) -> nn.Module:
         """Return the classifier before its first step: the suffix with a head of frozen features."""
-        return make_classifier(copy.deepcopy(self.stages.suffix(self.line)), head)
+        suffix = copy.deepcopy(self.stages.suffix(self.line))
+        if self.upper is not None:
+            freeze_above(suffix, self.blocks, self.upper)
+        return make_classifier(suffix, head, layers=self.head_layers, seed=self.recipe.seed)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Trial:
-    """One learning rate on the inner part: the losses of its epochs, the start first."""
+    """One learning rate on the inner part, from the start (epoch 0) to the last epoch: calibrated losses.
+
+    ``gain`` is what the best epoch gained on the start, ``gain_error`` its standard error by patient.
+    """
 
     learning_rate: float
-    start_loss: float
-    epochs: tuple[Epoch, ...]
+    losses: tuple[float, ...]
+    temperature: float
+    gain: float
+    gain_error: float
 
-    def best(self) -> tuple[float, int]:
-        """Return the smallest validation loss and the number of epochs it took; 0 is the start."""
-        validated = [epoch.validation_loss for epoch in self.epochs]
-        losses = [self.start_loss, *(loss for loss in validated if loss is not None)]
-        stop = int(np.argmin(losses))
-        return losses[stop], stop
+    @property
+    def n_epochs(self) -> int:
+        """Epochs to the smallest loss; 0 where the gain is within its error, which is to stay frozen."""
+        return int(np.argmin(self.losses)) if self.gain > self.gain_error else 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,59 +96,135 @@ class ThawedFold:
     trials: tuple[Trial, ...]
     learning_rate: float
     n_epochs: int
+    n_steps: int
+    temperature: float
     classifier: nn.Module
     seconds: float
 
+    @property
+    def probabilities(self) -> Probabilities:
+        """Probabilities of the scored items, at the temperature that the inner part chose."""
+        return to_probabilities(self.logits / self.temperature)
 
-def thaw_fold(thaw: Thaw, fold: int, rung: str) -> ThawedFold:
+
+def thaw_fold(thaw: Thaw, fold: int, rung: str, rate: float | None = None) -> ThawedFold:
     """Search inside the training part of ``fold``, train on all of it, and score the fold once.
 
-    Raises TrainingError, naming the ``rung``, where the loss is not finite.
+    The search begins with learning rate ``rate``, by default the recipe's. Raises TrainingError, naming the ``rung``,
+    where the loss is not finite.
     """
     began = time.perf_counter()
-    training, scored = np.flatnonzero(thaw.folds != fold), np.flatnonzero(thaw.folds == fold)
-    trials = search(thaw, thaw.folds != fold, rung)
-    best = min(trials, key=Trial.best)
-    _, n_epochs = best.best()
-    everything = Training(thaw.features, thaw.labels, thaw.groups, thaw.n_classes, thaw.recipe.seed)
-    classifier = thaw.start(_fit_head(everything, thaw.folds, fold))
-    recipe = dataclasses.replace(thaw.recipe, learning_rate=best.learning_rate, stop=n_epochs)
-    if n_epochs:
-        classifier, _ = train(classifier, thaw.activations, thaw.labels, training, recipe, rung, blocks=thaw.blocks)
-    logits = predict_logits(classifier, thaw.activations, scored)
-    seconds = time.perf_counter() - began
-    return ThawedFold(fold, logits, trials, best.learning_rate, n_epochs, classifier, seconds)
+    development = thaw.development
+    training, scored = np.flatnonzero(development.folds != fold), np.flatnonzero(development.folds == fold)
+    trials = search(thaw, training, rung, rate or thaw.recipe.learning_rate)
+    best = min(trials, key=lambda trial: min(trial.losses))
+    classifier = fit_start(thaw, training)
+    recipe = dataclasses.replace(thaw.recipe, learning_rate=best.learning_rate, stop=best.n_epochs)
+    if best.n_epochs:
+        about = (thaw.activations, development.labels, training, recipe, rung)
+        classifier, _ = train(classifier, *about, blocks=thaw.blocks)
+    return ThawedFold(
+        fold,
+        predict_logits(classifier, thaw.activations, scored),
+        trials,
+        best.learning_rate,
+        best.n_epochs,
+        best.n_epochs * -(-len(training) // recipe.batch_items),
+        best.temperature if best.n_epochs else 1.0,
+        classifier,
+        time.perf_counter() - began,
+    )
 
 
-def search(thaw: Thaw, is_training: BoolArray, rung: str) -> tuple[Trial, ...]:
-    """Try each learning rate on a grouped inner part of the training items; none where patients are too few to part them."""
-    part = Training(thaw.features, thaw.labels, thaw.groups, thaw.n_classes, thaw.recipe.seed).take(is_training)
-    inner = make_folds(part.labels, part.groups, INNER_FOLDS, thaw.recipe.seed)
+def search(thaw: Thaw, training: IntArray, rung: str, rate: float) -> tuple[Trial, ...]:
+    """Try learning rates on a grouped inner part of the training items, until one gains more than its error.
+
+    The next is `SLOWER`; `ATTEMPTS` at most, since what gains at none is not to be thawed. Where patients are too few to be
+    parted, one trial says to stay frozen.
+    """
+    development = thaw.development
+    labels, groups = development.labels[training], development.groups[training]
+    inner = make_folds(labels, groups, INNER_FOLDS, thaw.recipe.seed)
     if inner is None:
-        return (Trial(thaw.rates[0], 0.0, ()),)
-    training = np.flatnonzero(is_training)
+        return (Trial(rate, (0.0,), 1.0, 0.0, 0.0),)
     learned, held = training[inner != 0], training[inner == 0]
-    head = _fit_head(part, inner, 0)
-
-    def validate(classifier: nn.Module) -> float:
-        logits = predict_logits(classifier, thaw.activations, held)
-        return float(item_log_loss(thaw.labels[held], to_probabilities(logits)).mean())
-
-    start_loss = validate(thaw.start(head))
-    trials = []
-    for rate in thaw.rates:
-        recipe = dataclasses.replace(thaw.recipe, learning_rate=rate)
-        start, about = thaw.start(head), (thaw.activations, thaw.labels, learned, recipe, rung)
-        _, epochs = train(start, *about, blocks=thaw.blocks, validate=validate)
-        trials.append(Trial(rate, start_loss, tuple(epochs)))
+    head = _fit_head(thaw, learned)
+    trials: list[Trial] = []
+    for attempt in range(ATTEMPTS):
+        trials.append(_try_rate(thaw, head, learned, held, rung, rate / SLOWER**attempt))
+        if trials[-1].n_epochs:
+            break
     return tuple(trials)
 
 
-def _fit_head(part: Training, folds: IntArray, fold: int) -> LinearHead:
-    """Return the linear head of the items outside ``fold``, as the frozen rung fits it."""
-    about = (part.features, part.labels, part.groups, folds, fold, part.n_classes)
-    head: Any = fit_fold("linear", *about, seed=part.seed).head
+def _try_rate(thaw: Thaw, head: LinearHead, learned: IntArray, held: IntArray, rung: str, rate: float) -> Trial:
+    """Train on the ``learned`` items at one rate, and follow the calibrated loss of the ``held`` ones."""
+    development = thaw.development
+    labels = development.labels[held]
+    found: list[tuple[float, FloatArray]] = []
+
+    def validate(classifier: nn.Module) -> float:
+        logits = predict_logits(classifier, thaw.activations, held)
+        if not np.isfinite(logits).all():
+            return float("nan")
+        temperature = fit_temperature(labels, logits)
+        found.append((temperature, item_log_loss(labels, to_probabilities(logits / temperature))))
+        return float(found[-1][1].mean())
+
+    start = thaw.start(head)
+    validate(start)
+    recipe = dataclasses.replace(thaw.recipe, learning_rate=rate)
+    train(
+        start,
+        thaw.activations,
+        development.labels,
+        learned,
+        recipe,
+        rung,
+        blocks=thaw.blocks,
+        validate=validate,
+    )
+    losses = [float(losses.mean()) for _, losses in found]
+    best = int(np.argmin(losses))
+    gain, error = paired_difference(found[0][1], found[best][1], development.groups[held])
+    return Trial(rate, tuple(losses), found[best][0], gain, float(np.nan_to_num(error)))
+
+
+def fit_start(thaw: Thaw, training: IntArray) -> nn.Module:
+    """Return the classifier before its first step on the training items (positions)."""
+    return thaw.start(_fit_head(thaw, training))
+
+
+def _fit_head(thaw: Thaw, training: IntArray) -> LinearHead:
+    """Return the linear head of the training items, as the frozen rung fits it; zeros for a random start."""
+    from threadpoolctl import threadpool_limits
+
+    development = thaw.development
+    if thaw.features is None:
+        n_features = count_features(thaw)
+        zeros = np.zeros((development.n_classes, n_features))
+        return LinearHead(np.zeros(n_features), np.ones(n_features), zeros, zeros[:, 0])
+    balanced = "balanced" if thaw.recipe.balance != "none" else None
+    part = Training(
+        np.asarray(thaw.features[training], np.float32),
+        development.labels[training],
+        development.groups[training],
+        development.n_classes,
+        thaw.recipe.seed,
+        balanced,
+    )
+    with threadpool_limits(1):
+        head: Any = fit_part(HEADS["linear"], part)[0]
     return head  # type: ignore[no-any-return]
+
+
+def count_features(thaw: Thaw) -> int:
+    """Width of the features that the suffix gives."""
+    import torch
+
+    with torch.inference_mode():
+        row = thaw.activations.take(np.zeros(1, np.int64), np.zeros(1, np.int64))
+        return int(thaw.stages.suffix(thaw.line).eval()(row).shape[1])
 
 
 def to_probabilities(logits: FloatArray) -> Probabilities:

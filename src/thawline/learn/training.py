@@ -2,7 +2,8 @@
 
 AdamW (Loshchilov and Hutter 2019) with linear warm-up and a cosine descent, learning rates that fall from the head down
 (Howard and Ruder 2018), gradients clipped by their norm, weights averaged exponentially. Batch normalisation keeps the
-running statistics of the pretrained network unless asked otherwise.
+running statistics of the pretrained network unless asked otherwise. On a GPU, and where the processor multiplies in bf16,
+the same loop runs under autocast.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import numpy as np
 
 from thawline.errors import TrainingError
 from thawline.learn.activations import Activations
+from thawline.learn.cuts import group_parameters
+from thawline.learn.objective import Objective, make_objective
 
 if TYPE_CHECKING:
     import torch
@@ -26,31 +29,40 @@ if TYPE_CHECKING:
     from thawline.types import FloatArray, IntArray, Labels
 
 SCORED_ITEMS = 64  # items predicted at a time
+RGN_BATCHES = 4  # whose gradients weight the rates of an epoch
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Recipe:
     """How a classifier is trained; one value each.
 
-    ``learning_rate`` is that of the head and of the highest block; each block below has ``decay`` times that of the one
-    above it. ``epochs`` is the length of the schedule, ``stop`` how many of them are run,
+    ``learning_rate`` is that of the highest block; each block below has ``decay`` times that of the one above it, the
+    head ``head_rate`` times it. ``epochs`` is the length of the schedule, ``stop`` how many of them are run,
     ``patience`` how many without improvement end a validated one. Weights are averaged over the
-    last ``average`` epochs or so.
+    last ``average`` epochs or so. ``auto_rgn`` weights the rate of each parameter by its relative gradient norm.
+    ``balance`` and ``focal`` change the loss, see `make_objective`. ``device`` is torch's name of one, ``bf16`` trains
+    under autocast.
     """
 
-    learning_rate: float = 1e-3
-    epochs: int = 12
+    learning_rate: float = 8e-4
+    epochs: int = 10
     stop: int | None = None
-    patience: int = 3
+    patience: int = 5
     batch_items: int = 32
-    decay: float = 0.7
+    decay: float = 0.85
+    head_rate: float = 0.3
     weight_decay: float = 0.02
     warmup: float = 0.15
     clip_norm: float = 1.0
-    average: float = 1.0
-    label_smoothing: float = 0.0
+    average: float = 2.0
+    label_smoothing: float = 0.1
     mixup: float = 0.0
+    balance: str = "none"
+    focal: float = 0.0
     train_norms: bool = False
+    auto_rgn: bool = False
+    device: str = "cpu"
+    bf16: bool = False
     seed: int = 0
 
 
@@ -80,17 +92,23 @@ def train(
     on the same machine. ``classifier`` itself is left with the weights of the last step. Raises TrainingError, naming
     the ``rung``, when a loss or a gradient is not finite.
     """
-    import torch
     from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+    classifier.to(recipe.device)
     n_steps = math.ceil(len(items) / recipe.batch_items)
-    optimiser = make_optimiser(classifier, recipe, blocks)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, make_schedule(recipe, n_steps))
+    optimiser, factor = make_optimiser(classifier, recipe, blocks), make_schedule(recipe, n_steps)
+    objective = make_objective(
+        labels,
+        items,
+        count_classes(classifier),
+        balance=recipe.balance,
+        label_smoothing=recipe.label_smoothing,
+        focal=recipe.focal,
+    )
     decay = 1 - 1 / (1 + recipe.average * n_steps)
     average: Any = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
     averaged = AveragedModel(classifier, multi_avg_fn=average, use_buffers=recipe.train_norms)
     averaged.eval()
-    targets = torch.from_numpy(labels)
     epochs: list[Epoch] = []
     best: tuple[float, dict[str, Any]] | None = None
     best_number = 0
@@ -98,13 +116,16 @@ def train(
     with _seeded(recipe.seed):
         for number in range(recipe.epochs if recipe.stop is None else recipe.stop):
             _prepare_modes(classifier, recipe)
+            batches = _draw_batches(objective, activations, n_steps, draw)
+            if recipe.auto_rgn:
+                first = [(activations.take(chosen, views), chosen) for chosen, views in batches[:RGN_BATCHES]]
+                weight_rates(classifier, optimiser, first, objective, recipe)
             losses = []
-            for chosen in np.array_split(draw.permutation(items), n_steps):
-                views = _choose_views(len(chosen), activations.n_views, draw)
+            for step, (chosen, views) in enumerate(batches):
+                _set_rates(optimiser, factor(number * n_steps + step))
                 losses.append(
-                    _step(classifier, activations.take(chosen, views), targets[chosen], optimiser, recipe, draw)
+                    _step(classifier, activations.take(chosen, views), chosen, objective, optimiser, recipe, draw)
                 )
-                schedule.step()
                 averaged.update_parameters(classifier)
             epochs.append(_close_epoch(losses, averaged.module, validate, rung, number, recipe))
             loss = epochs[-1].validation_loss
@@ -119,45 +140,42 @@ def train(
 
 
 def predict_logits(classifier: nn.Module, activations: Activations, items: IntArray) -> FloatArray:
-    """Return logits of the clean view, float64 (items, classes)."""
+    """Return logits of the clean view, float64 (items, classes), in float32 arithmetic."""
     import torch
 
     classifier.eval()
-    parts = np.array_split(items, math.ceil(len(items) / SCORED_ITEMS))
+    device = next(classifier.parameters()).device
+    parts = np.array_split(items, max(1, math.ceil(len(items) / SCORED_ITEMS)))
     with torch.inference_mode():
-        found = [classifier(activations.take(part, np.zeros(len(part), np.int64))).double().numpy() for part in parts]
+        found = [
+            classifier(lay_out(activations.take(part, np.zeros(len(part), np.int64)).to(device))).double().cpu().numpy()
+            for part in parts
+        ]
     return np.concatenate(found)
 
 
 def make_optimiser(classifier: nn.Module, recipe: Recipe, blocks: Sequence[str] = ()) -> torch.optim.Optimizer:
     """Group parameters: the head, then the ``blocks`` of the suffix from the top, each slower by ``recipe.decay``.
 
-    What has one dimension (biases, normalisations) is not decayed.
+    Each group has its full ``rate``, beside the present one. What has one dimension (biases, normalisations) is not
+    decayed; what needs no gradient is left out. With ``auto_rgn`` every parameter is a group of its own, all at one rate.
     """
     from torch.optim import AdamW
 
-    parts = [
-        list(classifier.get_submodule("linear").parameters()),
-        *group_parameters(classifier.get_submodule("suffix"), blocks),
-    ]
+    suffix = group_parameters(classifier.get_submodule("suffix"), blocks)
+    parts = [(recipe.head_rate, [p for name, p in classifier.named_parameters() if not name.startswith("suffix.")])]
+    parts += [(recipe.decay**depth, parameters) for depth, parameters in enumerate(suffix)]
+    if recipe.auto_rgn:
+        parts = [(1.0, [parameter]) for _, parameters in parts for parameter in parameters]
     groups = []
-    for depth, parameters in enumerate(parts):
-        rate = recipe.learning_rate * recipe.decay ** max(depth - 1, 0)
+    for share, parameters in parts:
+        rate = recipe.learning_rate * share
         for decayed in (True, False):
-            chosen = [parameter for parameter in parameters if (parameter.ndim > 1) is decayed]
+            chosen = [each for each in parameters if (each.ndim > 1) is decayed and each.requires_grad]
+            decay = recipe.weight_decay if decayed else 0.0
             if chosen:
-                groups.append({"params": chosen, "lr": rate, "weight_decay": recipe.weight_decay if decayed else 0.0})
+                groups.append({"params": chosen, "lr": rate, "rate": rate, "weight_decay": decay})
     return AdamW(groups, fused=True)
-
-
-def group_parameters(suffix: nn.Module, blocks: Sequence[str]) -> list[list[nn.Parameter]]:
-    """Return the parameters of each block, named from the top down; what lies between two belongs to the lower one."""
-    groups: list[list[nn.Parameter]] = [[] for _ in blocks] or [[]]
-    place = len(groups) - 1
-    for name, parameter in suffix.named_parameters():
-        place = next((index for index, block in enumerate(blocks) if name.startswith(f"{block}.")), place)
-        groups[place].append(parameter)
-    return groups
 
 
 def make_schedule(recipe: Recipe, n_steps: int) -> Callable[[int], float]:
@@ -173,27 +191,77 @@ def make_schedule(recipe: Recipe, n_steps: int) -> Callable[[int], float]:
     return factor
 
 
+def weight_rates(
+    classifier: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    batches: Sequence[tuple[Tensor, IntArray]],
+    objective: Objective,
+    recipe: Recipe,
+) -> None:
+    """Auto-RGN (Lee et al., Surgical fine-tuning, ICLR 2023): weight the rate of each parameter by its relative gradient.
+
+    With g the gradient over the ``batches`` (activations and item positions) and w the parameter, the weight is |g| / |w|
+    over the largest of these. A parameter that is all zero has no such number; it keeps the full rate.
+    """
+    optimiser.zero_grad(set_to_none=True)
+    n_items = sum(len(chosen) for _, chosen in batches)
+    for activations, chosen in batches:
+        with _autocast(recipe):
+            logits = classifier(lay_out(activations.to(recipe.device)))
+        (objective(logits, chosen) * (len(chosen) / n_items)).backward()  # type: ignore[no-untyped-call]
+    sizes = [float(group["params"][0].detach().norm()) for group in optimiser.param_groups]
+    slopes = [float(group["params"][0].grad.norm()) for group in optimiser.param_groups]
+    ratios = [slope / size if size else math.inf for slope, size in zip(slopes, sizes, strict=True)]
+    largest = max((ratio for ratio in ratios if math.isfinite(ratio)), default=0.0)
+    for group, ratio in zip(optimiser.param_groups, ratios, strict=True):
+        group["rate"] = recipe.learning_rate * (ratio / largest if math.isfinite(ratio) and largest else 1.0)
+    optimiser.zero_grad(set_to_none=True)
+
+
+def count_classes(classifier: nn.Module) -> int:
+    """Columns of the logits."""
+    return len(classifier.get_parameter("linear.bias"))
+
+
+def _set_rates(optimiser: torch.optim.Optimizer, factor: float) -> None:
+    for group in optimiser.param_groups:
+        group["lr"] = group["rate"] * factor
+
+
+def _draw_batches(
+    objective: Objective, activations: Activations, n_steps: int, draw: np.random.Generator
+) -> list[tuple[IntArray, IntArray]]:
+    """Draw the items of an epoch in batches, and an augmented view for each: the clean one where there are no others."""
+    batches = []
+    for chosen in np.array_split(objective.draw_items(draw), n_steps):
+        none = np.zeros(len(chosen), np.int64)
+        views = draw.integers(1, activations.n_views + 1, size=len(chosen)) if activations.n_views else none
+        batches.append((chosen, views))
+    return batches
+
+
 def _step(
     classifier: nn.Module,
     activations: Tensor,
-    targets: Tensor,
+    chosen: IntArray,
+    objective: Objective,
     optimiser: torch.optim.Optimizer,
     recipe: Recipe,
     draw: np.random.Generator,
 ) -> float:
     """Take one step on one batch and return its loss, nan where the gradient has spoilt the weights."""
-    from torch.nn.functional import cross_entropy
     from torch.nn.utils import clip_grad_norm_
 
-    activations = lay_out(activations)
-    share, order = 1.0, np.arange(len(targets))
+    activations = lay_out(activations.to(recipe.device, non_blocking=True))
+    share, order = 1.0, np.arange(len(chosen))
     if recipe.mixup:  # between activations: manifold mixup (Verma et al. 2019)
-        share, order = float(draw.beta(recipe.mixup, recipe.mixup)), draw.permutation(len(targets))
+        share, order = float(draw.beta(recipe.mixup, recipe.mixup)), draw.permutation(len(chosen))
         activations = share * activations + (1 - share) * activations[order]
-    logits = classifier(activations)
-    loss = share * cross_entropy(logits, targets, label_smoothing=recipe.label_smoothing)
+    with _autocast(recipe):
+        logits = classifier(activations)
+    loss = share * objective(logits, chosen)
     if share < 1:
-        loss = loss + (1 - share) * cross_entropy(logits, targets[order], label_smoothing=recipe.label_smoothing)
+        loss = loss + (1 - share) * objective(logits, chosen[order])
     optimiser.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     norm = clip_grad_norm_(classifier.parameters(), recipe.clip_norm)
@@ -206,6 +274,13 @@ def lay_out(activations: Tensor) -> Tensor:
     import torch
 
     return activations.contiguous(memory_format=torch.channels_last) if activations.ndim == 4 else activations
+
+
+def _autocast(recipe: Recipe) -> Any:
+    """Run what follows in bf16 where the recipe says so."""
+    import torch
+
+    return torch.autocast(recipe.device.partition(":")[0], torch.bfloat16, enabled=recipe.bf16)
 
 
 def _close_epoch(
@@ -228,19 +303,14 @@ def _close_epoch(
     return Epoch(training, validation)
 
 
-def _choose_views(n_items: int, n_views: int, draw: np.random.Generator) -> IntArray:
-    """Draw an augmented view for each item, the clean one where there are no others."""
-    return draw.integers(1, n_views + 1, size=n_items) if n_views else np.zeros(n_items, np.int64)
-
-
 def _prepare_modes(classifier: nn.Module, recipe: Recipe) -> None:
-    """Training mode, but for batch normalisation whose running statistics are to stay."""
+    """Training mode, but for what is frozen, and batch normalisation whose running statistics are to stay."""
     from torch.nn.modules.batchnorm import _BatchNorm
 
     classifier.train()
-    kept = classifier if not recipe.train_norms else classifier.get_submodule("standardise")
-    for part in kept.modules():
-        if isinstance(part, _BatchNorm):
+    for part in classifier.modules():
+        frozen = not any(parameter.requires_grad for parameter in part.parameters())
+        if isinstance(part, _BatchNorm) and (frozen or not recipe.train_norms):
             part.eval()
 
 

@@ -33,7 +33,7 @@ from thawline.learn.backbones import (
     find_row,
 )
 from thawline.learn.cuts import MEMBERS, load_ensemble, tap_lines
-from thawline.learn.stages import find_stages
+from thawline.learn.stages import find_stages_at
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -167,9 +167,13 @@ def read_sidecar(path: Path, backbone: str) -> Weights:
 
 def load_network(weights: Weights) -> nn.Module:
     """Build the network of ``weights`` and fill it, classifier included where the file has one. Raises WeightsError."""
+    return _fill_network(weights, _read_tensors(weights.path))
+
+
+def _fill_network(weights: Weights, tensors: Mapping[str, Tensor]) -> nn.Module:
     network = build_network(weights.architecture)
     own = network.state_dict()
-    given = {key: tensor for key, tensor in _read_tensors(weights.path).items() if not key.startswith(MEMBERS)}
+    given = {key: tensor for key, tensor in tensors.items() if not key.startswith(MEMBERS)}
     if given.keys().isdisjoint(own):
         given = _match_by_order(given, own, weights)
     missing, unexpected = own.keys() - given.keys(), given.keys() - own.keys()
@@ -191,10 +195,20 @@ def load_network(weights: Weights) -> nn.Module:
 
 def load_backbone(weights: Weights) -> nn.Module:
     """Build what ``weights`` say is run: normalised float32 (items, 3, size, size) in, one row an item out."""
-    backbone = cut_classifier(load_network(weights), weights.architecture)
+    tensors = _read_tensors(weights.path)
+    backbone = cut_classifier(_fill_network(weights, tensors), weights.architecture)
     if weights.thaw_line:
-        return load_ensemble(find_stages(backbone), weights.thaw_line, _read_tensors(weights.path))
-    return tap_lines(find_stages(backbone), weights.taps) if weights.taps else backbone
+        return load_ensemble(find_stages_at(backbone, [weights.thaw_line]), weights.thaw_line, tensors)
+    return tap_lines(find_stages_at(backbone, weights.taps), weights.taps) if weights.taps else backbone
+
+
+def load_random(weights: Weights, seed: int) -> nn.Module:
+    """Build the backbone of ``weights`` at its random start: the control of transfer, asked for by name only."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return cut_classifier(build_network(weights.architecture), weights.architecture)
 
 
 def read_backbone_tensors(weights: Weights) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """The model folder: all that is needed to predict, and a check that this machine computes what the run computed.
 
-``weights.safetensors`` (backbone), ``head.*``, ``contract.json`` (preprocessing, classes, threshold, digests) and
-``card.md``. Nothing in it runs code when it is read.
+``weights.safetensors`` (backbone, and what was trained above a thaw line), ``head.*``, ``contract.json`` (preprocessing,
+classes, threshold, digests) and ``card.md``. Nothing in it runs code when it is read.
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ from thawline.judge.evaluation import predict_labels
 from thawline.learn.backbones import Architecture
 from thawline.learn.engine import allowed_precisions, detect_hardware, name_engine
 from thawline.learn.features import extract
-from thawline.learn.heads import Head, load_head, save_head
+from thawline.learn.handcrafted import extract_handcrafted
+from thawline.learn.head_files import load_head, save_head
+from thawline.learn.heads import Head
 from thawline.learn.weights import Weights, read_backbone_tensors
 from thawline.types import Contract, Hardware, Listener, SilentListener
 
 if TYPE_CHECKING:
-    from thawline.types import Content, Pixels, Probabilities
+    from thawline.types import Content, Features, Pixels, Probabilities
 
 SCHEMA = 1
 TOLERANCE = 1e-4  # probabilities at equal precision
@@ -37,7 +39,10 @@ LOOSE_TOLERANCE = 1e-2  # probabilities at another precision
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A trained classifier with its preprocessing contract; made by `load_model`."""
+    """A trained classifier with its preprocessing contract; made by `load_model`.
+
+    ``texture`` says that its head takes handcrafted features and the backbone is not used.
+    """
 
     classes: tuple[str, ...]
     positive: str | None
@@ -47,6 +52,7 @@ class Model:
     head: Head
     hardware: Hardware
     digest: str
+    texture: bool = False
 
     def predict_proba(
         self, images: Sequence[Content | str], listener: Listener | None = None, *, skip_unreadable: bool = False
@@ -68,16 +74,17 @@ class Model:
             raise UnreadableItemsError(bad, len(contents))
         self._warn_of_range([looks[index] for index in good], listener)
         if good:
-            features = extract(
-                [contents[index] for index in good],
-                [looks[index].digest for index in good],
-                self.weights,
-                self.contract,
-                self.hardware,
-                listener,
-            ).features
-            probabilities[good] = self.head.predict_proba(features)
+            chosen, digests = [contents[index] for index in good], [looks[index].digest for index in good]
+            probabilities[good] = self.head.predict_proba(self.extract(chosen, digests, listener))
         return probabilities
+
+    def extract(
+        self, contents: Sequence[Content], digests: Sequence[str], listener: Listener, step: str = "features"
+    ) -> Features:
+        """Return what the head is given, (images, features); ``digests`` are those of the contents. Raises DataError."""
+        if self.texture:
+            return extract_handcrafted(contents, self.contract, self.hardware.cores, listener, step)
+        return extract(contents, digests, self.weights, self.contract, self.hardware, listener, step).features
 
     def predict(self, images: Sequence[Content | str], listener: Listener | None = None) -> list[str]:
         """Return the class name of each image, at the model's threshold. Raises UnreadableItemsError."""
@@ -111,17 +118,25 @@ def save_model(
     head: Head,
     hardware: Hardware,
     task: Mapping[str, Any],
+    thaw_line: str | None = None,
+    members: Mapping[str, Any] | None = None,
+    texture: bool = False,
 ) -> Model:
     """Write a model folder and return the model, read back from it; ``task`` is that of `metrics.json`.
 
+    ``members`` are the tensors of what was trained above ``thaw_line``, by their names in the folder.
     Raises OutputError.
     """
+    import torch
     from safetensors.torch import save
 
     with said_plainly(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / "weights.safetensors", save(read_backbone_tensors(weights)))
+    trained = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in (members or {}).items()}
+    write_atomic(folder / "weights.safetensors", save({**read_backbone_tensors(weights), **trained}))
     with said_plainly(folder):
+        for stale in folder.glob("head.*"):
+            stale.unlink()
         save_head(head, folder)
     files = sorted(path for path in folder.iterdir() if path.name.startswith(("weights.", "head.")))
     facts = {
@@ -131,6 +146,8 @@ def save_model(
         "engine": name_engine(hardware),
         "architecture": weights.architecture.to_json(),
         "weights": weights.describe(),
+        "thaw_line": thaw_line,
+        "texture": texture,
         "input": contract.to_json(),
         "head": head.name,
         "task": dict(task),
@@ -206,8 +223,12 @@ def _read_model(folder: Path, hardware: Hardware) -> Model:
             )
     try:
         described = {key: facts["weights"][key] for key in ("sha256", "source", "licence", "pretrained_on")}
+        if facts["thaw_line"]:
+            described["sha256"] = facts["files"]["weights.safetensors"]
         architecture = Architecture.from_json(facts["architecture"])
-        weights = Weights(architecture, folder / "weights.safetensors", **described, has_head=False)
+        weights = Weights(
+            architecture, folder / "weights.safetensors", **described, has_head=False, thaw_line=facts["thaw_line"]
+        )
         task = facts["task"]
         return Model(
             classes=tuple(task["classes"]),
@@ -218,6 +239,7 @@ def _read_model(folder: Path, hardware: Hardware) -> Model:
             head=load_head(folder),
             hardware=hardware,
             digest=file_digest(folder / "contract.json"),
+            texture=bool(facts["texture"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(

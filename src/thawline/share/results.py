@@ -12,7 +12,7 @@ import numpy as np
 from thawline.data.dataset import Dataset
 from thawline.data.splits import Splits
 from thawline.judge.statistics import Selection
-from thawline.learn.ladder import Rung
+from thawline.learn.ladder import TriedRung
 
 if TYPE_CHECKING:
     from thawline.types import Probabilities
@@ -59,26 +59,44 @@ def describe_candidates(candidates: Sequence[str], selection: Selection) -> list
 
 
 def describe_ladder(
-    rungs: Sequence[Rung], sections: Sequence[Mapping[str, Any]], table: Sequence[Mapping[str, Any]], chosen: Rung
+    tried: Sequence[TriedRung],
+    sections: Sequence[Mapping[str, Any]],
+    compared: Sequence[Mapping[str, Any]],
+    chosen: TriedRung,
 ) -> list[dict[str, Any]]:
-    """Return the ladder of `metrics.json`; ``sections`` are the evaluations of the rungs, ``table`` their comparison."""
-    return [
-        {
-            "rung": rung.number,
-            "strategy": rung.strategy,
-            "thaw_line": None,
-            "head": rung.head,
-            "auc": section["auc"],
-            "accuracy": section["accuracy"],
-            "log_loss": row["log_loss"],
-            "difference": row["difference"],
-            "standard_error": row["standard_error"],
-            "strengths": list(rung.strengths),
-            "seconds": round(rung.seconds, 3),
-            "chosen": rung is chosen,
-        }
-        for rung, section, row in zip(rungs, sections, table, strict=True)
-    ]
+    """Return the ladder of `metrics.json`.
+
+    ``sections`` are the evaluations of the rungs; ``compared`` holds those that could be chosen, by name.
+    """
+    table = {row["candidate"]: row for row in compared}
+    nothing = {"log_loss": None, "difference": None, "standard_error": None}
+    ladder = []
+    for each, section in zip(tried, sections, strict=True):
+        row = table.get(each.rung.name, {**nothing, "log_loss": section["log_loss"]["value"]})
+        folds = each.folds
+        thawed = [fold for fold in folds if "n_epochs" in fold]
+        ladder.append(
+            {
+                "rung": each.rung.number,
+                "strategy": each.rung.strategy,
+                "thaw_line": each.rung.line,
+                "thawed_fraction": each.rung.thawed_fraction,
+                "head": each.rung.head,
+                "auc": section["auc"],
+                "accuracy": section["accuracy"],
+                **{key: row[key] for key in nothing},
+                "gain": each.gain.to_json() if each.gain else None,
+                "chance_of_useful_gain": each.chance,
+                "strengths": [fold["strength"] for fold in folds if "strength" in fold],
+                "learning_rates": [fold["learning_rate"] for fold in thawed],
+                "epochs": [fold["n_epochs"] for fold in thawed],
+                "curves": [[trial["losses"] for trial in fold["trials"]] for fold in thawed],
+                "seconds": round(each.seconds, 3),
+                "forecast_seconds": each.forecast_s,
+                "chosen": each is chosen,
+            }
+        )
+    return ladder
 
 
 def _name_part(splits: Splits, index: int) -> str:

@@ -1,0 +1,169 @@
+"""The end of a run: the final model, the test part opened once, and what both are worth."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from thawline.files import write_atomic, write_json
+from thawline.journal import Value
+from thawline.judge.evaluation import evaluate
+from thawline.judge.statistics import Selection
+from thawline.learn.ensemble import calibrate_members, name_members, refit
+from thawline.learn.heads import fit_final
+from thawline.learn.ladder import Climb, TriedRung
+from thawline.learn.strategies import Strategies, take_weights
+from thawline.ledger import digest_test, record_opening
+from thawline.options import THAWED
+from thawline.share.bundle import Model, save_model
+from thawline.share.card import write_card
+from thawline.share.examples import write_examples
+from thawline.share.results import describe_candidates, describe_ladder, format_predictions
+from thawline.state import Job
+
+if TYPE_CHECKING:
+    from thawline.types import Probabilities
+
+
+def deliver(job: Job, chosen: TriedRung, strategies: Strategies) -> Probabilities | None:
+    """Make the final model of the chosen rung, save it, and open the test part once; None where it stays closed."""
+    job.listener.begin("final model")
+    at = time.perf_counter()
+    contract = job.plan.contract(job.facts)
+    if chosen.rung.line is None:
+        parts, value = _refit_head(job, chosen, strategies)
+    else:
+        contract = dataclasses.replace(contract, feature_dtype="float32")
+        parts, value = _keep_networks(job, chosen, strategies)
+    model = save_model(
+        job.out / "model",
+        weights=job.weights,
+        contract=contract,
+        hardware=job.hardware,
+        task=job.describe_task(),
+        **parts,
+    )
+    if "final" not in job.journal:
+        job.journal.record("final", value, time.perf_counter() - at)
+    job.listener.end(", ".join(f"{name.replace('_', ' ')} {number}" for name, number in value.items()))
+    return None if job.options.hold_test else _open_test(job, model)
+
+
+def _refit_head(job: Job, chosen: TriedRung, strategies: Strategies) -> tuple[dict[str, Any], Value]:
+    """Fit the chosen head again on all development patients."""
+    development = job.development()
+    texture = chosen.rung.strategy == "handcrafted"
+    head, strength = fit_final(
+        chosen.rung.head,
+        strategies.texture if texture else strategies.features,
+        development.labels,
+        development.groups,
+        development.n_classes,
+        folds=development.folds,
+        seed=job.options.seed,
+        class_weight="balanced" if job.plan["class_weight"] == "balanced" else None,
+        n_jobs=job.hardware.cores,
+    )
+    return {"head": head, "texture": texture}, {"head": chosen.rung.head, "strength": float(strength)}
+
+
+def _keep_networks(job: Job, chosen: TriedRung, strategies: Strategies) -> tuple[dict[str, Any], Value]:
+    """Keep the networks of all folds, each calibrated on its own held-out fold, or train one for their median steps."""
+    rung, development = chosen.rung, job.development()
+    units = {fold: f"{rung.unit} fold {fold}" for fold in development.list_folds()}
+    folds: Mapping[int, Value] = {fold: job.journal.find(unit) or {} for fold, unit in units.items()}
+    if job.plan["final"] == "refit":
+        classifier, head = refit(strategies.thaw(rung), folds, rung.name)
+        members = [take_weights(classifier)]
+    else:
+        head = calibrate_members(folds, development)
+        members = [_find_member(job, chosen, strategies, fold, unit) for fold, unit in units.items()]
+    parts = {"head": head, "members": name_members(members), "thaw_line": rung.line}
+    return parts, {"networks": len(members), "temperatures": [round(each, 3) for each in head.temperatures]}
+
+
+def _find_member(job: Job, chosen: TriedRung, strategies: Strategies, fold: int, unit: str) -> Value:
+    """Return the weights of one fold; trained again, with the same result, where their file was lost."""
+    found = job.journal.find(f"{unit} weights")
+    if found is None:
+        _, found = strategies.fit(chosen.rung, fold, ())
+    return found or {}
+
+
+def _open_test(job: Job, model: Model) -> Probabilities:
+    """Predict the test part with the finished model, once; the ledger counts it."""
+    found = job.journal.find("test")
+    if found is not None:
+        return np.asarray(found["probabilities"], np.float64)
+    positions = np.flatnonzero(job.splits.is_test)
+    digest = digest_test(job.inspection.facts[index].pixel_digest for index in positions)
+    try:
+        openings = record_opening(digest, job.plan.digest())
+    except OSError as error:
+        openings = None
+        job.listener.warn(
+            f"the ledger of test openings cannot be written: {error}; set THAWLINE_DATA to a writable folder"
+        )
+    at = time.perf_counter()
+    source = job.source(positions, model.contract)
+    probabilities = model.head.predict_proba(
+        model.extract(source.contents, source.digests, job.listener, "features, test")
+    )
+    value = {"probabilities": probabilities, "openings": openings}
+    job.journal.record("test", value, time.perf_counter() - at)
+    return probabilities
+
+
+def judge(job: Job, climb: Climb, selection: Selection, test: Probabilities | None) -> None:
+    """Write predictions, metrics, examples, audit and model card: everything but the page."""
+    job.listener.begin("judging")
+    chosen = climb.eligible[selection.chosen]
+    task, development = job.describe_task(), job.development()
+    about = (job.dataset.classes, task["positive"], task["threshold"])
+    scored, is_test = development.scored(), job.splits.is_test
+    sections = [
+        evaluate(
+            development.labels[scored],
+            each.probabilities[scored],
+            development.groups[scored],
+            *about,
+            folds=development.folds[scored],
+            seed=job.options.seed,
+        )
+        for each in climb.tried
+    ]
+    compared = describe_candidates([each.rung.name for each in climb.eligible], selection)
+    metrics = {
+        "schema": 1,
+        "task": task,
+        "chosen": {
+            "backbone": job.facts.name,
+            "strategy": chosen.rung.strategy,
+            "thaw_line": chosen.rung.line,
+            "thawed_fraction": chosen.rung.thawed_fraction,
+            "head": chosen.rung.head,
+        },
+        "test": None
+        if test is None
+        else evaluate(job.labels[is_test], test, job.groups[is_test], *about, seed=job.options.seed),
+        "validation": sections[climb.tried.index(chosen)],
+        "ladder": describe_ladder(climb.tried, sections, compared, chosen),
+        "stops": list(climb.stops),
+    }
+    probabilities = np.full((len(job.labels), len(job.dataset.classes)), np.nan)
+    probabilities[~is_test] = chosen.probabilities
+    if test is not None:
+        probabilities[is_test] = test
+    shown = np.flatnonzero(job.splits.folds >= 0 if test is None else is_test)
+    write_atomic(job.out / "predictions.csv", format_predictions(job.dataset, job.splits, probabilities))
+    write_examples(job.out, job.dataset.contents, job.inspection.numbers, shown, job.labels, probabilities, about)
+    openings = (job.journal.find("test") or {}).get("openings")
+    write_json(job.out / "audit.json", {**job.inspection.record, "test_openings": openings})
+    write_atomic(job.out / "model" / "card.md", write_card(metrics, job.plan, job.weights))
+    job.listener.end()
+    thawed = tuple(each.rung.unit for each in climb.tried if each.rung.strategy in (*THAWED, "random_init"))
+    write_json(job.out / "metrics.json", {**metrics, "cost": job.sum_costs(thawed)})

@@ -1,0 +1,38 @@
+"""What the plan is told of a backbone: its weights, its input, and the lines at which it can be thawed."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from thawline.errors import ModelError
+from thawline.learn.stages import find_stages, list_lines
+from thawline.learn.weights import Weights, load_backbone
+from thawline.types import BackboneFacts
+
+
+def describe_backbone(weights: Weights, *, lines: bool = True, layers: bool = False) -> BackboneFacts:
+    """Describe a backbone; the ``lines`` between its blocks, and those between its ``layers``, take seconds to find.
+
+    A network whose blocks cannot be traced has no lines.
+    """
+    architecture = weights.architecture
+    facts = BackboneFacts(
+        name=architecture.name,
+        size_px=architecture.size_px,
+        mean=architecture.mean,
+        std=architecture.std,
+        interpolation=architecture.interpolation,
+        source=weights.source,
+        licence=weights.licence,
+        pretrained_on=weights.pretrained_on,
+        folded_batchnorm=weights.folded_batchnorm,
+    )
+    if not (lines or layers):
+        return facts
+    backbone = load_backbone(dataclasses.replace(weights, taps=(), thaw_line=None))
+    try:
+        coarse = list_lines(find_stages(backbone), architecture.size_px)
+        fine = list_lines(find_stages(backbone, fine=True), architecture.size_px) if layers else ()
+    except ModelError:
+        return facts
+    return dataclasses.replace(facts, lines=coarse, fine_lines=fine)

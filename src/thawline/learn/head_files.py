@@ -1,0 +1,129 @@
+"""How heads are stored in a model folder: numbers as safetensors, scikit-learn's as skops, never as pickles."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from thawline.errors import ModelError
+from thawline.learn.ensemble import EnsembleHead
+from thawline.learn.heads import HEADS, ForeignHead, Head
+from thawline.learn.linear import LinearHead
+
+SCHEMA = 1
+NAMES = (*HEADS, EnsembleHead.name)
+LISTS: dict[str, type] = {"present": int, "trained_prior": float, "prior": float}
+# what fitted heads hold beyond the types that skops itself knows to be harmless
+TRUSTED = frozenset(
+    f"sklearn.{name}"
+    for name in (
+        "calibration._CalibratedClassifier",
+        "calibration._SigmoidCalibration",
+        "ensemble._hist_gradient_boosting.predictor.TreePredictor",
+        "tree._tree.Tree",
+    )
+)
+
+
+def save_head(head: Head, folder: Path) -> None:
+    """Write ``head.json`` and the numbers beside it: ``head.safetensors`` (linear) or ``head.skops``, into ``folder``."""
+    from safetensors.numpy import save
+    from skops.io import dumps
+
+    folder.mkdir(parents=True, exist_ok=True)
+    facts: dict[str, Any] = {"schema": SCHEMA, "name": head.name, "n_classes": head.n_classes}
+    if isinstance(head, LinearHead):
+        arrays = {name: np.ascontiguousarray(array) for name, array in head.to_tensors().items()}
+        (folder / "head.safetensors").write_bytes(save(arrays))
+    elif isinstance(head, EnsembleHead):
+        facts["temperatures"] = list(head.temperatures)
+    elif isinstance(head, ForeignHead):
+        import sklearn
+
+        facts |= {name: getattr(head, name) for name in (*LISTS, "votes")}
+        facts["scikit_learn"] = sklearn.__version__
+        (folder / "head.skops").write_bytes(dumps(head.model))
+    else:
+        raise ModelError(f"Only heads named {', '.join(NAMES)} can be stored; found {type(head).__name__}.")
+    (folder / "head.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+
+
+def load_head(folder: Path) -> Head:
+    """Read what `save_head` wrote; the probabilities are the same to the last bit.
+
+    Raises ModelError where a file is missing, damaged, or holds a type that no head is made of; names that type.
+    """
+    facts = _read_facts(folder / "head.json")
+    if facts["name"] == "linear":
+        return _load_linear(folder / "head.safetensors", facts)
+    if facts["name"] == EnsembleHead.name:
+        return _load_ensemble(folder / "head.json", facts)
+    model = _load_model(folder / "head.skops", facts)
+    try:
+        lists = {name: tuple(map(kind, facts[name])) for name, kind in LISTS.items()}
+        return ForeignHead(facts["name"], int(facts["n_classes"]), model, **lists, votes=int(facts["votes"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{folder / 'head.json'} lacks or misstates {error}; copy the model folder again.") from error
+
+
+def _read_facts(path: Path) -> dict[str, Any]:
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read ({error}); a model folder holds it. Copy the folder again.") from error
+    if not isinstance(facts, dict) or facts.get("schema") != SCHEMA or facts.get("name") not in NAMES:
+        raise ModelError(
+            f"{path} should describe a head of schema {SCHEMA} named one of {list(NAMES)}; found {str(facts)[:200]}."
+        )
+    return facts
+
+
+def _load_linear(path: Path, facts: dict[str, Any]) -> LinearHead:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        tensors = load(path.read_bytes())
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{path} cannot be read ({error}); copy the model folder again.") from error
+    head = LinearHead.from_tensors(tensors)
+    if head.n_classes != facts.get("n_classes"):
+        raise ModelError(f"{path} has {head.n_classes} classes, head.json {facts.get('n_classes')}: not one model.")
+    return head
+
+
+def _load_ensemble(path: Path, facts: dict[str, Any]) -> Head:
+    try:
+        temperatures = tuple(map(float, facts["temperatures"]))
+        n_classes = int(facts["n_classes"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{path} lacks or misstates {error}; copy the model folder again.") from error
+    if not temperatures or not all(0 < temperature < math.inf for temperature in temperatures):
+        raise ModelError(f"{path}: expected temperatures above 0, found {temperatures}; copy the model folder again.")
+    return EnsembleHead(temperatures, n_classes)
+
+
+def _load_model(path: Path, facts: dict[str, Any]) -> Any:
+    from skops.io import get_untrusted_types, loads
+
+    try:
+        content = path.read_bytes()
+        unknown = set(get_untrusted_types(data=content))
+        model = loads(content, trusted=sorted(unknown)) if unknown <= TRUSTED else None
+    except Exception as error:  # a damaged archive fails in many ways
+        raise ModelError(
+            f"{path} cannot be read ({type(error).__name__}: {error}); it was written with scikit-learn "
+            f"{facts.get('scikit_learn')}. Copy the model folder again, or install that version."
+        ) from error
+    if not unknown <= TRUSTED:
+        raise ModelError(
+            f"{path} holds {', '.join(sorted(unknown - TRUSTED))}, which no head is made of and which could run code: "
+            "it is not loaded. Fit the head again, or get the model from where it was made."
+        )
+    if not hasattr(model, "predict_proba") or not hasattr(model, "n_features_in_"):
+        raise ModelError(f"{path} should hold a fitted scikit-learn classifier; found {type(model).__name__}.")
+    return model

@@ -1,0 +1,242 @@
+"""How each strategy of the ladder fits one fold, and what it needs: features, activations at a line, textures.
+
+Whatever is needed is opened when the first fold asks for it, so that a resumed run opens nothing for what it has.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from thawline.learn.activations import Activations, CachedActivations, fill_activations, open_fresh
+from thawline.learn.development import Development
+from thawline.learn.handcrafted import extract_handcrafted
+from thawline.learn.heads import fit_fold
+from thawline.learn.ladder import Rung, TriedRung
+from thawline.learn.linear import LinearHead
+from thawline.learn.stages import Stages, find_stages_at
+from thawline.learn.thawing import INNER_FOLDS, Thaw, ThawedFold, thaw_fold
+from thawline.learn.training import Recipe, train
+from thawline.learn.weights import Weights, load_backbone, load_random
+from thawline.options import THAWED
+from thawline.types import Augmentation, Contract, Hardware, Line, Listener
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from thawline.types import Content, Features, IntArray
+
+RELATIVE_COSTS = {"linear": 1.0, "svm": 4.0, "random_forest": 6.0, "k_nn": 0.5, "gradient_boosting": 10.0}  # of heads
+PREFIX_SECONDS = 0.012  # an item, where this run has computed no features
+TIMED_STEPS = 2
+TEXTURE_SECONDS = 0.022
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Where the development items and the backbone come from."""
+
+    contents: Sequence[Content]
+    digests: Sequence[str]
+    weights: Weights
+    contract: Contract
+    hardware: Hardware
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What the plan says of fitting: weights of classes for the heads; for thawing the recipe, the lines by name, those
+    of them whose activations are cached for ``n_views`` augmented views, and the options of `Thaw`."""
+
+    class_weight: str
+    recipe: Recipe
+    lines: Mapping[str, Line]
+    cached: tuple[str, ...]
+    n_views: int
+    augmentation: Augmentation
+    upper: str | None = None
+    head_layers: int = 1
+    seed: int = 0
+
+
+class Strategies:
+    """Fits the rungs of one run; see `ladder.Fitter`. ``prefix_s`` is what the backbone takes for one item."""
+
+    def __init__(
+        self,
+        source: Source,
+        features: Features,
+        development: Development,
+        settings: Settings,
+        listener: Listener,
+        prefix_s: float | None = None,
+    ) -> None:
+        self.source, self.features, self.development = source, features, development
+        self.settings, self.listener = settings, listener
+        self.prefix_s = prefix_s or PREFIX_SECONDS
+        self._cached: Mapping[str, CachedActivations] = {}
+
+    def forecast(self, rung: Rung, tried: Sequence[TriedRung]) -> float | None:
+        """See `ladder.Fitter.forecast`: heads by what they cost beside the linear one, lines by a few timed steps."""
+        linear = next((each.seconds for each in tried if each.rung.name == "linear"), None)
+        if rung.strategy == "handcrafted":
+            return TEXTURE_SECONDS * len(self.source.digests) / self.source.hardware.cores + (linear or 1.0)
+        if rung.line is None:
+            return None if linear is None else linear * RELATIVE_COSTS[rung.head]
+        return self._forecast_thaw(rung, tried)
+
+    def fit(self, rung: Rung, fold: int, tried: Sequence[TriedRung]) -> tuple[dict[str, Any], dict[str, Any] | None]:
+        """See `ladder.Fitter.fit`."""
+        if rung.line is None:
+            features = self.texture if rung.strategy == "handcrafted" else self.features
+            return self._fit_head(rung.head, features, fold), None
+        found = thaw_fold(self.thaw(rung), fold, rung.name, self._inherit_rate(fold, tried))
+        return record_fold(found), take_weights(found.classifier)
+
+    def thaw(self, rung: Rung) -> Thaw:
+        """Return what the folds of a rung above a thaw line share."""
+        line = str(rung.line)
+        settings, recipe = self.settings, self.settings.recipe
+        stages, features = self.stages, self.features
+        if rung.strategy == "random_init":
+            stages, features = self.random_stages, None  # type: ignore[assignment]
+            recipe = dataclasses.replace(recipe, train_norms=True, decay=1.0, auto_rgn=False)
+        activations = self._open(line)
+        upper, layers = settings.upper, settings.head_layers
+        return Thaw(stages, line, activations, features, self.development, recipe, upper, layers)
+
+    @functools.cached_property
+    def stages(self) -> Stages:
+        """The stages of the pretrained backbone."""
+        return find_stages_at(load_backbone(self.source.weights), tuple(self.settings.lines))
+
+    @functools.cached_property
+    def random_stages(self) -> Stages:
+        """The stages of the same network at its random start."""
+        random = load_random(self.source.weights, self.settings.seed)
+        return find_stages_at(random, tuple(self.settings.lines))
+
+    @functools.cached_property
+    def texture(self) -> Features:
+        """Handcrafted features of all items."""
+        source = self.source
+        return extract_handcrafted(source.contents, source.contract, source.hardware.cores, self.listener)
+
+    def _fit_head(self, head: str, features: Features, fold: int) -> dict[str, Any]:
+        development = self.development
+        result = fit_fold(
+            head,
+            features,
+            development.labels,
+            development.groups,
+            development.folds,
+            fold,
+            development.n_classes,
+            seed=self.settings.seed,
+            class_weight="balanced" if self.settings.class_weight == "balanced" else None,
+            n_jobs=self.source.hardware.cores,
+        )
+        return {"probabilities": result.probabilities, "strength": float(result.strength)}
+
+    def _open(self, line: str) -> Activations:
+        """Return the activations at a line, from the cache where the plan has room for them."""
+        source, settings = self.source, self.settings
+        about = (source.contents, source.digests, source.weights, source.contract, source.hardware)
+        if line not in settings.cached:
+            return open_fresh(*about, settings.lines[line], settings.augmentation, settings.seed)
+        if not self._cached:
+            chosen = [settings.lines[name] for name in settings.cached]
+            self._cached = fill_activations(
+                *about,
+                chosen,
+                settings.augmentation,
+                settings.n_views,
+                settings.seed,
+                self.listener,
+            )
+        return self._cached[line]
+
+    def _inherit_rate(self, fold: int, tried: Sequence[TriedRung]) -> float | None:
+        """Return the learning rate that the same fold came to at the line above, where it trained there."""
+        place = self.development.list_folds().index(fold)
+        rates = [
+            each.folds[place]["learning_rate"]
+            for each in tried
+            if each.rung.strategy in THAWED and each.folds[place]["n_epochs"]
+        ]
+        return rates[-1] if rates else None
+
+    def _forecast_thaw(self, rung: Rung, tried: Sequence[TriedRung]) -> float:
+        """Seconds for all folds, if each trains once in the search and once after it for the whole schedule."""
+        line, recipe = self.settings.lines[str(rung.line)], self.settings.recipe
+        n_items, n_folds = len(self.development.labels), len(self.development.list_folds())
+        n_training = n_items * (1 - 1 / max(n_folds, 2))
+        n_seen = n_folds * n_training * recipe.epochs * (2 - 1 / INNER_FOLDS)
+        seconds = n_seen * time_step(self.stages, line, self.development.n_classes, recipe)
+        if line.name not in self.settings.cached:
+            seconds += n_seen * self.prefix_s
+        elif not self._cached:
+            seconds += n_items * (self.settings.n_views + 1) * self.prefix_s
+        past = [each.seconds / each.forecast_s for each in tried if each.rung.strategy in THAWED and each.forecast_s]
+        return seconds * (statistics.median(past) if past else 1.0)
+
+
+def time_step(stages: Stages, line: Line, n_classes: int, recipe: Recipe) -> float:
+    """Time a few training steps above a line on made-up activations: seconds an item."""
+    import torch
+
+    class Zeros:
+        n_views = 0
+
+        def take(self, items: IntArray, _views: IntArray) -> Tensor:
+            return torch.zeros(len(items), *line.shape)
+
+    suffix = copy.deepcopy(stages.suffix(line.name))
+    with torch.inference_mode():
+        n_features = int(suffix.eval()(torch.zeros(1, *line.shape)).shape[1])
+    zeros = np.zeros((n_classes, n_features))
+    head = LinearHead(np.zeros(n_features), np.ones(n_features), zeros, zeros[:, 0])
+    thaw = Thaw(stages, line.name, Zeros(), None, _no_development(n_classes), recipe)
+    items = np.arange(recipe.batch_items)
+    labels = items % n_classes
+
+    def step(n_steps: int) -> float:
+        began = time.perf_counter()
+        start = thaw.start(head)
+        quick = dataclasses.replace(recipe, epochs=n_steps, stop=n_steps, auto_rgn=False)
+        train(start, Zeros(), labels, items, quick, "timing", blocks=thaw.blocks)
+        return time.perf_counter() - began
+
+    step(1)
+    first, more = step(1), step(1 + TIMED_STEPS)
+    return max(more - first, 1e-6) / TIMED_STEPS / len(items)
+
+
+def record_fold(found: ThawedFold) -> dict[str, Any]:
+    """Return what the journal keeps of a trained fold, but for its weights."""
+    return {
+        "probabilities": found.probabilities,
+        "logits": found.logits,
+        "learning_rate": found.learning_rate,
+        "n_epochs": found.n_epochs,
+        "n_steps": found.n_steps,
+        "temperature": found.temperature,
+        "trials": [dataclasses.asdict(trial) for trial in found.trials],
+    }
+
+
+def take_weights(classifier: Any) -> dict[str, Any]:
+    """Return all tensors of a classifier as arrays by name."""
+    return {name: tensor.detach().cpu().numpy().copy() for name, tensor in classifier.state_dict().items()}
+
+
+def _no_development(n_classes: int) -> Development:
+    nothing = np.zeros(0, np.int64)
+    return Development(nothing, nothing, nothing, n_classes)

@@ -1,0 +1,87 @@
+"""What the plan leaves open and the run's own development items settle: precision and aspect rule."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from thawline.judge.statistics import choose_within_one_se
+from thawline.learn.engine import open_engine, smallest_cosine
+from thawline.learn.features import batch_inputs, prepare_all
+from thawline.learn.heads import cross_fit
+from thawline.plan import MEASURED_ITEMS
+from thawline.share.results import describe_candidates
+from thawline.state import Job
+
+if TYPE_CHECKING:
+    from thawline.types import Features, IntArray
+
+LEAST_COSINE = 0.99  # a narrower precision is taken where every checked item agrees this well with f32
+CHECKED_ITEMS = 64
+
+
+def measure_precision(job: Job) -> None:
+    """Settle an open precision: bf16 where the features of some of the run's own items agree with f32."""
+    if job.plan["precision"] is not None:
+        return
+
+    def measure() -> dict[str, Any]:
+        chosen = job.development_items()[:CHECKED_ITEMS]
+        contents = [job.dataset.contents[index] for index in chosen]
+        aspect = job.plan["aspect"] or "squash"
+        features = {}
+        for precision in ("f32", "bf16"):
+            contract = dataclasses.replace(job.plan.contract(job.facts, aspect), precision=precision)
+            engine = open_engine(job.weights, contract, job.hardware)
+            inputs = prepare_all(contents, contract, job.hardware.cores)
+            features[precision] = np.concatenate(list(engine.run(batch_inputs(inputs, engine.batch_items))))
+        return {"cosine": smallest_cosine(features["bf16"], features["f32"]), "n_items": len(chosen)}
+
+    found = job.journal.unit("precision", measure)
+    agrees = found["cosine"] >= LEAST_COSINE
+    reason = f"smallest cosine of bf16 with f32 features over {found['n_items']} items: {found['cosine']:.4f}"
+    evidence = [{"candidate": "bf16", "smallest_cosine": found["cosine"], "least_wanted": LEAST_COSINE}]
+    job.plan = job.plan.decide("precision", "bf16" if agrees else "f32", reason, evidence)
+
+
+def measure_aspect(job: Job) -> None:
+    """Settle an open aspect rule: the linear head out of fold on each, compared as rungs are."""
+    candidates = job.plan.find("aspect").candidates or ()
+    if job.plan["aspect"] is not None:
+        return
+    chosen = _sample_patients(job)
+    development = job.development(chosen)
+    losses = []
+    for aspect in candidates:
+        features = job.extract(chosen, job.plan.contract(job.facts, aspect), f"features, {aspect}").features
+
+        def compare(features: Features = features) -> dict[str, Any]:
+            about = (development.labels, development.groups, development.folds, development.n_classes)
+            found = cross_fit("linear", features, *about, seed=job.options.seed, n_jobs=job.hardware.cores)
+            return {"probabilities": found.probabilities}
+
+        probabilities = job.journal.unit(f"aspect {aspect}", compare)["probabilities"]
+        losses.append(development.losses(probabilities))
+    selection = choose_within_one_se(np.stack(losses), development.groups[development.scored()])
+    reason = (
+        f"the first in this order whose out-of-fold log-loss, frozen features and linear head on {len(chosen)} development "
+        f"items, is within one standard error of the best ({candidates[selection.best]})"
+    )
+    job.plan = job.plan.decide(
+        "aspect", candidates[selection.chosen], reason, describe_candidates(candidates, selection)
+    )
+
+
+def _sample_patients(job: Job) -> IntArray:
+    """Positions of all development items, or of whole patients drawn by the seed where those are many."""
+    positions = job.development_items()
+    if len(positions) <= MEASURED_ITEMS:
+        return positions
+    generator = np.random.Generator(np.random.PCG64(job.options.seed))
+    groups = generator.permutation(np.unique(job.groups[positions]))
+    order = np.argsort(groups)
+    rank = order[np.searchsorted(groups, job.groups[positions], sorter=order)]
+    allowed = np.searchsorted(np.cumsum(np.bincount(rank)), MEASURED_ITEMS, side="right")
+    return positions[rank < max(int(allowed), 1)]

@@ -1,0 +1,248 @@
+"""The choices of the plan that concern thawing: lines, views, augmentation, recipe, and what is delivered."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from thawline.errors import OptionError
+from thawline.options import CONTROLS, RunOptions, list_strategies
+from thawline.types import Augmentation, BackboneFacts, Choice, Hardware, Kind, Line
+
+MODERATE = Augmentation(turn_deg=8, shift=0.1, scale=(0.95, 1.25), flip_sides=True, tone=0.15)
+ANY_WAY_UP = Augmentation(
+    turn_deg=45, scale=(0.9, 1.2), flip_sides=True, flip_vertically=True, quarter_turns=True, tone=0.2, colour=0.2
+)
+AUGMENTATIONS: dict[str, tuple[Augmentation, str]] = {  # modality: what may change, and why
+    "unknown": (MODERATE, "nothing is known of the images: small turns, shifts and changes of scale and tone"),
+    "xray": (
+        Augmentation(turn_deg=7, shift=0.06, scale=(0.92, 1.1), flip_sides=True, tone=0.15),
+        "patients stand much alike before a film: small turns and shifts, exposure differs",
+    ),
+    "ct": (
+        Augmentation(turn_deg=10, shift=0.08, scale=(0.92, 1.15), flip_sides=True, tone=0.1),
+        "patients lie much alike; values are calibrated, so the tone changes little",
+    ),
+    "mri": (
+        Augmentation(turn_deg=10, shift=0.08, scale=(0.92, 1.15), flip_sides=True, tone=0.2),
+        "patients lie much alike; values are not calibrated, so the tone may change",
+    ),
+    "ultrasound": (
+        Augmentation(turn_deg=10, shift=0.1, scale=(0.9, 1.2), flip_sides=True, tone=0.2),
+        "the probe is held by hand and its gain set by hand; depth stays below",
+    ),
+    "microscopy": (
+        dataclasses.replace(ANY_WAY_UP, hue=0.03),
+        "a slide has no way up: full turns and flips; stains differ in colour",
+    ),
+    "dermoscopy": (ANY_WAY_UP, "a lesion has no way up: full turns and flips; lamps and skins differ in colour"),
+    "fundus": (
+        Augmentation(turn_deg=15, shift=0.05, scale=(0.95, 1.1), flip_sides=True, tone=0.2, colour=0.1),
+        "the eye is upright and centred; cameras differ in exposure and colour",
+    ),
+    "endoscopy": (ANY_WAY_UP, "the scope turns: full turns and flips; light and mucosa differ in colour"),
+}
+VIEWS = (4, 2, 1)
+LEAST_LINES = 2  # cached for a number of views, or fewer views are taken
+WORTH_CACHING = 0.75  # share of compute above a line, beyond which the prefix is too small a part of a step to be kept
+RECIPE: dict[str, Any] = {  # the fields of training.Recipe that a plan may change
+    "learning_rate": 8e-4,
+    "epochs": 10,
+    "batch_items": 32,
+    "decay": 0.85,
+    "weight_decay": 0.02,
+    "label_smoothing": 0.1,
+    "mixup": 0.0,
+    "balance": "none",
+    "focal": 0.0,
+    "train_norms": False,
+    "auto_rgn": False,
+}
+
+
+def choose_thawing(
+    fingerprint: Mapping[str, Any], hardware: Hardware, facts: BackboneFacts, options: RunOptions
+) -> tuple[Choice, ...]:
+    """Decide all that concerns thawing. Raises OptionError for lines that are none, or options that do not go together."""
+    lines = _choose_lines(facts, options)
+    chosen = list_chosen(facts, lines.value)
+    strategies = list_strategies(options)
+    controls = [name for name in CONTROLS if name in strategies and (name == "handcrafted" or facts.lines)]
+    if "random_init" in controls:
+        chosen = [*chosen, facts.lines[-1]] if facts.lines[-1] not in chosen else chosen
+    views, cached = _choose_views(fingerprint, hardware, chosen, options)
+    return (
+        lines,
+        _choose_block(facts, options),
+        Choice(
+            "controls",
+            controls,
+            "fixed" if options.controls == RunOptions().controls and options.strategy is None else "given",
+            "reported beside the rungs and never chosen: what pretrained features, or transfer, bring",
+        ),
+        views,
+        cached,
+        _choose_augmentation(fingerprint, options),
+        _choose_recipe(facts, options),
+        Choice(
+            "useful_gain",
+            options.useful_gain,
+            "fixed" if options.useful_gain == RunOptions().useful_gain else "given",
+            "AUC: two lines in a row with less than 10 % chance of gaining it on the best before end the ladder",
+        ),
+    )
+
+
+def list_chosen(facts: BackboneFacts, names: Sequence[str]) -> list[Line]:
+    """Return the facts of the named lines, in the order of the names."""
+    known = {line.name: line for line in (*facts.fine_lines, *facts.lines)}
+    return [known[name] for name in names]
+
+
+def describe_line(line: Line) -> str:
+    """Say what lies above a line: "blocks.5 (86 % of parameters, 32 % of compute)"."""
+    return f"{line.name} ({line.thawed_fraction:.0%} of parameters, {line.compute_fraction:.0%} of compute)"
+
+
+def check_recipe(value: Any) -> bool:
+    """Tell whether an edited recipe has the known fields, each of its kind."""
+    kinds = {name: (int, float) if isinstance(known, float) else type(known) for name, known in RECIPE.items()}
+    return (
+        isinstance(value, dict)
+        and value.keys() == RECIPE.keys()
+        and all(isinstance(value[name], kind) for name, kind in kinds.items())
+        and all(
+            not isinstance(value[name], float) or (math.isfinite(value[name]) and value[name] >= 0) for name in kinds
+        )
+        and value["epochs"] >= 1
+        and value["batch_items"] >= 1
+        and value["balance"] in ("none", "weights", "sampling")
+    )
+
+
+def _choose_lines(facts: BackboneFacts, options: RunOptions) -> Choice:
+    """The lines to climb, from the top down, with what lies above each."""
+    strategies = list_strategies(options)
+    steps = facts.fine_lines if options.sequence == "layers" or options.last_layers else facts.lines
+    if not {"fine_tuning", "fine_tuning_from_scratch"} & set(strategies):
+        return Choice("lines", [], "given", "no strategy that thaws is asked for")
+    if not steps:
+        return Choice("lines", [], "rule", f"the blocks of {facts.name} cannot be traced, so it stays frozen")
+    one = _find_line(steps, options)
+    if one is not None:
+        return Choice("lines", [one.name], "given", f"trained above: {describe_line(one)}")
+    wanted = [
+        line for line in steps if ("fine_tuning" if line != steps[-1] else "fine_tuning_from_scratch") in strategies
+    ]
+    shares = "; ".join(describe_line(line) for line in wanted)
+    kind: Kind = "fixed" if options.sequence == "blocks" and options.strategy is None else "given"
+    return Choice("lines", [line.name for line in wanted], kind, f"from the top down, trained above each: {shares}")
+
+
+def _find_line(steps: Sequence[Line], options: RunOptions) -> Line | None:
+    """The one line that the options name, None where they leave it to the ladder."""
+    names = [line.name for line in steps]
+    if options.ratio is not None:
+        ratio = options.ratio
+        return min(steps, key=lambda line: abs(line.thawed_fraction - ratio))
+    if options.last_layers is not None:
+        if options.last_layers > len(steps):
+            raise OptionError(f"--last-layers: expected at most {len(steps)}, found {options.last_layers}")
+        return steps[options.last_layers - 1]
+    wanted = options.thaw_line or (options.blocks and options.blocks.partition(":")[0])
+    if not wanted:
+        return None
+    if wanted not in names:
+        flag = "--thaw-line" if options.thaw_line else "--blocks"
+        raise OptionError(f"{flag}: expected one of {', '.join(names)}; found {wanted!r}")
+    return steps[names.index(wanted)]
+
+
+def _choose_block(facts: BackboneFacts, options: RunOptions) -> Choice:
+    if options.blocks is None:
+        return Choice("highest_block", None, "fixed", "everything above a line is trained, up to the head")
+    steps = facts.fine_lines if options.sequence == "layers" else facts.lines
+    names = [line.name for line in steps]
+    lowest, _, highest = options.blocks.partition(":")
+    if highest not in names or names.index(highest) > names.index(lowest):
+        raise OptionError(
+            f"--blocks: expected LOWEST:HIGHEST among, from the top down, {', '.join(names)}; found {options.blocks!r}"
+        )
+    return Choice(
+        "highest_block", highest, "given", f"--blocks: of the backbone, what lies above {highest} stays frozen"
+    )
+
+
+def _choose_views(
+    fingerprint: Mapping[str, Any], hardware: Hardware, lines: Sequence[Line], options: RunOptions
+) -> tuple[Choice, Choice]:
+    """How many views are cached, and at which lines: as many as there is room for, the top lines first."""
+    n_items = sum(part["items"] for part in fingerprint["parts"]["development"].values())
+    n_worth = sum(line.compute_fraction <= WORTH_CACHING for line in lines)
+    sizes = [2 * math.prod(line.shape) * n_items / 2**20 for line in lines[:n_worth]]  # float16
+    if not lines or options.views == 0:
+        reason = "--views 0: the prefix runs for every batch" if lines else "nothing is thawed"
+        return Choice("views", 0, "given", reason), Choice("cached_lines", [], "rule", "none, as no views are kept")
+    given = options.views is not None
+    candidates = (options.views,) if options.views is not None else VIEWS
+    for n_views in candidates:
+        needs = [(n_views + 1) * sum(sizes[: place + 1]) for place in range(n_worth)]
+        n_lines = sum(need <= hardware.cache_mib for need in needs)
+        if n_lines >= min(LEAST_LINES, len(lines)):
+            kept, rest = [line.name for line in lines[:n_lines]], [line.name for line in lines[n_lines:]]
+            reason = f"{n_views} views and the clean one of {n_items} items take {needs[n_lines - 1]:.0f} of "
+            reason += f"{hardware.cache_mib} MiB"
+            note = (
+                f"; at {', '.join(rest)} the prefix runs for every batch, with a fresh view each time" if rest else ""
+            )
+            views = Choice("views", n_views, "given" if given else "rule", reason)
+            return views, Choice("cached_lines", kept, "rule", reason + note)
+    least = (candidates[-1] + 1) * sum(sizes[:LEAST_LINES])
+    reason = (
+        f"{candidates[-1]} views would take {least:.0f} MiB, there is room for {hardware.cache_mib}: the prefix runs for "
+        "every batch, with a fresh view each time; THAWLINE_CACHE_MIB raises the limit"
+    )
+    if not n_worth:
+        reason = "below these lines there is too little of the network to be kept: the prefix runs for every batch"
+    return Choice("views", 0, "rule", reason), Choice("cached_lines", [], "rule", "none, as no views are kept")
+
+
+def _choose_augmentation(fingerprint: Mapping[str, Any], options: RunOptions) -> Choice:
+    """What may change between views, by modality; nothing of colour on grey images, no side exchanged where it matters."""
+    augmentation, reason = AUGMENTATIONS[options.modality]
+    if set(fingerprint["channels"]) <= {"1", 1, "2", 2}:
+        augmentation = dataclasses.replace(augmentation, colour=0.0, hue=0.0)
+        reason += "; all images are grey, so no colour is changed"
+    if options.side_matters:
+        augmentation = dataclasses.replace(augmentation, flip_sides=False, quarter_turns=False)
+        if augmentation.flip_vertically:  # with a half turn it would exchange the sides
+            augmentation = dataclasses.replace(augmentation, flip_vertically=False)
+        reason += "; --side-matters: nothing that exchanges left and right"
+    elif augmentation.flip_sides:
+        reason += "; left and right are exchanged (--side-matters forbids it)"
+    kind: Kind = "given" if options.modality != "unknown" or options.side_matters else "rule"
+    return Choice("augmentation", dataclasses.asdict(augmentation), kind, f"{options.modality}: {reason}")
+
+
+def _choose_recipe(facts: BackboneFacts, options: RunOptions) -> Choice:
+    if options.train_norms and facts.folded_batchnorm:
+        raise OptionError(
+            f"--train-norms: batch normalisation of {facts.name} was folded into its weights, so there are no statistics to "
+            "train, and training them wrecks the network; leave the option out"
+        )
+    balance = "sampling" if options.sampling == "balanced" else "weights" if options.class_weight != "none" else "none"
+    changes = {
+        "mixup": float(options.mixup),
+        "balance": balance,
+        "focal": 2.0 if options.loss == "focal" else 0.0,
+        "train_norms": options.train_norms,
+        "auto_rgn": options.auto_rgn,
+    }
+    recipe = {**RECIPE, **changes}
+    reason = (
+        "AdamW from the head of the frozen features, weights averaged; each fold's inner part chooses the learning rate "
+        "(this one or smaller), the epochs and the temperature"
+    )
+    return Choice("recipe", recipe, "fixed" if recipe == RECIPE else "given", reason)

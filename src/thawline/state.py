@@ -1,0 +1,104 @@
+"""The state that the steps of one run share."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from thawline.audit.items import Inspection
+from thawline.cost import peak_rss_mib
+from thawline.data.dataset import Dataset
+from thawline.data.splits import Splits
+from thawline.journal import Journal
+from thawline.learn.development import Development
+from thawline.learn.features import Extraction, extract
+from thawline.learn.strategies import Source
+from thawline.learn.weights import Weights
+from thawline.options import RunOptions
+from thawline.plan import Plan
+from thawline.types import BackboneFacts, Contract, Hardware, Listener
+
+if TYPE_CHECKING:
+    from thawline.types import Groups, IntArray, Labels
+
+
+@dataclasses.dataclass
+class Job:
+    """The state that the steps of one run share."""
+
+    out: Path
+    options: RunOptions
+    listener: Listener
+    journal: Journal
+    hardware: Hardware
+    weights: Weights
+    inspection: Inspection
+    labels: Labels
+    groups: Groups
+    splits: Splits
+    fingerprint: dict[str, Any]
+    plan: Plan
+    facts: BackboneFacts
+    began: float
+
+    @property
+    def dataset(self) -> Dataset:
+        """The items that take part."""
+        return self.inspection.dataset
+
+    def development_items(self) -> IntArray:
+        """Positions of the development items."""
+        return np.flatnonzero(~self.splits.is_test)
+
+    def development(self, chosen: IntArray | None = None) -> Development:
+        """The development items, or those among them at the positions ``chosen``."""
+        chosen = self.development_items() if chosen is None else chosen
+        return Development(
+            self.labels[chosen], self.groups[chosen], self.splits.folds[chosen], len(self.dataset.classes)
+        )
+
+    def source(self, chosen: IntArray, contract: Contract) -> Source:
+        """Say where the items at the positions ``chosen`` and the backbone come from."""
+        contents = [self.dataset.contents[index] for index in chosen]
+        digests = [self.inspection.digests[index] for index in chosen]
+        return Source(contents, digests, self.weights, contract, self.hardware)
+
+    def spent_s(self) -> float:
+        """Seconds spent on this run so far, those of earlier sittings included."""
+        return max(self.journal.seconds(""), time.perf_counter() - self.began)
+
+    def describe_task(self) -> dict[str, Any]:
+        """Return the task as `metrics.json` holds it."""
+        names = {"kind": "task", "positive": "positive", "threshold": "threshold"}
+        return {**{key: self.plan[name] for key, name in names.items()}, "classes": list(self.dataset.classes)}
+
+    def extract(self, chosen: IntArray, contract: Contract, step: str) -> Extraction:
+        """Extract the features of the items at the positions ``chosen``."""
+        contents = [self.dataset.contents[index] for index in chosen]
+        digests = [self.inspection.digests[index] for index in chosen]
+        at = time.perf_counter()
+        found = extract(contents, digests, self.weights, contract, self.hardware, self.listener, step)
+        if found.n_computed:
+            value = {"computed": found.n_computed, "cached": found.n_cached}
+            self.journal.record(step, value, time.perf_counter() - at + self.journal.spent(step))
+        return found
+
+    def sum_costs(self, thawed: tuple[str, ...] = ()) -> dict[str, Any]:
+        """Seconds by step over all sittings of the run, and the peak memory of this one.
+
+        ``thawed`` are the units of the rungs above a thaw line, which count as training and not as heads.
+        """
+        steps = {"heads": "rung", "choices": "aspect"}  # units are named otherwise
+        steps = {name: steps.get(name, name) for name in ("read", "features", "heads", "choices", "final", "test")}
+        seconds = {name: self.journal.seconds(prefix) for name, prefix in steps.items()}
+        training = sum(self.journal.seconds(f"{unit} ") for unit in thawed)
+        seconds |= {"heads": seconds["heads"] - training, "training": training, "total": sum(seconds.values())}
+        return {
+            "seconds": {name: round(value, 3) for name, value in seconds.items()},
+            "peak_rss_mib": peak_rss_mib(),
+            "energy_wh": None,
+        }
