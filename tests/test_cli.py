@@ -119,7 +119,7 @@ def test_run_ends_with_five_lines_that_agree_with_the_metrics(finished: Path) ->
 def test_steps_go_to_standard_error(finished: Path) -> None:
     steps = (finished.parent / "steps.txt").read_text("utf-8")
     said = [line.split("  ")[0] for line in steps.splitlines()]
-    assert {"reading", "features", "heads", "final model", "judging"} <= set(said)
+    assert {"reading", "features", "linear", "final model", "judging"} <= set(said)
     assert said[0] == "reading"
     assert said[-1] == "judging"
 
@@ -155,10 +155,58 @@ def test_plan_in_words_and_as_json(films: Path) -> None:
     words = call("run", films, "--plan-only", "--quiet")
     assert words.exit_code == 0
     assert re.search(r"^positive +lesion +rule ", words.stdout, re.MULTILINE)
-    assert re.search(r"^head +\? +empirical .*\(among linear, svm", words.stdout, re.MULTILINE)
+    assert re.search(
+        r"^rung +\? +empirical .*\(among linear, svm, .*, fine_tuning blocks.5, .*, fine_tuning_from_scratch conv_stem\)$",
+        words.stdout,
+        re.MULTILINE,
+    )
+    assert re.search(r"^lines +\['conv_head', 'blocks.6', .*'conv_stem'\] +fixed ", words.stdout, re.MULTILINE)
     done = call("run", films, "--plan-only", "--json", "--quiet")
     choices = {choice["name"]: choice["value"] for choice in json.loads(done.stdout)["choices"]}
     assert choices["positive"] == "lesion"
+    assert choices["lines"][:: len(choices["lines"]) - 1] == ["conv_head", "conv_stem"]
+    assert choices["rung"] is None
+
+
+def test_plan_follows_the_options_of_thawing(films: Path) -> None:
+    wanted = "--ratio 0.8 --mixup 0.2 --modality xray --side-matters --views 1 --final refit".split()
+    done = call("run", films, "--plan-only", "--json", "--quiet", *wanted)
+    assert done.exit_code == 0, done.stderr
+    choices = {choice["name"]: choice for choice in json.loads(done.stdout)["choices"]}
+    assert choices["lines"]["value"] == ["blocks.5"]
+    assert choices["rung"]["value"] == "fine_tuning blocks.5"
+    assert choices["recipe"]["value"]["mixup"] == 0.2
+    assert choices["augmentation"]["reason"].startswith("xray: ")
+    assert not choices["augmentation"]["value"]["flip_sides"]
+    assert (choices["views"]["value"], choices["final"]["value"], choices["controls"]["value"]) == (1, "refit", [])
+    assert {choices[name]["kind"] for name in ("lines", "rung", "recipe", "augmentation", "views", "final")} == {
+        "given"
+    }
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        (["--strategy", "prompting"], "--strategy: expected some of feature_extractor, "),
+        (["--ratio", "0.5", "--last-layers", "2"], "--ratio and --last-layers: expected one of them"),
+        (["--ratio", "2"], "--ratio: expected a share above 0 and at most 1, found 2.0"),
+        (["--thaw-line", "blocks.9"], "--thaw-line: expected one of conv_head, blocks.6, "),
+        (["--blocks", "blocks.5:blocks.4"], "--blocks: expected LOWEST:HIGHEST among, from the top down, conv_head, "),
+        (["--blocks", ":blocks.4"], "--blocks: expected one of conv_head, "),
+        (["--last-layers", "500"], "--last-layers: expected at most "),
+        (["--controls", "hog"], "--controls: expected some of handcrafted, random_init, or none; found 'hog'"),
+        (["--mixup", "nan"], "--mixup: expected 0 or more, found nan"),
+        (["--loss", "hinge"], "--loss: expected one of cross_entropy, focal; found 'hinge'"),
+        (
+            ["--head", "svm", "--thaw-line", "blocks.5"],
+            "--thaw-line: belongs to --strategy fine_tuning; leave out --head",
+        ),
+    ],
+)
+def test_wrong_options_of_thawing_give_2_and_say_why(wanted: list[str], message: str, films: Path) -> None:
+    done = call("run", films, "--plan-only", "--quiet", *wanted)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: {message}")
 
 
 @pytest.mark.slow

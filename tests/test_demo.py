@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-import thawline.options as options_module
+from thawline import cli
 from thawline.cli import app
 
 pytestmark = pytest.mark.slow
@@ -22,10 +22,10 @@ def call(*arguments: object) -> Any:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_head(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The linear head alone: all of them take minutes, and the command has no option to leave some out."""
+def first_rung(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The first rung alone, since the whole ladder takes minutes: a budget that is spent at once leaves it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(options_module, "ALL_HEADS", ("linear",))
+        patch.setattr(cli, "DEMO_BUDGET", "0.01s")
         patch.setenv("THAWLINE_DATA", str(tmp_path_factory.mktemp("ledger")))
         yield
 

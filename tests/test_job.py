@@ -46,6 +46,7 @@ FILES = {
     "model/card.md",
 }
 METRICS = ("auc", "accuracy", "balanced_accuracy", "sensitivity", "specificity", "brier", "ece")
+FROZEN = "feature_extractor,feature_extractor_hybrid"
 TELLING = ("MUSTERMANN", "ERIKA", "19631123")
 Row = dict[str, str]
 
@@ -293,7 +294,8 @@ def test_plan_only_writes_nothing_and_leaves_open_what_is_to_be_measured(main: F
     plan = thawline.plan_only(main.data, RunOptions(), listener=Notes())
     assert sorted(tmp_path.rglob("*")) == before
     assert plan["aspect"] is None
-    assert plan["head"] is None
+    assert plan["rung"] is None
+    assert plan["lines"][0] == "conv_head"
     assert plan.find("aspect").candidates == ("squash", "letterbox", "crop")
     assert plan["positive"] == "lesion"
 
@@ -496,13 +498,13 @@ def test_several_classes(films: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_edited_plan_is_followed_and_marked_as_given(main: Finished, tmp_path: Path) -> None:
-    plan = thawline.plan_only(main.data, RunOptions(), listener=Notes()).to_json()
+    plan = thawline.plan_only(main.data, RunOptions(strategy=FROZEN), listener=Notes()).to_json()
     edits = {"aspect": "crop", "precision": "f32", "heads": ["linear", "k_nn"], "threshold": 0.4}
     for choice in plan["choices"]:
         choice["value"] = edits.get(choice["name"], choice["value"])
     file = tmp_path / "plan.json"
     file.write_text(json.dumps(plan), "utf-8")
-    result = run_job(main.data, tmp_path / "run", plan=file, head=None)
+    result = run_job(main.data, tmp_path / "run", plan=file, head=None, strategy=FROZEN)
     values = take_values(result.folder)
     assert {name: values[name] for name in edits} == edits
     changed = {"aspect", "heads", "threshold"}  # precision may have been f32 anyway
@@ -512,9 +514,9 @@ def test_edited_plan_is_followed_and_marked_as_given(main: Finished, tmp_path: P
     assert (model.contract.aspect, model.threshold) == ("crop", 0.4)
     units = list_units(result.folder)
     assert not any(unit.startswith("aspect") for unit in units)
-    head = find_choice(result.folder, "head")
-    assert head["kind"] == "empirical"
-    assert head["value"] == result.metrics["chosen"]["head"]
+    rung = find_choice(result.folder, "rung")
+    assert rung["kind"] == "empirical"
+    assert rung["value"] == result.metrics["chosen"]["head"]
     losses = [rung["log_loss"] for rung in result.metrics["ladder"]]
     chosen = next(rung for rung in result.metrics["ladder"] if rung["chosen"])
     assert chosen["difference"] == pytest.approx(chosen["log_loss"] - min(losses), abs=1e-12)
@@ -522,9 +524,9 @@ def test_edited_plan_is_followed_and_marked_as_given(main: Finished, tmp_path: P
 
 @pytest.mark.slow
 def test_plan_of_a_finished_run_can_be_given_to_the_next(main: Finished, tmp_path: Path) -> None:
-    again = run_job(main.data, tmp_path / "run", plan=main.run / "plan.json", head=None)
+    again = run_job(main.data, tmp_path / "run", plan=main.run / "plan.json")
     assert again.metrics["test"]["auc"] == main.result.metrics["test"]["auc"]
-    assert find_choice(again.folder, "head")["kind"] == "given"
+    assert find_choice(again.folder, "rung")["kind"] == "given"
 
 
 @pytest.mark.slow
@@ -533,8 +535,12 @@ def test_spent_budget_stops_after_the_first_rung_and_says_so(films: Path, tmp_pa
     assert [rung["head"] for rung in result.metrics["ladder"]] == ["linear"]
     lines = [json.loads(line) for line in (tmp_path / "run/journal.jsonl").read_text("utf-8").splitlines()]
     stop = next(line for line in lines if line["unit"] == "stop before svm")
-    assert stop["value"] == {"reason": "budget spent", "tried": ["linear"]}
-    assert "the budget ended after 1 of 5 rungs" in find_choice(tmp_path / "run", "head")["reason"]
+    assert stop["value"]["reason"] == "budget"
+    assert stop["value"]["budget_s"] == 0.01
+    assert stop["value"]["spent_s"] > 0.01
+    assert result.metrics["stops"][0] == {"before": "svm", **stop["value"]}
+    assert [each["before"] for each in result.metrics["stops"][-2:]] == ["fine_tuning conv_head", "handcrafted"]
+    assert "the ladder ended before svm: budget" in find_choice(tmp_path / "run", "rung")["reason"]
 
 
 @pytest.mark.slow

@@ -109,6 +109,27 @@ def test_the_last_record_of_a_unit_counts(tmp_path):
     assert Journal(tmp_path).spent("a") == 2
 
 
+def test_discarded_arrays_are_gone_and_found_no_more(tmp_path):
+    journal = Journal(tmp_path)
+    for name in ("rung 3 blocks.5 fold 0", "rung 3 blocks.5 fold 0 weights", "rung 3 blocks.5 fold 1 weights"):
+        journal.record(name, {"x": np.arange(3)}, 1.5)
+    journal.record("plain weights", {"n": 3}, 0.1)
+    before = journal.path.read_bytes()
+    assert len(list((tmp_path / "units").iterdir())) == 3
+    journal.discard("weights")
+    assert journal.path.read_bytes() == before
+    assert [path.name for path in (tmp_path / "units").iterdir()] == ["rung_3_blocks.5_fold_0.npz"]
+    for each in (journal, Journal(tmp_path)):
+        assert each.find("rung 3 blocks.5 fold 0 weights") is None
+        assert_same(each.find("rung 3 blocks.5 fold 0"), {"x": np.arange(3)})
+        assert each.find("plain weights") == {"n": 3}
+        assert each.seconds("rung 3") == 4.5
+    journal.discard("weights")  # nothing is left to remove, which is no error
+    again = journal.unit("rung 3 blocks.5 fold 1 weights", lambda: {"x": np.arange(4)})
+    assert_same(again, {"x": np.arange(4)})
+    assert_same(Journal(tmp_path).find("rung 3 blocks.5 fold 1 weights"), again)
+
+
 @pytest.mark.parametrize("kept_bytes", [1, 10, -1])
 def test_a_last_line_cut_by_a_kill_is_dropped(tmp_path, kept_bytes):
     journal = Journal(tmp_path)

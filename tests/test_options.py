@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
+import math
 import os
 import re
 import subprocess
@@ -15,12 +17,15 @@ import pytest
 from thawline.errors import OptionError
 from thawline.options import (
     ALL_HEADS,
+    CONTROLS,
     HEADS,
     STRATEGIES,
+    THAWED,
     RunOptions,
     change_options,
     check_options,
     list_heads,
+    list_strategies,
     resolve_strategy,
 )
 
@@ -74,10 +79,11 @@ def test_choices_are_enforced(field):
 
 @pytest.mark.parametrize("field", [f for f in FIELDS if f.metadata["least"] is not None], ids=lambda field: field.name)
 def test_least_values_are_enforced(field):
-    least = field.metadata["least"]
+    least, flag = field.metadata["least"], field.name.replace("_", "-")
     assert getattr(check_options(RunOptions(**{field.name: least})), field.name) == least
-    with pytest.raises(OptionError, match=f"--{field.name}: expected {least} or more, found {least - 1}"):
-        check_options(RunOptions(**{field.name: least - 1}))
+    for value in (least - 1, math.nan, math.inf):
+        with pytest.raises(OptionError, match=f"^--{flag}: expected {least} or more, found {value}$"):
+            check_options(RunOptions(**{field.name: value}))
 
 
 def test_a_budget_needs_its_unit():
@@ -87,37 +93,155 @@ def test_a_budget_needs_its_unit():
 
 @pytest.mark.parametrize(
     ("given", "name"),
-    [(alias, name) for name, aliases in STRATEGIES.items() for alias in (name, name.upper(), f" {name} ", *aliases)],
+    [
+        (spelling, name)
+        for name, aliases in STRATEGIES.items()
+        for each in (name, *aliases)
+        for spelling in (each, each.upper(), f" {each} ", each.replace(" ", "-"), each.replace(" ", "_"))
+    ],
 )
-def test_aliases_of_strategies_are_resolved(given, name):
+def test_aliases_of_strategies_are_resolved_however_they_are_spelt(given, name):
     assert resolve_strategy(given) == name
     assert check_options(RunOptions(strategy=given)).strategy == name
 
 
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("linear-probe", "feature_extractor"),
+        ("Off-the-shelf  features", "feature_extractor_hybrid"),
+        ("Shallow tuning", "fine_tuning"),
+        ("layer-wise fine-tuning", "fine_tuning"),
+        ("Deep tuning", "fine_tuning_from_scratch"),
+        ("End-to-End", "fine_tuning_from_scratch"),
+        ("full fine-tuning", "fine_tuning_from_scratch"),
+        ("from scratch", "random_init"),
+        ("full training", "random_init"),
+        ("HOG + LBP", "handcrafted"),
+    ],
+)
+def test_terms_of_the_literature_mean_what_they_mean_there(given, name):
+    assert resolve_strategy(given) == name
+
+
 def test_no_alias_stands_for_two_strategies():
     names = [name for strategy, aliases in STRATEGIES.items() for name in (strategy, *aliases)]
-    assert len(names) == len(set(names))
+    plain = [re.sub("[-_ ]+", " ", name.lower()) for name in names]
+    assert len(plain) == len(set(plain))
 
 
-def test_an_unknown_strategy_is_refused():
-    with pytest.raises(OptionError, match=r"--strategy: expected one of feature_extractor, .*; found 'prompting'"):
-        check_options(RunOptions(strategy="prompting"))
+@pytest.mark.parametrize(
+    "given", ["prompting", "", "frozen,", "frozen,prompting", "frozen hybrid", "fine_tuning;hybrid"]
+)
+def test_an_unknown_strategy_is_refused(given):
+    found = re.escape(repr(next(name for name in given.split(",") if name != "frozen")))
+    with pytest.raises(OptionError, match=rf"--strategy: expected some of {', '.join(STRATEGIES)}; found {found}$"):
+        check_options(RunOptions(strategy=given))
+
+
+def test_several_strategies_are_listed_once_in_the_order_of_the_ladder():
+    options = check_options(RunOptions(strategy="from scratch, Full fine-tuning,hybrid,frozen,linear probe"))
+    assert options.strategy == "feature_extractor,feature_extractor_hybrid,fine_tuning_from_scratch,random_init"
+    assert list_strategies(options) == tuple(options.strategy.split(","))
+    assert check_options(options) == options
+    assert list_heads(options) == ALL_HEADS
+
+
+# --- what is left to try ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, (*HEADS, *THAWED, "handcrafted")),
+        ({"controls": "none"}, (*HEADS, *THAWED)),
+        ({"controls": ""}, (*HEADS, *THAWED)),
+        ({"controls": "random_init, handcrafted"}, (*HEADS, *THAWED, *CONTROLS)),
+        ({"controls": "random_init"}, (*HEADS, *THAWED, "random_init")),
+        ({"head": "linear"}, ("feature_extractor",)),
+        ({"head": "svm", "controls": "random_init"}, ("feature_extractor_hybrid",)),
+        ({"strategy": "handcrafted"}, ("handcrafted",)),
+        ({"thaw_line": "blocks.5"}, ("fine_tuning",)),
+        ({"ratio": 0.5}, ("fine_tuning",)),
+        ({"last_layers": 2}, ("fine_tuning",)),
+        ({"blocks": "blocks.4:blocks.5"}, ("fine_tuning",)),
+        ({"blocks": "blocks.4:blocks.5", "strategy": "frozen,fine tuning"}, ("feature_extractor", "fine_tuning")),
+    ],
+)
+def test_strategies_left_to_try(changes, expected):
+    assert list_strategies(check_options(RunOptions(**changes))) == expected
+
+
+@pytest.mark.parametrize("controls", ["hog", "handcrafted,hog", "handcrafted random_init", "None"])
+def test_unknown_controls_are_refused(controls):
+    with pytest.raises(OptionError, match="--controls: expected some of handcrafted, random_init, or none; found '"):
+        check_options(RunOptions(controls=controls))
+
+
+# --- where the line lies ----------------------------------------------------------------------------------------------
+
+LINES = {"thaw_line": "blocks.5", "ratio": 0.5, "last_layers": 3, "blocks": "blocks.4:blocks.5"}
+
+
+@pytest.mark.parametrize("pair", list(itertools.combinations(LINES, 2)), ids="-".join)
+def test_two_ways_of_naming_a_line_are_refused(pair):
+    first, second = (f"--{name.replace('_', '-')}" for name in pair)
+    with pytest.raises(OptionError, match=f"^{first} and {second}: expected one of them"):
+        check_options(RunOptions(**{name: LINES[name] for name in pair}))
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_a_line_goes_with_fine_tuning_only(name):
+    for strategy in ("fine tuning", "frozen,partial fine-tuning", "fine_tuning,random_init"):
+        assert getattr(check_options(RunOptions(strategy=strategy, **{name: LINES[name]})), name) == LINES[name]
+    flag = f"--{name.replace('_', '-')}"
+    for others in ({"strategy": "frozen"}, {"strategy": "full fine-tuning"}, {"head": "linear"}):
+        with pytest.raises(OptionError, match=f"^{flag}: belongs to --strategy fine_tuning; leave out --head"):
+            check_options(RunOptions(**others, **{name: LINES[name]}))
+
+
+def test_a_ratio_is_a_share():
+    for ratio in (1, 1e-9, 0.5):
+        assert check_options(RunOptions(ratio=ratio)).ratio == ratio
+    for ratio in (0, -0.1, 1.01, math.nan, math.inf):
+        with pytest.raises(OptionError, match=f"--ratio: expected a share above 0 and at most 1, found {ratio}"):
+            check_options(RunOptions(ratio=ratio))
+
+
+@pytest.mark.parametrize("blocks", ["blocks.4", "", "a:b:c", "blocks.4-blocks.5"])
+def test_blocks_are_two_names_with_a_colon_between(blocks):
+    with pytest.raises(OptionError, match=f"--blocks: expected LOWEST:HIGHEST, such as .*; found {blocks!r}"):
+        check_options(RunOptions(blocks=blocks))
+
+
+# --- heads ------------------------------------------------------------------------------------------------------------
 
 
 def test_head_and_strategy_must_agree():
     assert list_heads(check_options(RunOptions(strategy="hybrid", head="svm"))) == ("svm",)
+    assert list_heads(check_options(RunOptions(strategy="frozen,hybrid", head="svm"))) == ("svm",)
     with pytest.raises(
-        OptionError, match="--head linear does not belong to --strategy feature_extractor_hybrid: svm, "
+        OptionError,
+        match="--head linear does not belong to --strategy feature_extractor_hybrid, random_init; its heads are svm, ",
     ):
-        check_options(RunOptions(strategy="hybrid", head="linear"))
+        check_options(RunOptions(strategy="from scratch,hybrid", head="linear"))
+    with pytest.raises(
+        OptionError, match="--head linear does not belong to --strategy fine_tuning; its heads are none"
+    ):
+        check_options(RunOptions(strategy="fine tuning", head="linear"))
 
 
 def test_heads_to_try_keep_their_order():
     assert list_heads(RunOptions()) == ALL_HEADS
     assert list_heads(RunOptions(strategy="feature_extractor")) == ("linear",)
     assert list_heads(RunOptions(strategy="feature_extractor_hybrid")) == HEADS["feature_extractor_hybrid"]
+    assert list_heads(RunOptions(strategy="hybrid,frozen")) == ALL_HEADS
     assert list_heads(RunOptions(head="k_nn")) == ("k_nn",)
-    assert set(HEADS) == set(STRATEGIES)
+    assert list_heads(RunOptions(thaw_line="blocks.5")) == ()
+
+
+def test_every_strategy_has_heads_or_thaws_or_is_a_control():
+    assert (*HEADS, *THAWED, *CONTROLS) == tuple(STRATEGIES)
 
 
 def test_every_head_to_try_is_one_that_can_be_fitted():

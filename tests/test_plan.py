@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import math
 import re
 from typing import get_args
 
@@ -15,12 +16,28 @@ from hypothesis import strategies as st
 
 from thawline.errors import OptionError
 from thawline.options import ALL_HEADS, RunOptions
-from thawline.plan import EDITABLE, Kind, Plan, _hanley_mcneil_error, apply_given, make_plan, read_plan
-from thawline.types import BackboneFacts, Hardware
+from thawline.plan import EDITABLE, Plan, _hanley_mcneil_error, apply_given, make_plan, name_strategy, read_plan
+from thawline.plan_thawing import RECIPE
+from thawline.types import BackboneFacts, Hardware, Kind, Line
 
-FACTS = BackboneFacts(
+LINES = (
+    Line("conv_head", 0.12, 0.05, (320, 7, 7)),
+    Line("blocks.6", 0.30, 0.13, (192, 7, 7)),
+    Line("blocks.5", 0.79, 0.37, (112, 14, 14)),
+    Line("conv_stem", 1.0, 1.0, (3, 224, 224)),
+)
+FROZEN = BackboneFacts(
     "efficientnet_lite0", 224, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bicubic", "PyPI package", "Apache-2.0", "ImageNet-1k"
 )
+FACTS = dataclasses.replace(FROZEN, lines=LINES, fine_lines=(LINES[0], *(LINES[place] for place in (1, 2, 3))))
+RUNGS = (
+    *ALL_HEADS,
+    "fine_tuning conv_head",
+    "fine_tuning blocks.6",
+    "fine_tuning blocks.5",
+    "fine_tuning_from_scratch conv_stem",
+)
+NAMES = [line.name for line in LINES]
 HARDWARE = Hardware(cores=4, memory_mib=16000)
 
 
@@ -40,6 +57,7 @@ def make_print(classes=None, **changes):
         "imbalance": 1.5,
         "aspect_ratio": {"min": 0.8, "median": 1.0, "max": 1.4},
         "bits": {"8": 400},
+        "channels": {"1": 400},
         "wide_range": None,
         "test_has_wide": False,
         "digest": "0123456789abcdef",
@@ -63,6 +81,13 @@ CASES = {
     "many options": plan_for(
         seed=3, head="svm", positive="normal", precision="bf16", class_weight="balanced", hold_test=True
     ),
+    "no lines": plan_for(facts=FROZEN),
+    "colour": plan_for(make_print(channels={"1": 3, "3": 397}), modality="microscopy", side_matters=True),
+    "thawed only": plan_for(strategy="fine_tuning,fine_tuning_from_scratch", sequence="layers", views=2),
+    "one line": plan_for(thaw_line="blocks.5", mixup=0.2, loss="focal", sampling="balanced", train_norms=True),
+    "a block": plan_for(blocks="blocks.5:blocks.6", auto_rgn=True, useful_gain=0.02, final="refit"),
+    "controls": plan_for(strategy="handcrafted,random_init"),
+    "all controls": plan_for(controls="handcrafted,random_init", hardware=Hardware(2, 1000, cache_mib=1)),
 }
 every_case = pytest.mark.parametrize("plan", CASES.values(), ids=CASES)
 
@@ -107,14 +132,24 @@ def test_the_printed_plan_has_a_line_for_each_choice(plan):
         assert choice.reason in line
         if choice.kind == "empirical":
             assert line.split()[1] == "?"
-            assert line.endswith(f"(among {', '.join(choice.candidates)})")
+            assert line.endswith(f"(among {', '.join(map(str, choice.candidates))})")
 
 
-def test_the_same_facts_give_the_same_plan_and_are_left_alone():
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"ratio": 0.5}, {"strategy": "random_init,frozen", "side_matters": True}],
+    ids=["", "ratio", "mixed"],
+)
+def test_the_same_facts_give_the_same_plan_and_are_left_alone(options):
     fingerprint = make_print()
-    before = copy.deepcopy(fingerprint)
-    assert plan_for(fingerprint) == plan_for(fingerprint)
-    assert fingerprint == before
+    before = copy.deepcopy((fingerprint, FACTS, RECIPE))
+    first = plan_for(fingerprint, **options)
+    text = json.dumps(first.to_json())
+    first["recipe"]["epochs"] = 99  # what one caller does with its plan is no other's affair
+    first["lines"].append("another")
+    second = plan_for(fingerprint, **options)
+    assert json.dumps(second.to_json()) == text
+    assert (fingerprint, FACTS, RECIPE) == before
 
 
 # --- choices ----------------------------------------------------------------------------------------------------------
@@ -230,10 +265,90 @@ def test_wide_pixels_in_the_test_part_only_are_refused():
 def test_slow_heads_are_left_out_for_many_items():
     plan = CASES["many items"]
     assert plan["heads"] == ["linear", "random_forest", "k_nn"]
-    assert plan.find("head").candidates == tuple(plan["heads"])
+    assert plan.find("rung").candidates == (*plan["heads"], *RUNGS[len(ALL_HEADS) :])
     assert CASES["two classes"]["heads"] == list(ALL_HEADS)
     slow_one = plan_for(make_print({"a": (30_000, 9000), "b": (2000, 900)}), head="svm")
-    assert (slow_one["heads"], slow_one["head"]) == (["svm"], "svm")
+    assert (slow_one["heads"], slow_one["rung"]) == (["svm"], "svm")
+
+
+# --- the rung ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_rung_is_measured_among_heads_and_lines_in_the_order_of_the_ladder():
+    choice = plan_for().find("rung")
+    assert (choice.value, choice.kind, choice.candidates) == (None, "empirical", RUNGS)
+    assert "one standard error" in choice.reason
+    assert plan_for(controls="none").find("rung") == plan_for(controls="random_init").find("rung") == choice
+
+
+@pytest.mark.parametrize(
+    ("options", "rung"),
+    [
+        ({"head": "k_nn"}, "k_nn"),
+        ({"strategy": "frozen"}, "linear"),
+        ({"thaw_line": "blocks.6"}, "fine_tuning blocks.6"),
+        ({"thaw_line": "conv_stem"}, "fine_tuning_from_scratch conv_stem"),
+        ({"strategy": "full fine-tuning"}, "fine_tuning_from_scratch conv_stem"),
+        ({"strategy": "full fine-tuning,random_init"}, "fine_tuning_from_scratch conv_stem"),
+        ({"strategy": "handcrafted"}, "handcrafted"),
+        ({"strategy": "random_init"}, "random_init"),
+    ],
+)
+def test_the_only_rung_is_given(options, rung):
+    choice = plan_for(**options).find("rung")
+    assert (choice.value, choice.kind, choice.candidates) == (rung, "given", None)
+    assert choice.reason == "the only one to try"
+
+
+def test_two_controls_alone_are_measured_against_each_other():
+    plan = CASES["controls"]
+    assert (plan["heads"], plan["lines"]) == ([], [])
+    assert plan.find("rung").candidates == ("handcrafted", "random_init")
+    assert "a control is what is delivered" in plan.find("controls").reason
+
+
+def test_heads_say_why_there_are_none():
+    choice = CASES["thawed only"].find("heads")
+    assert (choice.value, choice.kind) == ([], "given")
+    assert "no strategy that freezes the whole backbone is asked for" in choice.reason
+
+
+def test_a_line_has_the_strategy_that_trains_what_it_trains():
+    fine = dataclasses.replace(FACTS, fine_lines=(*LINES[:3], Line("conv_stem.0", 1.0, 1.0, (3, 224, 224))))
+    assert [name_strategy(name, fine) for name in (*NAMES, "conv_stem.0")] == [
+        *["fine_tuning"] * 3,
+        *["fine_tuning_from_scratch"] * 2,
+    ]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"strategy": "fine_tuning"},
+        {"strategy": "end to end"},
+        {"strategy": "random_init"},
+        {"thaw_line": "blocks.5"},
+        {"ratio": 0.3},
+        {"last_layers": 1},
+        {"blocks": "blocks.5:blocks.6"},
+    ],
+)
+def test_nothing_left_to_try_is_refused_with_the_reason(options):
+    with pytest.raises(
+        OptionError,
+        match="--strategy: nothing is left to try: the blocks of efficientnet_lite0 cannot be traced, so it stays frozen; "
+        "ask for feature_extractor too",
+    ):
+        plan_for(facts=FROZEN, **options)
+    with_heads = plan_for(facts=FROZEN, **(options | {"strategy": "frozen,fine_tuning"}))
+    assert (with_heads["rung"], with_heads["lines"]) == ("linear", [])
+
+
+def test_a_network_of_one_line_has_nothing_for_partial_fine_tuning():
+    facts = dataclasses.replace(FACTS, lines=LINES[-1:])
+    with pytest.raises(OptionError, match="the only line of efficientnet_lite0 trains everything"):
+        plan_for(facts=facts, strategy="fine_tuning")
+    assert plan_for(facts=facts)["lines"] == ["conv_stem"]
 
 
 def test_the_contract_repeats_the_plan():
@@ -302,13 +417,25 @@ def edit(plan, tmp_path, **values):
     ("name", "value"),
     [
         ("aspect", "letterbox"),
+        ("cached_lines", ["conv_head", "blocks.5"]),
+        ("cached_lines", []),
         ("class_weight", "balanced"),
         ("heads", ["linear", "svm"]),
-        ("head", "k_nn"),
+        ("heads", ["svm"]),
         ("interpolation", "bilinear"),
+        ("lines", ["conv_head", "blocks.5"]),
+        ("lines", ["conv_stem"]),
+        ("lines", []),
         ("precision", "bf16"),
-        ("size_px", 160),
+        ("recipe", {**RECIPE, "learning_rate": 1e-4, "epochs": 3, "decay": 1, "mixup": 1}),
+        ("recipe", {**RECIPE, "balance": "sampling", "focal": 2.0, "train_norms": True, "auto_rgn": True}),
+        ("recipe", {**RECIPE, "balance": "weights", "weight_decay": 0, "label_smoothing": 0, "batch_items": 1}),
+        ("rung", "k_nn"),
+        ("rung", "fine_tuning blocks.5"),
+        ("rung", "fine_tuning_from_scratch conv_stem"),
         ("threshold", 0.3),
+        ("useful_gain", 0),
+        ("useful_gain", 0.02),
         ("wide_range", [0, 1023]),
         ("wide_range", [-1000.0, 400.5]),
     ],
@@ -320,29 +447,162 @@ def test_these_values_can_be_edited(tmp_path, name, value):
     assert changed.find(name).kind == "given"
     assert changed.find(name).reason == f"given in the plan file (was {plan[name]!r})"
     assert changed.digest() != plan.digest()
-    others = {choice.name for choice in plan.choices} - {name, "head"}
+    followers = {"heads": {"rung"}, "lines": {"rung", "cached_lines"}}.get(name, set())
+    others = {choice.name for choice in plan.choices} - {name} - followers
     assert all(changed.find(other) == plan.find(other) for other in others)
+    assert json.loads(json.dumps(changed.to_json()))["digest"] == changed.digest()
 
 
-def test_edited_heads_are_the_candidates():
+def test_every_editable_choice_can_be_given_and_taken_back(tmp_path):
+    """A file of values that are the planned ones changes nothing, whatever was to be measured."""
+    plan = plan_for(hardware=Hardware(2, 1000, bf16=True))
+    assert {choice.name for choice in plan.choices} >= set(EDITABLE)
+    measured = plan.decide("aspect", "crop", "measured").decide("precision", "f32", "measured")
+    measured = measured.decide("rung", "fine_tuning blocks.5", "measured", [{"candidate": "linear"}])
+    given = apply_given(plan, edit(measured, tmp_path))
+    assert given.digest() == measured.digest()
+    assert [choice.name for choice in given.choices if choice != plan.find(choice.name)] == [
+        "aspect",
+        "precision",
+        "rung",
+    ]
+
+
+# --- edits that others follow -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("heads", "lines", "rungs"),
+    [
+        (["linear", "svm"], NAMES, ("linear", "svm", *RUNGS[5:])),
+        (["svm"], NAMES[1:3], ("svm", "fine_tuning blocks.6", "fine_tuning blocks.5")),
+        (["linear"], ["conv_stem"], ("linear", "fine_tuning_from_scratch conv_stem")),
+        (["linear", "k_nn"], [], ("linear", "k_nn")),
+    ],
+)
+def test_edited_heads_and_lines_are_the_candidates(tmp_path, heads, lines, rungs):
     plan = plan_for()
-    two = Plan((dataclasses.replace(plan.find("heads"), value=["linear", "svm"]),), plan.fingerprint)
-    assert apply_given(plan, two).find("head").candidates == ("linear", "svm")
-    one = Plan((dataclasses.replace(plan.find("heads"), value=["svm"]),), plan.fingerprint)
-    assert apply_given(plan, one)["head"] == "svm"
+    choice = apply_given(plan, edit(plan, tmp_path, heads=heads, lines=lines)).find("rung")
+    assert (choice.value, choice.kind, choice.candidates) == (None, "empirical", rungs)
+
+
+def test_the_only_candidate_that_edits_leave_is_the_rung(tmp_path):
+    plan = plan_for()
+    assert apply_given(plan, edit(plan, tmp_path, heads=["svm"], lines=[])).find("rung") == plan_for(head="svm").find(
+        "rung"
+    )
+
+
+def test_a_rung_that_was_the_only_one_follows_edits_too(tmp_path):
+    plan = plan_for(head="linear")
+    assert apply_given(plan, edit(plan, tmp_path, heads=["svm"]))["rung"] == "svm"
+    assert apply_given(plan, edit(plan, tmp_path, heads=["svm", "linear"])).find("rung").candidates == ("svm", "linear")
+    assert apply_given(plan, edit(plan, tmp_path, heads=["svm", "linear"], rung="svm"))["rung"] == "svm"
+    thawed = plan_for(thaw_line="blocks.5")
+    wider = apply_given(thawed, edit(thawed, tmp_path, heads=["linear"]))
+    assert wider.find("rung").candidates == ("linear", "fine_tuning blocks.5")
+
+
+def test_cached_lines_are_those_that_an_edit_leaves_and_the_file_can_be_given_again(tmp_path):
+    plan = plan_for()
+    assert plan["cached_lines"] == ["conv_head", "blocks.6", "blocks.5"]
+    changed = apply_given(plan, edit(plan, tmp_path, lines=["blocks.6", "conv_stem"]))
+    assert changed["cached_lines"] == ["blocks.6"]
+    assert apply_given(plan, edit(changed, tmp_path)).digest() == changed.digest()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"rung": "k_nn", "heads": ["linear", "svm"]}, r"rung: expected one of linear, svm, fine_.*; found 'k_nn'$"),
+        (
+            {"rung": "fine_tuning blocks.5", "lines": []},
+            r"rung: expected one of linear, .*; found 'fine_tuning blocks.5'$",
+        ),
+        ({"size_px": 160}, r"size_px: expected 224, for which the lines were described; found 160"),
+    ],
+)
+def test_edits_that_contradict_each_other_are_refused(tmp_path, values, message):
+    plan = plan_for()
+    with pytest.raises(OptionError, match=f"^--plan: {message}"):
+        apply_given(plan, edit(plan, tmp_path, **values))
+
+
+def test_edits_that_leave_nothing_to_try_are_refused(tmp_path):
+    plan = plan_for(strategy="fine_tuning")
+    with pytest.raises(OptionError, match="--plan: heads and lines leave nothing to try; keep one"):
+        apply_given(plan, edit(plan, tmp_path, lines=[]))
+
+
+def test_the_size_can_be_edited_where_nothing_is_thawed(tmp_path):
+    plan = plan_for()
+    assert apply_given(plan, edit(plan, tmp_path, size_px=160, lines=[]))["size_px"] == 160
+    frozen = plan_for(strategy="frozen,hybrid")
+    assert apply_given(frozen, edit(frozen, tmp_path, size_px=160)).find("size_px").kind == "given"
+    control = plan_for(strategy="frozen,random_init")
+    with pytest.raises(OptionError, match="let lines be \\[\\] and leave out random_init"):
+        apply_given(control, edit(control, tmp_path, size_px=160))
+
+
+# --- edits that are refused -------------------------------------------------------------------------------------------
+
+HEADS_EXPECTED = f"some of {list(ALL_HEADS)}, each once"
+RUNGS_EXPECTED = f"one of {', '.join(RUNGS)}, as heads and lines say"
+LINES_EXPECTED = f"some of {NAMES}, in their order"
+RECIPE_EXPECTED = "the fields of the planned one, each a number or word of its kind: {"
 
 
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
         ("aspect", "stretch", "squash, letterbox, crop"),
+        ("cached_lines", ["conv_stem"], f"some of {NAMES[:3]}, in their order"),
+        ("cached_lines", ["blocks.6", "conv_head"], f"some of {NAMES[:3]}, in their order"),
+        ("cached_lines", "conv_head", f"some of {NAMES[:3]}, in their order"),
         ("class_weight", 2, "none or balanced"),
-        ("heads", [], "some of ("),
-        ("heads", ["linear", "perceptron"], "some of ("),
-        ("heads", [["linear"]], "some of ("),
-        ("heads", "linear", "some of ("),
-        ("head", "perceptron", "one of ("),
-        ("head", ["linear"], "one of ("),
+        ("heads", [], HEADS_EXPECTED),
+        ("heads", ["linear", "perceptron"], HEADS_EXPECTED),
+        ("heads", [["linear"]], HEADS_EXPECTED),
+        ("heads", "linear", HEADS_EXPECTED),
+        ("heads", ["linear", "svm", "linear"], HEADS_EXPECTED),
+        ("lines", ["blocks.7"], LINES_EXPECTED),
+        ("lines", ["blocks.5", "conv_head"], LINES_EXPECTED),
+        ("lines", ["blocks.5", "blocks.5"], LINES_EXPECTED),
+        ("lines", "blocks.5", LINES_EXPECTED),
+        ("lines", [["blocks.5"]], LINES_EXPECTED),
+        ("lines", {"blocks.5": 1}, LINES_EXPECTED),
+        *[
+            ("recipe", {**RECIPE, field: value}, RECIPE_EXPECTED)
+            for field, values in {
+                "learning_rate": (0, -1e-4, -1, "8e-4", True, None, math.inf, math.nan),
+                "epochs": (0, -1, 2.5, 11.0, True, "10"),
+                "batch_items": (0, 16.0, False),
+                "decay": (0.0, 1.5, -0.5, [0.85]),
+                "weight_decay": (-0.02, -1, math.inf),
+                "label_smoothing": (1.0, -0.1, "0.1"),
+                "mixup": (-0.2, -1, math.nan, True),
+                "balance": ("heavy", 1, None, ["none"]),
+                "focal": (-2, "2"),
+                "train_norms": (1, "yes", None),
+                "auto_rgn": (1.0, "no"),
+                "momentum": (0.9,),
+            }.items()
+            for value in values
+        ],
+        ("recipe", {"learning_rate": 1e-4}, RECIPE_EXPECTED),
+        ("recipe", {}, RECIPE_EXPECTED),
+        ("recipe", "AdamW", RECIPE_EXPECTED),
+        ("recipe", [RECIPE], RECIPE_EXPECTED),
+        ("rung", "perceptron", RUNGS_EXPECTED),
+        ("rung", "blocks.5", RUNGS_EXPECTED),
+        ("rung", "feature_extractor linear", RUNGS_EXPECTED),
+        ("rung", "handcrafted", RUNGS_EXPECTED),
+        ("rung", ["linear"], RUNGS_EXPECTED),
+        ("useful_gain", -0.01, "a number from 0, below 1"),
+        ("useful_gain", 1.0, "a number from 0, below 1"),
+        ("useful_gain", "0.02", "a number from 0, below 1"),
+        ("useful_gain", True, "a number from 0, below 1"),
+        ("useful_gain", math.nan, "a number from 0, below 1"),
         ("interpolation", "nearest", "bilinear or bicubic"),
         ("precision", "f16", "f32 or bf16"),
         ("size_px", 16, "a whole number from 32 to 1024"),

@@ -26,6 +26,7 @@ from thawline.types import SilentListener
 
 pytestmark = [pytest.mark.alone, pytest.mark.slow]
 HEADS = ["linear", "svm", "k_nn", "gradient_boosting"]
+FROZEN = ("--folds", "2", "--strategy", "feature_extractor,hybrid")
 PATIENCE_SECONDS = 120
 
 
@@ -38,7 +39,7 @@ class Case:
     whole: Path
 
     def arguments(self, out: Path) -> list[str]:
-        return ["run", str(self.data), "--out", str(out), "--folds", "2", "--plan", str(self.plan)]
+        return ["run", str(self.data), "--out", str(out), *FROZEN, "--plan", str(self.plan)]
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +54,7 @@ def interruptible() -> Iterator[None]:
 def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     folder = tmp_path_factory.mktemp("case")
     make_phantoms(folder / "data", PhantomOptions(n_patients=20, size_px=64, views=(1, 1)))
-    plan = json.loads(call("run", folder / "data", "--folds", "2", "--plan-only", "--json", "--quiet").stdout)
+    plan = json.loads(call("run", folder / "data", *FROZEN, "--plan-only", "--json", "--quiet").stdout)
     next(choice for choice in plan["choices"] if choice["name"] == "heads")["value"] = HEADS
     (folder / "plan.json").write_text(json.dumps(plan), "utf-8")
     case = Case(folder / "data", folder / "plan.json", folder / "whole")

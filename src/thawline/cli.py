@@ -27,6 +27,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help: half the start-up time
 )
 INTERRUPTED = 130
+DEMO_BUDGET = "70s"
 
 Data = Annotated[
     Path, typer.Argument(help="Folder with a manifest or a subfolder a class, a manifest file, or an .npz.")
@@ -143,7 +144,9 @@ def demo_command(
             listener.begin("phantoms")
             make_phantoms(out / f"films-{name}", wanted)
             listener.end(f"films of {wanted.n_patients} made-up patients")
-        result = job.run(out / f"films-{name}", out / f"run-{name}", RunOptions(seed=seed), listener=listener)
+        result = job.run(
+            out / f"films-{name}", out / f"run-{name}", RunOptions(seed=seed, budget=DEMO_BUDGET), listener=listener
+        )
     _print_run(result, as_json)
 
 

@@ -12,7 +12,8 @@ import numpy as np
 from thawline.files import write_atomic, write_json
 from thawline.journal import Value
 from thawline.judge.evaluation import evaluate
-from thawline.judge.statistics import Selection
+from thawline.judge.statistics import Selection, paired_difference
+from thawline.learn.augment import CLEAN
 from thawline.learn.ensemble import calibrate_members, name_members, refit
 from thawline.learn.heads import fit_final
 from thawline.learn.ladder import Climb, TriedRung
@@ -45,6 +46,7 @@ def deliver(job: Job, chosen: TriedRung, strategies: Strategies) -> Probabilitie
         contract=contract,
         hardware=job.hardware,
         task=job.describe_task(),
+        views=strategies.views if job.plan["tta"] else (CLEAN,),
         **parts,
     )
     if "final" not in job.journal:
@@ -94,6 +96,41 @@ def _find_member(job: Job, chosen: TriedRung, strategies: Strategies, fold: int,
     return found or {}
 
 
+def measure_tta(job: Job, chosen: TriedRung, strategies: Strategies) -> TriedRung:
+    """Settle an open test-time augmentation for the chosen rung; return the rung as it will be delivered."""
+    if job.plan["tta"] is not None:
+        return chosen
+    if chosen.rung.strategy == "handcrafted":
+        job.plan = job.plan.decide("tta", False, "handcrafted features are taken of the image as it is")
+        return chosen
+    rung, development = chosen.rung, job.development()
+    probabilities = np.full_like(chosen.probabilities, np.nan)
+    job.listener.begin("test-time views", len(development.list_folds()))
+    for fold in development.list_folds():
+        unit = f"{rung.unit} fold {fold}"
+        temperature = (job.journal.find(unit) or {}).get("temperature", 1.0)
+
+        def score(fold: int = fold, unit: str = unit, temperature: float = temperature) -> Value:
+            weights = _find_member(job, chosen, strategies, fold, unit) if rung.line else {}
+            return {"probabilities": strategies.score_views(rung, fold, weights, temperature)}
+
+        value = job.journal.unit(f"views of {unit}", score)
+        probabilities[development.folds == fold] = value["probabilities"]
+        job.listener.advance()
+    losses = development.losses(chosen.probabilities), development.losses(probabilities)
+    gain, error = paired_difference(*losses, development.groups[development.scored()])
+    helps = gain > error
+    job.listener.end(f"log-loss {losses[1].mean():.4f} over views, {losses[0].mean():.4f} without")
+    evidence = [
+        {"candidate": name, "log_loss": float(each.mean())} for name, each in zip((False, True), losses, strict=True)
+    ]
+    reason = (
+        f"out of fold, {len(strategies.views)} views change the log-loss by {-gain:+.4f} (standard error {error:.4f})"
+    )
+    job.plan = job.plan.decide("tta", helps, reason, evidence)
+    return dataclasses.replace(chosen, probabilities=probabilities) if helps else chosen
+
+
 def _open_test(job: Job, model: Model) -> Probabilities:
     """Predict the test part with the finished model, once; the ledger counts it."""
     found = job.journal.find("test")
@@ -110,23 +147,24 @@ def _open_test(job: Job, model: Model) -> Probabilities:
         )
     at = time.perf_counter()
     source = job.source(positions, model.contract)
-    probabilities = model.head.predict_proba(
-        model.extract(source.contents, source.digests, job.listener, "features, test")
-    )
+    probabilities = model.classify(source.contents, source.digests, job.listener, "features, test")
     value = {"probabilities": probabilities, "openings": openings}
     job.journal.record("test", value, time.perf_counter() - at)
     return probabilities
 
 
-def judge(job: Job, climb: Climb, selection: Selection, test: Probabilities | None) -> None:
-    """Write predictions, metrics, examples, audit and model card: everything but the page."""
+def judge(job: Job, climb: Climb, selection: Selection, chosen: TriedRung, test: Probabilities | None) -> None:
+    """Write predictions, metrics, examples, audit and model card: everything but the page.
+
+    ``chosen`` is the rung as it is delivered: its probabilities may be means over views.
+    """
     job.listener.begin("judging")
-    chosen = climb.eligible[selection.chosen]
     task, development = job.describe_task(), job.development()
     about = (job.dataset.classes, task["positive"], task["threshold"])
     scored, is_test = development.scored(), job.splits.is_test
-    sections = [
-        evaluate(
+
+    def measure(each: TriedRung) -> dict[str, Any]:
+        return evaluate(
             development.labels[scored],
             each.probabilities[scored],
             development.groups[scored],
@@ -134,8 +172,10 @@ def judge(job: Job, climb: Climb, selection: Selection, test: Probabilities | No
             folds=development.folds[scored],
             seed=job.options.seed,
         )
-        for each in climb.tried
-    ]
+
+    sections = [measure(each) for each in climb.tried]
+    place = [each.rung for each in climb.tried].index(chosen.rung)
+    delivered = sections[place] if chosen is climb.tried[place] else measure(chosen)
     compared = describe_candidates([each.rung.name for each in climb.eligible], selection)
     metrics = {
         "schema": 1,
@@ -150,8 +190,8 @@ def judge(job: Job, climb: Climb, selection: Selection, test: Probabilities | No
         "test": None
         if test is None
         else evaluate(job.labels[is_test], test, job.groups[is_test], *about, seed=job.options.seed),
-        "validation": sections[climb.tried.index(chosen)],
-        "ladder": describe_ladder(climb.tried, sections, compared, chosen),
+        "validation": delivered,
+        "ladder": describe_ladder(climb.tried, sections, compared, chosen.rung),
         "stops": list(climb.stops),
     }
     probabilities = np.full((len(job.labels), len(job.dataset.classes)), np.nan)

@@ -8,6 +8,7 @@ import json
 import platform
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from thawline.data.dataset import Dataset, load_dataset
 from thawline.data.fingerprint import make_fingerprint
 from thawline.data.scan import scan
 from thawline.data.splits import Splits, keep_given_validation, make_groups, split_as_given, split_items
-from thawline.delivery import deliver, judge
+from thawline.delivery import deliver, judge, measure_tta
 from thawline.errors import DataError, OptionError, OutputError
 from thawline.files import json_digest, write_atomic, write_json
 from thawline.folder import open_run
@@ -31,14 +32,23 @@ from thawline.learn.strategies import Settings, Strategies
 from thawline.learn.training import Recipe
 from thawline.learn.weights import Weights, find_weights
 from thawline.measure import measure_aspect, measure_precision
-from thawline.options import CONTROLS, THAWED, RunOptions, change_options, check_options, list_strategies
+from thawline.options import (
+    CONTROLS,
+    THAWED,
+    RunOptions,
+    change_options,
+    check_options,
+    list_backbones,
+    list_strategies,
+)
 from thawline.plan import Plan, apply_given, make_plan, read_plan
 from thawline.plan_thawing import list_chosen
+from thawline.race import run_race
 from thawline.share.bundle import Model, load_model
 from thawline.share.report import write_report
 from thawline.share.results import describe_candidates, format_splits
 from thawline.state import Job
-from thawline.types import Augmentation, Hardware, Listener, SilentListener
+from thawline.types import Augmentation, BackboneFacts, Hardware, Listener, SilentListener
 
 if TYPE_CHECKING:
     from thawline.types import Features, Groups, Labels
@@ -87,16 +97,18 @@ def run(
     given = read_plan(plan) if plan else None
     dataset = load_dataset(Path(data), allow_outside=options.allow_outside)
     hardware = detect_hardware(options.device)
-    weights = find_weights(options.backbone, options.weights)
-    spec = make_spec(dataset, options, weights, hardware, given)
+    candidates = [find_weights(name, options.weights) for name in list_backbones(options)]
+    spec = make_spec(dataset, options, candidates, hardware, given)
     journal = open_run(out, spec, resume=resume)
     at = time.perf_counter()
-    job = prepare(dataset, options, listener, journal, hardware, weights, began)
+    job = prepare(dataset, options, listener, journal, hardware, candidates[0], began)
     _check_unchanged(job)
     if "done" in journal:
         listener.warn(f"{out} holds this run already, finished; --no-resume starts it over")
         return read_result(out)
     _write_findings(job, dataset, time.perf_counter() - at)
+    if len(candidates) > 1:
+        _choose_backbone(job, candidates)
     if given is not None:
         job.plan = apply_given(job.plan, given)
     measure_precision(job)
@@ -105,9 +117,10 @@ def run(
     strategies = _make_strategies(job, features)
     climbed, selection = _climb(job, strategies)
     job.plan = _record_selection(job.plan, climbed, selection)
+    chosen = measure_tta(job, climbed.eligible[selection.chosen], strategies)
     write_json(out / "plan.json", {**job.plan.to_json(), "thawline": thawline.__version__})
-    test = deliver(job, climbed.eligible[selection.chosen], strategies)
-    judge(job, climbed, selection, test)
+    test = deliver(job, chosen, strategies)
+    judge(job, climbed, selection, chosen, test)
     write_report(out)
     journal.record("done", {}, 0.0)
     journal.discard("weights")
@@ -118,7 +131,8 @@ def plan_only(data: Path | str, options: RunOptions | None = None, *, listener: 
     """Read the data and return the plan, with what is still to be measured left open; nothing is written but the cache."""
     options = check_options(options or RunOptions())
     dataset = load_dataset(Path(data), allow_outside=options.allow_outside)
-    weights, hardware = find_weights(options.backbone, options.weights), detect_hardware(options.device)
+    weights = find_weights(list_backbones(options)[0], options.weights)
+    hardware = detect_hardware(options.device)
     with tempfile.TemporaryDirectory() as folder:
         journal = Journal(Path(folder))
         return prepare(dataset, options, listener or SilentListener(), journal, hardware, weights, 0.0).plan
@@ -136,7 +150,7 @@ def read_result(out: Path) -> RunResult:
 
 
 def make_spec(
-    dataset: Dataset, options: RunOptions, weights: Weights, hardware: Hardware, given: Plan | None
+    dataset: Dataset, options: RunOptions, candidates: Sequence[Weights], hardware: Hardware, given: Plan | None
 ) -> dict[str, Any]:
     """Say what is run on what: options, weights, a digest of paths and labels; the environment beside it."""
     rows = [[item.path, item.label, item.patient, item.split] for item in dataset.items]
@@ -148,7 +162,9 @@ def make_spec(
         "options": options.to_json(),
         "given_plan": given.digest() if given else None,
         "items": json_digest([rows, list(dataset.classes)]),
-        "weights": weights.describe(),
+        "weights": candidates[0].describe()
+        if len(candidates) == 1
+        else {each.architecture.name: each.describe() for each in candidates},
         "environment": {
             "python": platform.python_version(),
             "platform": platform.platform(),
@@ -178,9 +194,7 @@ def prepare(
     groups = make_groups([item.patient for item in kept.items], inspection.identical)
     splits = _split(kept, labels, groups, options)
     fingerprint = make_fingerprint(kept, inspection.facts, labels, groups, splits)
-    thaws = not {*THAWED, "random_init"}.isdisjoint(list_strategies(options))
-    layers = thaws and (options.sequence == "layers" or options.last_layers is not None)
-    facts = describe_backbone(weights, lines=thaws, layers=layers)
+    facts = _describe_backbone(weights, options)
     plan = make_plan(fingerprint, hardware, facts, options)
     return Job(
         journal.run,
@@ -229,6 +243,20 @@ def _check_unchanged(job: Job) -> None:
             f"the images have changed since {job.out} was begun (content {found['content'][:12]} then, {now[:12]} now); "
             "start over with --no-resume or choose another --out"
         )
+
+
+def _describe_backbone(weights: Weights, options: RunOptions) -> BackboneFacts:
+    thaws = not {*THAWED, "random_init"}.isdisjoint(list_strategies(options))
+    layers = thaws and (options.sequence == "layers" or options.last_layers is not None)
+    return describe_backbone(weights, lines=thaws, layers=layers)
+
+
+def _choose_backbone(job: Job, candidates: Sequence[Weights]) -> None:
+    """Race the candidates, and plan anew for the winner."""
+    job.weights, reason, evidence = run_race(job, candidates)
+    job.facts = _describe_backbone(job.weights, job.options)
+    plan = make_plan(job.fingerprint, job.hardware, job.facts, job.options)
+    job.plan = plan.decide("backbone", job.facts.name, reason, evidence)
 
 
 def _make_strategies(job: Job, features: Features) -> Strategies:

@@ -51,7 +51,7 @@ def measure_aspect(job: Job) -> None:
     candidates = job.plan.find("aspect").candidates or ()
     if job.plan["aspect"] is not None:
         return
-    chosen = _sample_patients(job)
+    chosen = sample_patients(job)
     development = job.development(chosen)
     losses = []
     for aspect in candidates:
@@ -74,7 +74,7 @@ def measure_aspect(job: Job) -> None:
     )
 
 
-def _sample_patients(job: Job) -> IntArray:
+def sample_patients(job: Job) -> IntArray:
     """Positions of all development items, or of whole patients drawn by the seed where those are many."""
     positions = job.development_items()
     if len(positions) <= MEASURED_ITEMS:

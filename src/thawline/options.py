@@ -6,6 +6,7 @@ The command line and the guide derive from here; `check_options` enforces the ra
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,8 @@ class RunOptions:
     """What a user may decide about a run; everything else is decided by the plan."""
 
     backbone: str = option(
-        "efficientnet_lite0", "Pretrained network: a name from the table, timm/NAME or torchvision/NAME."
+        "efficientnet_lite0",
+        "Pretrained network: a name from the table, timm/NAME or torchvision/NAME; several, with commas, race.",
     )
     weights: Path | None = option(None, "Weight file to use, with its description NAME.json beside it.")
     strategy: str | None = option(
@@ -63,6 +65,7 @@ class RunOptions:
     views: int | None = option(None, "Augmented views to cache for each item; 0 computes fresh ones.", least=0)
     controls: str = option("handcrafted", "Controls to report, with commas between: handcrafted, random_init, or none.")
     useful_gain: float = option(0.01, "Gain in AUC below which a deeper line is not worth it.", least=0)
+    tta: bool = option(False, "Average over augmented views in prediction, where that helps out of fold.")
     final: str = option("ensemble", "What a thawed rung delivers.", among=("ensemble", "refit"))
     budget: str = option(
         "20m", "Time to spend on choosing, with its unit: 90s, 20m, 2h. The first rung is always finished."
@@ -99,7 +102,7 @@ def check_options(options: RunOptions) -> RunOptions:
         value, among, least = getattr(options, field.name), field.metadata["among"], field.metadata["least"]
         if among and value is not None and value not in among:
             raise OptionError(f"--{field.name.replace('_', '-')}: expected one of {', '.join(among)}; found {value!r}")
-        if least is not None and value is not None and value < least:
+        if least is not None and value is not None and not least <= value < math.inf:
             raise OptionError(f"--{field.name.replace('_', '-')}: expected {least} or more, found {value}")
     read_duration(options.budget)
     if options.ratio is not None and not 0 < options.ratio <= 1:
@@ -107,7 +110,8 @@ def check_options(options: RunOptions) -> RunOptions:
     if options.blocks is not None and options.blocks.count(":") != 1:
         raise OptionError(f"--blocks: expected LOWEST:HIGHEST, such as blocks.4:blocks.5; found {options.blocks!r}")
     _check_lines(options)
-    for name in filter(None, options.controls.split(",")):
+    list_backbones(options)
+    for name in _list_controls(options):
         if name not in (*CONTROLS, "none"):
             raise OptionError(f"--controls: expected some of {', '.join(CONTROLS)}, or none; found {name!r}")
     strategies = list_strategies(options)
@@ -151,8 +155,22 @@ def list_strategies(options: RunOptions) -> tuple[str, ...]:
     elif any(value is not None for value in (options.thaw_line, options.ratio, options.last_layers, options.blocks)):
         wanted = {"fine_tuning"}
     else:
-        wanted = {*HEADS, *THAWED, *(name for name in options.controls.split(",") if name in CONTROLS)}
+        wanted = {*HEADS, *THAWED, *(name for name in _list_controls(options) if name in CONTROLS)}
     return tuple(name for name in STRATEGIES if name in wanted)
+
+
+def _list_controls(options: RunOptions) -> list[str]:
+    return [name.strip() for name in options.controls.split(",") if name.strip()]
+
+
+def list_backbones(options: RunOptions) -> tuple[str, ...]:
+    """Backbones that the options name, each once. Raises OptionError where there is none, or a weight file for several."""
+    names = tuple(dict.fromkeys(name.strip() for name in options.backbone.split(",") if name.strip()))
+    if not names:
+        raise OptionError(f"--backbone: expected one name or several with commas between, found {options.backbone!r}")
+    if options.weights is not None and len(names) > 1:
+        raise OptionError(f"--weights {options.weights.name}: belongs to one --backbone, found {', '.join(names)}")
+    return names
 
 
 def list_heads(options: RunOptions) -> tuple[str, ...]:

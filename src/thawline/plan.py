@@ -16,7 +16,7 @@ from typing import Any
 
 from thawline.errors import OptionError
 from thawline.files import json_digest
-from thawline.options import ALL_HEADS, RunOptions, list_heads
+from thawline.options import ALL_HEADS, RunOptions, list_backbones, list_heads
 from thawline.plan_thawing import check_recipe, choose_thawing
 from thawline.types import ASPECTS, BackboneFacts, Choice, Contract, Hardware, Kind
 
@@ -26,6 +26,7 @@ SLOW_HEADS = ("svm", "gradient_boosting")
 SLOW_HEADS_ITEMS = 20_000
 EDITABLE = (
     "aspect",
+    "cached_lines",
     "class_weight",
     "heads",
     "interpolation",
@@ -158,6 +159,7 @@ def apply_given(plan: Plan, given: Plan) -> Plan:
         raise OptionError(
             f"--plan: unknown choices {', '.join(unknown)}; known: {', '.join(c.name for c in plan.choices)}"
         )
+    before = plan
     for choice in given.choices:
         own = plan.find(choice.name)
         if choice.value is None or choice.value == own.value:
@@ -167,17 +169,36 @@ def apply_given(plan: Plan, given: Plan) -> Plan:
                 f"--plan: {choice.name} is {choice.value!r} in the file and {own.value!r} for these data and options; it "
                 f"can be changed by an option or by the data only. A plan file may change {', '.join(EDITABLE)}"
             )
-        _check_value(choice.name, choice.value, own)
+        if choice.name != "rung":  # checked once heads and lines are known
+            _check_value(choice.name, choice.value, own)
         new = dataclasses.replace(
             own, value=choice.value, kind="given", reason=f"given in the plan file (was {own.value!r})"
         )
-        plan = dataclasses.replace(plan, choices=tuple(new if c.name == new.name else c for c in plan.choices))
-    if plan["rung"] is not None:
-        return plan
-    names = [
-        name for name in plan.find("rung").candidates or () if name in ALL_HEADS or name.split()[-1] in plan["lines"]
-    ]
-    return _replace(plan, _choose_rung([*plan["heads"], *(name for name in names if name not in ALL_HEADS)]))
+        plan = _replace(plan, new)
+    return _follow_edits(plan, before)
+
+
+def _follow_edits(plan: Plan, before: Plan) -> Plan:
+    """Let rungs and cached lines be those of edited heads and lines. Raises OptionError for edits that contradict."""
+    cached = plan.find("cached_lines")
+    plan = _replace(plan, dataclasses.replace(cached, value=[line for line in cached.value if line in plan["lines"]]))
+    rungs = before.find("rung").candidates or (before["rung"],)
+    names = [*plan["heads"], *(name for name in rungs if name.partition(" ")[2] in plan["lines"])] or plan["controls"]
+    if not names:
+        raise OptionError("--plan: heads and lines leave nothing to try; keep one of them at least")
+    if plan["size_px"] != before["size_px"] and (plan["lines"] or "random_init" in plan["controls"]):
+        raise OptionError(
+            f"--plan: size_px: expected {before['size_px']}, for which the lines were described; found {plan['size_px']}. "
+            "To change it, let lines be [] and leave out random_init"
+        )
+    if plan.find("rung") == before.find("rung"):
+        changed = (plan["heads"], plan["lines"]) != (before["heads"], before["lines"])
+        return _replace(plan, _choose_rung(names)) if changed else plan
+    if plan["rung"] not in names:
+        raise OptionError(
+            f"--plan: rung: expected one of {', '.join(names)}, as heads and lines say; found {plan['rung']!r}"
+        )
+    return plan
 
 
 def _replace(plan: Plan, choice: Choice) -> Plan:
@@ -186,24 +207,24 @@ def _replace(plan: Plan, choice: Choice) -> Plan:
 
 def _check_value(name: str, value: Any, own: Choice) -> None:
     """Check one edited value against its range. Raises OptionError."""
-    heads, rungs = list(ALL_HEADS), [*(own.candidates or ()), own.value]
+    heads, planned = list(ALL_HEADS), own.value if isinstance(own.value, list) else []
+    in_order = isinstance(value, list) and value == [each for each in planned if each in value]
     ranges: dict[str, tuple[bool, str]] = {
         "aspect": (value in ASPECTS, ", ".join(ASPECTS)),
+        "cached_lines": (in_order, f"some of {own.value}, in their order"),
         "class_weight": (value in ("none", "balanced"), "none or balanced"),
         "heads": (
-            isinstance(value, list | tuple) and bool(value) and all(head in heads for head in value),
-            f"some of {heads}",
+            isinstance(value, list | tuple)
+            and bool(value)
+            and all(head in heads and value.count(head) == 1 for head in value),
+            f"some of {heads}, each once",
         ),
-        "lines": (
-            name == "lines" and isinstance(value, list) and all(line in own.value for line in value),
-            f"some of {own.value}, in their order",
-        ),
+        "lines": (in_order, f"some of {own.value}, in their order"),
         "recipe": (
             check_recipe(value),
             f"the fields of the planned one, each a number or word of its kind: {own.value}",
         ),
-        "rung": (value in rungs, f"one of {rungs}"),
-        "useful_gain": (isinstance(value, float) and 0 <= value < 1, "a number from 0 to 1"),
+        "useful_gain": (_is_number(value) and 0 <= value < 1, "a number from 0, below 1"),
         "interpolation": (value in ("bilinear", "bicubic"), "bilinear or bicubic"),
         "precision": (value in ("f32", "bf16"), "f32 or bf16"),
         "size_px": (isinstance(value, int) and 32 <= value <= 1024, "a whole number from 32 to 1024"),
@@ -213,6 +234,10 @@ def _check_value(name: str, value: Any, own: Choice) -> None:
     fits, expected = ranges[name]
     if not fits:
         raise OptionError(f"--plan: {name}: expected {expected}; found {value!r}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _is_range(value: Any) -> bool:
@@ -280,6 +305,11 @@ def _hanley_mcneil_error(auc: float, n_positive: int, n_negative: int) -> float:
 def _choose_backbone(facts: BackboneFacts, options: RunOptions) -> Choice:
     kind: Kind = "fixed" if options.backbone == RunOptions().backbone else "given"
     reason = f"weights: {facts.source}, {facts.licence}, pretrained on {facts.pretrained_on}"
+    names = list_backbones(options)
+    if len(names) > 1:
+        return Choice(
+            "backbone", facts.name, "empirical", f"to be raced: {', '.join(names)}; until then, {reason}", names
+        )
     return Choice("backbone", facts.name, kind, reason)
 
 
@@ -331,6 +361,8 @@ def _choose_class_weight(fingerprint: Mapping[str, Any], options: RunOptions) ->
 
 def _choose_heads(fingerprint: Mapping[str, Any], options: RunOptions) -> Choice:
     heads = list_heads(options)
+    if not heads:
+        return Choice("heads", [], "given", "no strategy that freezes the whole backbone is asked for")
     if options.head or options.strategy:
         return Choice("heads", list(heads), "given", "--head or --strategy")
     if fingerprint["n_items"] > SLOW_HEADS_ITEMS:

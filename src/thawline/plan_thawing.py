@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from thawline.errors import OptionError
-from thawline.options import CONTROLS, RunOptions, list_strategies
+from thawline.options import CONTROLS, THAWED, RunOptions, list_strategies
 from thawline.types import Augmentation, BackboneFacts, Choice, Hardware, Kind, Line
 
 MODERATE = Augmentation(turn_deg=8, shift=0.1, scale=(0.95, 1.25), flip_sides=True, tone=0.15)
@@ -68,24 +68,19 @@ def choose_thawing(
     """Decide all that concerns thawing. Raises OptionError for lines that are none, or options that do not go together."""
     lines = _choose_lines(facts, options)
     chosen = list_chosen(facts, lines.value)
-    strategies = list_strategies(options)
-    controls = [name for name in CONTROLS if name in strategies and (name == "handcrafted" or facts.lines)]
-    if "random_init" in controls:
+    controls = _choose_controls(facts, options)
+    if "random_init" in controls.value:
         chosen = [*chosen, facts.lines[-1]] if facts.lines[-1] not in chosen else chosen
     views, cached = _choose_views(fingerprint, hardware, chosen, options)
     return (
         lines,
         _choose_block(facts, options),
-        Choice(
-            "controls",
-            controls,
-            "fixed" if options.controls == RunOptions().controls and options.strategy is None else "given",
-            "reported beside the rungs and never chosen: what pretrained features, or transfer, bring",
-        ),
+        controls,
         views,
         cached,
         _choose_augmentation(fingerprint, options),
         _choose_recipe(facts, options),
+        _choose_tta(options),
         Choice(
             "useful_gain",
             options.useful_gain,
@@ -108,34 +103,45 @@ def describe_line(line: Line) -> str:
 
 def check_recipe(value: Any) -> bool:
     """Tell whether an edited recipe has the known fields, each of its kind."""
-    kinds = {name: (int, float) if isinstance(known, float) else type(known) for name, known in RECIPE.items()}
     return (
         isinstance(value, dict)
         and value.keys() == RECIPE.keys()
-        and all(isinstance(value[name], kind) for name, kind in kinds.items())
-        and all(
-            not isinstance(value[name], float) or (math.isfinite(value[name]) and value[name] >= 0) for name in kinds
-        )
+        and all(_is_alike(value[name], known) for name, known in RECIPE.items())
+        and value["learning_rate"] > 0
         and value["epochs"] >= 1
         and value["batch_items"] >= 1
+        and 0 < value["decay"] <= 1
+        and value["label_smoothing"] < 1
         and value["balance"] in ("none", "weights", "sampling")
     )
+
+
+def _is_alike(value: Any, known: Any) -> bool:
+    """Tell whether a value is of a known one's kind: a word, yes or no, a whole number, or any number from 0."""
+    if isinstance(known, float):
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
+    return type(value) is type(known)
 
 
 def _choose_lines(facts: BackboneFacts, options: RunOptions) -> Choice:
     """The lines to climb, from the top down, with what lies above each."""
     strategies = list_strategies(options)
     steps = facts.fine_lines if options.sequence == "layers" or options.last_layers else facts.lines
-    if not {"fine_tuning", "fine_tuning_from_scratch"} & set(strategies):
+    if {*THAWED, "random_init"}.isdisjoint(strategies):
         return Choice("lines", [], "given", "no strategy that thaws is asked for")
     if not steps:
         return Choice("lines", [], "rule", f"the blocks of {facts.name} cannot be traced, so it stays frozen")
+    if set(THAWED).isdisjoint(strategies):
+        return Choice("lines", [], "given", "of what thaws, only the control random_init is asked for")
     one = _find_line(steps, options)
     if one is not None:
         return Choice("lines", [one.name], "given", f"trained above: {describe_line(one)}")
     wanted = [
         line for line in steps if ("fine_tuning" if line != steps[-1] else "fine_tuning_from_scratch") in strategies
     ]
+    if not wanted:
+        reason = f"the only line of {facts.name} trains everything, which is fine_tuning_from_scratch"
+        return Choice("lines", [], "given", reason)
     shares = "; ".join(describe_line(line) for line in wanted)
     kind: Kind = "fixed" if options.sequence == "blocks" and options.strategy is None else "given"
     return Choice("lines", [line.name for line in wanted], kind, f"from the top down, trained above each: {shares}")
@@ -151,11 +157,11 @@ def _find_line(steps: Sequence[Line], options: RunOptions) -> Line | None:
         if options.last_layers > len(steps):
             raise OptionError(f"--last-layers: expected at most {len(steps)}, found {options.last_layers}")
         return steps[options.last_layers - 1]
-    wanted = options.thaw_line or (options.blocks and options.blocks.partition(":")[0])
-    if not wanted:
+    if options.thaw_line is None and options.blocks is None:
         return None
+    flag = "--thaw-line" if options.blocks is None else "--blocks"
+    wanted = options.thaw_line if options.blocks is None else options.blocks.partition(":")[0]
     if wanted not in names:
-        flag = "--thaw-line" if options.thaw_line else "--blocks"
         raise OptionError(f"{flag}: expected one of {', '.join(names)}; found {wanted!r}")
     return steps[names.index(wanted)]
 
@@ -165,6 +171,8 @@ def _choose_block(facts: BackboneFacts, options: RunOptions) -> Choice:
         return Choice("highest_block", None, "fixed", "everything above a line is trained, up to the head")
     steps = facts.fine_lines if options.sequence == "layers" else facts.lines
     names = [line.name for line in steps]
+    if not names:
+        return Choice("highest_block", None, "rule", f"the blocks of {facts.name} cannot be traced")
     lowest, _, highest = options.blocks.partition(":")
     if highest not in names or names.index(highest) > names.index(lowest):
         raise OptionError(
@@ -173,6 +181,20 @@ def _choose_block(facts: BackboneFacts, options: RunOptions) -> Choice:
     return Choice(
         "highest_block", highest, "given", f"--blocks: of the backbone, what lies above {highest} stays frozen"
     )
+
+
+def _choose_controls(facts: BackboneFacts, options: RunOptions) -> Choice:
+    strategies = list_strategies(options)
+    controls = [name for name in CONTROLS if name in strategies and (name == "handcrafted" or facts.lines)]
+    reason = "reported beside the rungs and never chosen: what pretrained features, or transfer, bring"
+    if not controls:
+        reason = "none is asked for"
+    elif set(strategies) <= set(CONTROLS):
+        reason = "nothing else is asked for, so that a control is what is delivered"
+    if "random_init" in strategies and not facts.lines:
+        reason += f"; without random_init, since the blocks of {facts.name} cannot be traced"
+    kind: Kind = "fixed" if strategies == list_strategies(RunOptions()) else "given"
+    return Choice("controls", controls, kind, reason)
 
 
 def _choose_views(
@@ -190,7 +212,7 @@ def _choose_views(
     for n_views in candidates:
         needs = [(n_views + 1) * sum(sizes[: place + 1]) for place in range(n_worth)]
         n_lines = sum(need <= hardware.cache_mib for need in needs)
-        if n_lines >= min(LEAST_LINES, len(lines)):
+        if n_worth and n_lines >= min(LEAST_LINES, n_worth):
             kept, rest = [line.name for line in lines[:n_lines]], [line.name for line in lines[n_lines:]]
             reason = f"{n_views} views and the clean one of {n_items} items take {needs[n_lines - 1]:.0f} of "
             reason += f"{hardware.cache_mib} MiB"
@@ -223,7 +245,8 @@ def _choose_augmentation(fingerprint: Mapping[str, Any], options: RunOptions) ->
     elif augmentation.flip_sides:
         reason += "; left and right are exchanged (--side-matters forbids it)"
     kind: Kind = "given" if options.modality != "unknown" or options.side_matters else "rule"
-    return Choice("augmentation", dataclasses.asdict(augmentation), kind, f"{options.modality}: {reason}")
+    value = {**dataclasses.asdict(augmentation), "scale": list(augmentation.scale)}  # as a plan file has it
+    return Choice("augmentation", value, kind, f"{options.modality}: {reason}")
 
 
 def _choose_recipe(facts: BackboneFacts, options: RunOptions) -> Choice:
@@ -246,3 +269,14 @@ def _choose_recipe(facts: BackboneFacts, options: RunOptions) -> Choice:
         "(this one or smaller), the epochs and the temperature"
     )
     return Choice("recipe", recipe, "fixed" if recipe == RECIPE else "given", reason)
+
+
+def _choose_tta(options: RunOptions) -> Choice:
+    if not options.tta:
+        return Choice(
+            "tta", False, "fixed", "one view an image; --tta measures whether the mean over several is better"
+        )
+    reason = (
+        "to be measured: the mean over the clean and the augmented views, where its out-of-fold loss is smaller by "
+    )
+    return Choice("tta", None, "empirical", reason + "more than its standard error", (False, True))

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from thawline.share.words import write_estimate
+from thawline.share.words import count_things, name_rung, write_estimate, write_percent
 
 
 class TerminalListener:
@@ -69,18 +69,27 @@ def format_summary(metrics: Mapping[str, Any], report: Path) -> str:
     section, validation, chosen, cost = metrics[part], metrics["validation"], metrics["chosen"], metrics["cost"]
     what = "Test" if metrics["test"] else "Cross-validated (test part closed)"
     seconds = cost["seconds"]
-    parts = ", ".join(f"{name} {seconds[name]:.1f}" for name in ("read", "features", "heads") if name in seconds)
+    parts = ", ".join(
+        f"{name} {seconds[name]:.1f}" for name in ("read", "features", "heads", "training") if name in seconds
+    )
     return "\n".join(
         [
             f"{what} AUC {write_estimate(section['auc'])}, accuracy {write_estimate(section['accuracy'])}: "
             f"{section['n_items']} items of {section['n_patients']} patients",
             f"Cross-validated AUC {write_estimate(validation['auc'])}: {validation['n_items']} items of "
             f"{validation['n_patients']} patients",
-            f"Chosen: {chosen['backbone']}, {chosen['strategy']}, head {chosen['head']}, of {len(metrics['ladder'])} tried",
+            f"Chosen: {_describe_chosen(chosen)}, of {count_things(len(metrics['ladder']), 'rung')} tried",
             f"Cost: {seconds['total']:.1f} s ({parts}), peak memory {cost['peak_rss_mib']} MiB",
             f"Report: {report}",
         ]
     )
+
+
+def _describe_chosen(chosen: Mapping[str, Any]) -> str:
+    """Return backbone, strategy and thaw line, with the fine-tuning ratio of a thawed one."""
+    name = name_rung(chosen["strategy"], chosen["thaw_line"], chosen["head"])
+    ratio = f" (fine-tuning ratio {write_percent(chosen['thawed_fraction'])})" if chosen["thaw_line"] else ""
+    return name if chosen["strategy"] == "handcrafted" else f"{chosen['backbone']}, {name}{ratio}"
 
 
 def print_result(text: str) -> None:

@@ -1,4 +1,4 @@
-"""Referees: scikit-learn's calibration curve, a loop over bins, Bayes' rule on Gaussians and a simulation."""
+"""Referees: scikit-learn's calibration curve and temperature, a loop over bins, Bayes' rule on Gaussians, simulations."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import log_softmax, softmax
 from scipy.stats import norm
-from sklearn.calibration import calibration_curve
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.calibration import CalibratedClassifierCV, calibration_curve
+from sklearn.frozen import FrozenEstimator
 
 from thawline.errors import DataError, OptionError
-from thawline.judge.calibration import assign_bins, correct_prior, ece, reliability
+from thawline.judge.calibration import MAX_TEMPERATURE, assign_bins, correct_prior, ece, fit_temperature, reliability
 
 
 def make_binary(n_items, seed=0):
@@ -130,3 +133,86 @@ def test_unusable_input_is_refused():
         assign_bins([np.nan])
     with pytest.raises(OptionError, match="n_bins=0"):
         assign_bins([0.1], n_bins=0)
+
+
+# --- temperature ------------------------------------------------------------------------------------------------------
+
+
+def make_logits(n_items, n_classes, temperature=1.0, seed=0):
+    """Labels drawn from softmax(z), and z times the temperature that has to be found."""
+    draw = np.random.default_rng(seed)
+    exact = draw.normal(size=(n_items, n_classes)) * 2
+    chances = softmax(exact, axis=1)
+    labels = (chances.cumsum(axis=1) < draw.random((n_items, 1))).sum(axis=1)
+    return labels, exact * temperature
+
+
+def measure_loss(labels, logits, temperature):
+    return -log_softmax(logits / temperature, axis=1)[np.arange(len(labels)), labels].mean()
+
+
+@pytest.mark.parametrize("temperature", [0.2, 1.0, 4.0])
+@pytest.mark.parametrize(("n_items", "n_classes"), [(12, 2), (150, 2), (150, 5)])
+def test_a_temperature_is_the_best_of_a_fine_grid(n_items, n_classes, temperature):
+    labels, logits = make_logits(n_items, n_classes, temperature, seed=n_items + n_classes)
+    labels[:2] = 1 - labels[:2].clip(max=1)  # so that not all are ranked rightly
+    found = fit_temperature(labels, logits)
+    grid = np.geomspace(1 / MAX_TEMPERATURE, MAX_TEMPERATURE, 4001)  # steps of 0.15 %
+    losses = [measure_loss(labels, logits, each) for each in grid]
+    assert found == pytest.approx(grid[int(np.argmin(losses))], rel=3e-3)
+    assert measure_loss(labels, logits, found) <= min(losses) + 1e-9
+
+
+class Passing(ClassifierMixin, BaseEstimator):
+    """Gives what it is given as its decisions."""
+
+    def fit(self, rows, labels):
+        self.classes_ = np.unique(labels)
+        return self
+
+    def decision_function(self, rows):
+        return rows
+
+    def predict(self, rows):
+        return self.classes_[rows.argmax(axis=1)]
+
+
+def test_a_temperature_is_that_of_scikit_learn():
+    labels, logits = make_logits(200, 3, temperature=2.5)
+    peer = CalibratedClassifierCV(FrozenEstimator(Passing().fit(logits, labels)), method="temperature")
+    expected = peer.fit(logits, labels).predict_proba(logits)
+    np.testing.assert_allclose(softmax(logits / fit_temperature(labels, logits), axis=1), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 5.0])
+def test_the_temperature_of_a_simulation_is_found(temperature):
+    labels, logits = make_logits(40_000, 3, temperature)
+    found = fit_temperature(labels, logits)
+    assert found == pytest.approx(temperature, rel=0.05)
+    assert ece(labels, softmax(logits / found, axis=1)) < 0.01
+
+
+@given(factor=st.floats(0.25, 4), seed=st.integers(0, 20))
+@settings(max_examples=20, deadline=None)
+def test_a_temperature_scales_with_the_logits_and_ignores_what_rows_share(factor, seed):
+    labels, logits = make_logits(80, 3, seed=seed)
+    shift = np.random.default_rng(seed).normal(size=(80, 1)) * 10
+    assert fit_temperature(labels, factor * logits + shift) == pytest.approx(
+        factor * fit_temperature(labels, logits), rel=1e-3
+    )
+
+
+def test_a_temperature_is_bounded_where_all_items_are_ranked_rightly_or_wrongly():
+    labels = np.array([0, 1, 1, 0])
+    logits = np.eye(2)[labels] * 3.0
+    found = fit_temperature(labels, logits)
+    assert 1 / MAX_TEMPERATURE <= found < 0.1
+    assert measure_loss(labels, logits, found) < 1e-12
+    assert fit_temperature(1 - labels, logits) == pytest.approx(MAX_TEMPERATURE, rel=1e-3)
+
+
+def test_a_temperature_needs_items_and_as_many_labels():
+    with pytest.raises(DataError, match="at least one item; found none"):
+        fit_temperature(np.zeros(0, np.int64), np.zeros((0, 2)))
+    with pytest.raises(DataError, match="3"):
+        fit_temperature(np.zeros(3, np.int64), np.zeros((2, 2)))

@@ -12,11 +12,14 @@ from sklearn.metrics import roc_auc_score
 from thawline.errors import DataError, OptionError
 from thawline.judge import statistics
 from thawline.judge.statistics import (
+    average_defined,
     choose_within_one_se,
+    compare_aucs,
     interval,
     iterate_patient_counts,
     paired_difference,
     patient_counts,
+    resample_fold_aucs,
     within_fold_auc,
 )
 
@@ -221,3 +224,114 @@ def test_folds_without_a_class_are_skipped():
     assert within_fold_auc(labels, probabilities, folds) == 0
     assert np.isnan(within_fold_auc(labels, probabilities, np.array([0, 1, 1, 1, 2])))
     assert np.isnan(within_fold_auc(labels, probabilities, np.full(5, -1)))
+
+
+# --- the gain of a candidate ------------------------------------------------------------------------------------------
+
+
+def make_candidates(*sharpness, n_patients=24, n_classes=2, seed=0):
+    """Out-of-fold probabilities that know more of the labels the sharper they are; patients of 1 to 3 items, 3 folds."""
+    draw = np.random.default_rng(seed)
+    groups = np.repeat(np.arange(n_patients) * 7, draw.integers(1, 4, n_patients))
+    labels = groups // 7 % n_classes
+    common = draw.normal(size=(len(groups), n_classes))
+    found = []
+    for sharp in sharpness:
+        logits = common + 0.5 * draw.normal(size=common.shape) + sharp * np.eye(n_classes)[labels]
+        found.append(np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True))
+    return found, labels, groups, groups // 7 // n_classes % 3
+
+
+def score_by_scikit_learn(labels, probabilities, folds, weights):
+    """Mean over folds of the AUC, or of the plain mean of one-vs-rest AUCs; folds without a class are left out."""
+    n_classes, areas = probabilities.shape[1], []
+    for fold in np.unique(folds):
+        inside = (folds == fold) & (weights > 0)
+        if len(np.unique(labels[inside])) < n_classes:
+            continue
+        classes = [1] if n_classes == 2 else range(n_classes)
+        about = [(labels[inside] == k, probabilities[inside, k]) for k in classes]
+        areas.append(np.mean([roc_auc_score(*each, sample_weight=weights[inside]) for each in about]))
+    return np.mean(areas) if areas else np.nan
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_resampled_fold_aucs_are_scikit_learns(n_classes):
+    (probabilities,), labels, groups, folds = make_candidates(1.0, n_classes=n_classes, n_patients=18)
+    patients = np.unique(groups, return_inverse=True)[1]
+    counts = patient_counts(groups, 12, seed=3).astype(np.float64)
+    found = resample_fold_aucs(labels, probabilities, patients, folds, counts, range(n_classes))
+    assert found.shape == (3, 12, n_classes)
+    undefined = 0
+    for fold, resample, k in np.ndindex(found.shape):
+        weights = counts[resample][patients] * (folds == fold)
+        truth, kept = labels == k, weights > 0
+        if len(np.unique(truth[kept])) < 2:
+            undefined += 1
+            assert np.isnan(found[fold, resample, k])
+        else:
+            expected = roc_auc_score(truth[kept], probabilities[kept, k], sample_weight=weights[kept])
+            assert found[fold, resample, k] == pytest.approx(expected)
+    assert 0 < undefined < found.size / 2
+
+
+def test_what_is_defined_is_averaged():
+    values = np.array([[1.0, np.nan, np.nan], [3.0, 5.0, np.nan], [np.nan, 6.0, np.nan]])
+    np.testing.assert_array_equal(average_defined(values), [2.0, 5.5, np.nan])
+
+
+@pytest.mark.parametrize(("n_classes", "useful_gain"), [(2, 0.01), (3, 0.0)])
+def test_a_gain_is_that_of_a_plain_loop_over_resampled_patients(n_classes, useful_gain):
+    candidates, labels, groups, folds = make_candidates(0.2, 1.2, 0.7, 1.5, n_classes=n_classes, seed=n_classes)
+    gain, chance = compare_aucs(candidates, labels, groups, folds, useful_gain=useful_gain, seed=5, n_resamples=24)
+    patients = np.unique(groups, return_inverse=True)[1]
+    whole = [score_by_scikit_learn(labels, each, folds, np.ones(len(labels))) for each in candidates]
+    assert whole[1] == max(whole[:-1])  # the best before is neither the first nor the last
+    differences = []
+    for counts in patient_counts(groups, 24, seed=5):
+        each = [score_by_scikit_learn(labels, candidates[k], folds, 1.0 * counts[patients]) for k in (3, 1)]
+        differences.append(each[0] - each[1])
+    differences = np.array(differences)[~np.isnan(differences)]
+    assert gain.value == pytest.approx(whole[3] - whole[1])
+    assert (gain.low, gain.high) == pytest.approx(tuple(np.quantile(differences, [0.025, 0.975])))
+    assert chance == pytest.approx((differences >= useful_gain).mean())
+    assert 0 < chance < 1
+
+
+@pytest.mark.parametrize(("useful_gain", "expected"), [(0.0, 1.0), (0.01, 0.0)])
+def test_what_two_candidates_have_in_common_cancels(useful_gain, expected):
+    (one, other), *about = make_candidates(0.9, 0.5, n_patients=60)
+    assert within_fold_auc(about[0], one, about[2]) > within_fold_auc(about[0], other, about[2])
+    gain, chance = compare_aucs([one, other, one], *about, useful_gain=useful_gain, n_resamples=100)
+    assert (gain.value, gain.low, gain.high, chance) == (0.0, 0.0, 0.0, expected)
+
+
+def test_a_large_gain_is_certain_and_a_large_loss_impossible():
+    (weak, strong), *about = make_candidates(0.0, 4.0, n_patients=80)
+    gain, chance = compare_aucs([weak, strong], *about, useful_gain=0.01, n_resamples=200)
+    assert chance == 1.0
+    assert gain.low > 0.1
+    loss, chance = compare_aucs([strong, weak], *about, useful_gain=0.01, n_resamples=200)
+    assert chance == 0.0
+    assert loss.value == pytest.approx(-gain.value)
+
+
+def test_where_no_auc_is_defined_there_is_no_chance():
+    (one, other), labels, groups, folds = make_candidates(0.5, 0.5)
+    gain, chance = compare_aucs([one, other], np.zeros_like(labels), groups, folds, useful_gain=0.0, n_resamples=20)
+    assert np.isnan([gain.value, gain.low, gain.high]).all()
+    assert chance == 0.0
+
+
+def test_of_equals_the_chance_of_a_gain_is_spread_evenly_and_the_interval_covers():
+    """Both candidates know the labels equally well, so any gain is luck: chances of one are uniform but for few patients."""
+    chances, covered = [], 0
+    for trial in range(150):
+        candidates, *about = make_candidates(1.0, 1.0, n_patients=60, seed=1000 + trial)
+        gain, chance = compare_aucs(candidates, *about, useful_gain=0.0, seed=trial, n_resamples=200)
+        chances.append(chance)
+        covered += gain.low <= 0 <= gain.high
+    assert np.mean(chances) == pytest.approx(0.5, abs=0.08)
+    assert 0.03 < np.mean(np.array(chances) < 0.1) < 0.20
+    assert 0.03 < np.mean(np.array(chances) > 0.9) < 0.20
+    assert 0.88 <= covered / 150 <= 0.99

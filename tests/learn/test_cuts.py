@@ -1,4 +1,4 @@
-"""Cuts: a tapped network gives the activations, a classifier repeats its head, an ensemble its members."""
+"""Cuts: a tapped network gives the activations, a classifier repeats its head, an ensemble its members, blocks freeze."""
 
 from __future__ import annotations
 
@@ -10,12 +10,19 @@ import numpy as np
 import pytest
 
 from thawline.errors import WeightsError
-from thawline.learn.cuts import MEMBERS, load_ensemble, make_classifier, split_members, tap_lines
+from thawline.learn.cuts import (
+    HIDDEN_UNITS,
+    MEMBERS,
+    freeze_above,
+    group_parameters,
+    load_ensemble,
+    make_classifier,
+    split_members,
+    tap_lines,
+)
 from thawline.learn.linear import LinearHead
 from thawline.learn.stages import find_stages
 from thawline.learn.weights import find_weights, load_backbone
-
-pytestmark = pytest.mark.slow
 
 LINES = ("conv_head", "blocks.5", "blocks.2", "conv_stem")
 
@@ -57,13 +64,14 @@ def make_stages(seed=0):
     return find_stages(network.eval())
 
 
-def make_members(stages, line, n_members, n_classes=3):
+def make_members(stages, line, n_members, n_classes=3, layers=1):
     """Classifiers above a line, each with other weights, and their tensors as a model folder holds them."""
     import torch
 
     members, tensors = [], {}
     for number in range(n_members):
-        member = make_classifier(copy.deepcopy(stages.suffix(line)), make_head(4, n_classes, seed=number))
+        suffix, head = copy.deepcopy(stages.suffix(line)), make_head(4, n_classes, seed=number)
+        member = make_classifier(suffix, head, layers=layers, seed=number)
         with torch.no_grad():
             for parameter in member.parameters():
                 parameter.add_(0.01 * (number + 1))
@@ -80,6 +88,7 @@ def lite0():
 # --- activations at several lines -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lines", [LINES, LINES[::-1], ("blocks.2",)])
 def test_a_tapped_network_gives_the_activations_of_each_line_one_after_the_other(lite0, lines):
     import torch
@@ -96,6 +105,7 @@ def test_a_tapped_network_gives_the_activations_of_each_line_one_after_the_other
     assert start == rows.shape[1]
 
 
+@pytest.mark.slow
 def test_the_lowest_line_taps_the_images_themselves(lite0):
     import torch
 
@@ -106,6 +116,7 @@ def test_the_lowest_line_taps_the_images_themselves(lite0):
 # --- a classifier -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", LINES)
 def test_a_classifier_above_any_line_repeats_its_head(lite0, line):
     import torch
@@ -175,15 +186,92 @@ def test_a_column_that_hardly_varies_is_still_divided_by_its_own_scale():
     np.testing.assert_allclose(logits.numpy(), [[3.0, -3.0]], rtol=1e-5)
 
 
+# --- several fully connected layers -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_classes", [2, 3, 40])
+@pytest.mark.parametrize("layers", [2, 3])
+def test_a_head_of_several_layers_starts_as_exactly_the_linear_one(layers, n_classes):
+    """Also where two units a class are more than there are hidden units else."""
+    import torch
+    from torch import nn
+
+    head, rows = make_head(6, n_classes), torch.from_numpy(np.random.default_rng(1).normal(size=(50, 6))).float()
+    several = make_classifier(nn.Identity(), head, layers=layers, seed=3)
+    with torch.no_grad():
+        found, expected = several(rows), make_classifier(nn.Identity(), head)(rows)
+    np.testing.assert_allclose(found.numpy(), expected.numpy(), atol=1e-6 * float(expected.abs().max()))
+    formula = ((rows.double().numpy() - head.mean) / head.scale) @ head.coefficients.T + head.intercept
+    np.testing.assert_allclose(found.numpy(), formula, atol=1e-5)
+    widths = [tuple(part.weight.shape) for part in several.modules() if isinstance(part, nn.Linear)]
+    units = max(HIDDEN_UNITS, 2 * n_classes)
+    assert widths == [(units, 6), *[(units, units)] * (layers - 2), (n_classes, units)]
+
+
+def test_further_units_are_drawn_from_the_seed_and_learn_from_the_first_step():
+    import torch
+    from torch import nn
+
+    before = torch.get_rng_state()
+    one, same, other = (make_classifier(nn.Identity(), make_head(6), layers=3, seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), before)
+    drawn = [each.get_parameter("hidden.0.weight")[6:] for each in (one, same, other)]
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+    assert float(drawn[0].detach().std()) == pytest.approx(np.sqrt(2 / 6), rel=0.15)  # He et al. 2015
+    rows = torch.from_numpy(np.random.default_rng(1).normal(size=(50, 6))).float()
+    nn.functional.cross_entropy(one(rows), torch.arange(50) % 3).backward()
+    slopes = one.get_parameter("linear.weight").grad
+    assert slopes is not None
+    assert (slopes[:, 6:].abs().sum(0) > 0).float().mean() > 0.8  # dead units aside
+    assert float(one.get_parameter("linear.weight").detach()[:, 6:].abs().sum()) == 0
+
+
+# --- blocks that stay -------------------------------------------------------------------------------------------------
+
+
+def list_trained(suffix):
+    return {name for name, parameter in suffix.named_parameters() if parameter.requires_grad}
+
+
+def test_parameters_are_grouped_by_block_and_each_belongs_to_one():
+    suffix = make_stages().suffix("b")
+    blocks = ("e", "d", "c", "b")
+    names = {id(parameter): name for name, parameter in suffix.named_parameters()}
+    groups = [[names[id(parameter)] for parameter in group] for group in group_parameters(suffix, blocks)]
+    assert [{name.split(".")[0] for name in group} for group in groups] == [{block} for block in blocks]
+    assert sorted(name for group in groups for name in group) == sorted(names.values())
+    assert "c.1.weight" in groups[2]
+
+
+def test_what_lies_between_two_blocks_belongs_to_the_lower_one():
+    from torch import nn
+
+    parts = OrderedDict(b1=nn.Linear(3, 3), between=nn.LayerNorm(3), b10=nn.Linear(3, 3), end=nn.LayerNorm(3))
+    suffix = nn.Sequential(parts)
+    names = {id(parameter): name for name, parameter in suffix.named_parameters()}
+    upper, lower = ({names[id(each)] for each in group} for group in group_parameters(suffix, ("b10", "b1")))
+    assert lower == {"b1.weight", "b1.bias", "between.weight", "between.bias"}
+    assert upper == {"b10.weight", "b10.bias", "end.weight", "end.bias"}
+    assert len(group_parameters(suffix, ())) == 1
+
+
+@pytest.mark.parametrize(("upper", "trained"), [("e", "edcb"), ("d", "dcb"), ("c", "cb"), ("b", "b")])
+def test_only_blocks_from_the_upper_one_down_are_trained(upper, trained):
+    suffix = make_stages().suffix("b")
+    freeze_above(suffix, ("e", "d", "c", "b"), upper)
+    assert {name.split(".")[0] for name in list_trained(suffix)} == set(trained)
+
+
 # --- an ensemble ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("line", ["e", "c", "a"])
-def test_an_ensemble_gives_the_logits_of_each_member_in_order(line):
+@pytest.mark.parametrize(("line", "layers"), [("e", 1), ("c", 1), ("a", 1), ("c", 2), ("e", 3)])
+def test_an_ensemble_gives_the_logits_of_each_member_in_order(line, layers):
     import torch
 
     stages, images = make_stages(), make_images(4, 12)
-    members, tensors = make_members(stages, line, 12)
+    members, tensors = make_members(stages, line, 12, layers=layers)
     assert len({name.split(".")[1] for name in tensors}) == 12
     with torch.no_grad():
         (activations,) = stages.prefix([line])(images)

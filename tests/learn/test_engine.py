@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
 from scipy.spatial.distance import cosine
 from skimage import data as photographs
@@ -281,6 +283,49 @@ def test_hardware_is_what_the_process_may_use(monkeypatch):
     assert detect_hardware("auto").cuda is None
     with pytest.raises(OptionError, match=r"expected a CUDA GPU for --device cuda, found none .*; take --device cpu"):
         detect_hardware("cuda")
+
+
+@pytest.mark.parametrize(
+    ("limit_mib", "free_mib", "memory_mib", "room_mib"),
+    [
+        (6000, 100_000, 100_000, 3000),  # half of the cache
+        (100_000, 6000, 100_000, 1500),  # a quarter of the free disk
+        (100_000, 100_000, 6000, 3000),  # half of the memory
+        (None, 10**6, 10**6, 5120),  # half of the cache as it is by default
+        (0, 100_000, 100_000, 0),
+        (7, 9, 9, 2),
+    ],
+)
+def test_the_cache_has_room_for_what_limit_disk_and_memory_allow(
+    monkeypatch, tmp_path, limit_mib, free_mib, memory_mib, room_mib
+):
+    asked = []
+
+    def measure(folder):
+        asked.append(folder)
+        return SimpleNamespace(total=0, used=0, free=free_mib * 2**20 + 2**20 - 1)
+
+    monkeypatch.setattr(engine_module.shutil, "disk_usage", measure)
+    monkeypatch.setattr(engine_module, "count_memory_mib", lambda: memory_mib)
+    monkeypatch.setenv("THAWLINE_CACHE", str(tmp_path / "not" / "yet" / "there"))
+    if limit_mib is not None:
+        monkeypatch.setenv("THAWLINE_CACHE_MIB", str(limit_mib))
+    found = detect_hardware("cpu")
+    assert (found.cache_mib, found.memory_mib) == (room_mib, memory_mib)
+    assert asked == [tmp_path]  # the disk that the cache will lie on
+    assert not (tmp_path / "not").exists()
+
+
+def test_the_room_in_the_cache_is_that_of_its_disk(monkeypatch, tmp_path):
+    monkeypatch.setenv("THAWLINE_CACHE", str(tmp_path))
+    monkeypatch.setenv("THAWLINE_CACHE_MIB", "10")
+    assert detect_hardware("cpu").cache_mib == 5
+    monkeypatch.setenv("THAWLINE_CACHE_MIB", str(10**9))
+    hardware = detect_hardware("cpu")
+    assert 0 <= hardware.cache_mib <= min(psutil.disk_usage(str(tmp_path)).total / 2**22, hardware.memory_mib / 2)
+    monkeypatch.setenv("THAWLINE_CACHE_MIB", "much")
+    with pytest.raises(OptionError, match="THAWLINE_CACHE_MIB: expected a whole number of MiB, found 'much'"):
+        detect_hardware("cpu")
 
 
 def test_precisions_follow_the_hardware():

@@ -1,9 +1,8 @@
-"""Every row of the table of heads: what it learns, what it must not see, and what survives storage."""
+"""Every row of the table of heads: what it learns, and what it must not see."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 
 import numpy as np
 import pytest
@@ -14,9 +13,8 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
-from skops.io import dumps
 
-from thawline.errors import DataError, ModelError, OptionError
+from thawline.errors import DataError, OptionError
 from thawline.learn import heads
 from thawline.learn.linear import LinearHead, select_linear
 
@@ -198,6 +196,23 @@ def test_final_head_of_every_row(name):
     assert (head.predict_proba(features).argmax(axis=1) == labels).mean() > 0.9
 
 
+@every_head
+def test_a_part_is_fitted_as_the_fold_that_it_trains(name):
+    features, labels, groups, folds = make_data()
+    part = folds != 2
+    training = heads.Training(features, labels, groups, 2, 5).take(part)
+    head, strength = heads.fit_part(heads.HEADS[name], training)
+    expected = heads.fit_fold(name, features, labels, groups, folds, 2, 2, seed=5)
+    assert strength == expected.strength
+    np.testing.assert_array_equal(head.predict_proba(features), expected.head.predict_proba(features))
+
+
+def test_a_part_of_one_class_is_refused():
+    features, labels, groups, _ = make_data()
+    with pytest.raises(DataError, match="at least two classes"):
+        heads.fit_part(heads.HEADS["linear"], heads.Training(features, labels, groups, 2).take(labels == 1))
+
+
 def test_inner_folds_keep_patients_together():
     rng = np.random.default_rng(0)
     groups = rng.integers(0, 30, 200)
@@ -291,89 +306,6 @@ def test_machine_is_that_of_scikit_learn_and_calibrated():
     for low, high in [(0, 0.3), (0.3, 0.7), (0.7, 1.01)]:
         inside = (predicted[:, 1] >= low) & (predicted[:, 1] < high)
         assert abs(truth[inside].mean() - predicted[inside, 1].mean()) < 0.08
-
-
-@every_head
-def test_stored_heads_give_the_same_probabilities(name, tmp_path):
-    data = make_data(n_classes=3)
-    head = fit_middle(name, data, n_classes=3, class_weight="balanced")
-    heads.save_head(head, tmp_path / "model")
-    again = heads.load_head(tmp_path / "model")
-    np.testing.assert_array_equal(again.predict_proba(data[0]), head.predict_proba(data[0]))
-    assert (again.name, again.n_classes) == (name, 3)
-    assert not list(tmp_path.rglob("*.pkl"))
-    files = {"head.json", "head.safetensors" if name == "linear" else "head.skops"}
-    assert {path.name for path in (tmp_path / "model").iterdir()} == files
-
-
-def save_foreign(model, folder):
-    """Store a model in place of that of a k-NN head."""
-    heads.save_head(fit_middle("k_nn", make_data()), folder)
-    (folder / "head.skops").write_bytes(dumps(model))
-
-
-class Intruder(KNeighborsClassifier):
-    """A type that no head is made of."""
-
-
-def test_a_type_outside_the_list_is_named_and_not_loaded(tmp_path):
-    features, labels, *_ = make_data()
-    save_foreign(make_pipeline(StandardScaler(), Intruder()).fit(features, labels), tmp_path)
-    with pytest.raises(ModelError, match="Intruder"):
-        heads.load_head(tmp_path)
-
-
-@pytest.mark.parametrize("entry", sorted(heads.TRUSTED))
-def test_each_trusted_type_is_needed_by_some_head(entry, monkeypatch, tmp_path):
-    monkeypatch.setattr(heads, "TRUSTED", heads.TRUSTED - {entry})
-    name = next(name for part, name in NEEDED_BY.items() if part in entry)
-    heads.save_head(fit_middle(name, make_data()), tmp_path)
-    with pytest.raises(ModelError, match=f"holds {entry},"):
-        heads.load_head(tmp_path)
-
-
-NEEDED_BY = {"calibration": "svm", "tree._tree": "random_forest", "hist_gradient": "gradient_boosting"}
-
-
-def test_damaged_folders_are_refused(tmp_path):
-    features, labels, *_ = make_data()
-    with pytest.raises(ModelError, match=r"head\.json cannot be read"):
-        heads.load_head(tmp_path)
-    save_foreign(StandardScaler().fit(features), tmp_path)
-    with pytest.raises(ModelError, match="found StandardScaler"):
-        heads.load_head(tmp_path)
-    (tmp_path / "head.skops").write_bytes(b"PK not an archive")
-    with pytest.raises(ModelError, match="written with scikit-learn"):
-        heads.load_head(tmp_path)
-    facts = json.loads((tmp_path / "head.json").read_text())
-    (tmp_path / "head.json").write_text(json.dumps(facts | {"schema": 99}))
-    with pytest.raises(ModelError, match="schema 1"):
-        heads.load_head(tmp_path)
-    save_foreign(make_pipeline(KNeighborsClassifier(algorithm="brute")).fit(features, labels), tmp_path)
-    (tmp_path / "head.json").write_text(json.dumps({key: value for key, value in facts.items() if key != "votes"}))
-    with pytest.raises(ModelError, match="'votes'"):
-        heads.load_head(tmp_path)
-
-
-def test_damaged_linear_head_is_refused(tmp_path):
-    heads.save_head(fit_middle("linear", make_data()), tmp_path)
-    whole = (tmp_path / "head.safetensors").read_bytes()
-    (tmp_path / "head.safetensors").write_bytes(whole[:-8])
-    with pytest.raises(ModelError, match="cannot be read"):
-        heads.load_head(tmp_path)
-    (tmp_path / "head.safetensors").write_bytes(whole)
-    facts = json.loads((tmp_path / "head.json").read_text())
-    (tmp_path / "head.json").write_text(json.dumps(facts | {"n_classes": 5}))
-    with pytest.raises(ModelError, match="2 classes"):
-        heads.load_head(tmp_path)
-
-
-def test_only_heads_of_the_table_are_stored(tmp_path):
-    class Lookalike:
-        name, n_classes = "linear", 2
-
-    with pytest.raises(ModelError, match="found Lookalike"):
-        heads.save_head(Lookalike(), tmp_path)
 
 
 @every_head

@@ -1,23 +1,25 @@
-"""The ladder: rungs resume without refitting, a stop is remembered, and the cheapest good one is chosen."""
+"""The ladder: rungs resume at the last finished fold, stops are remembered with their numbers, the cheapest good one wins."""
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+import dataclasses
+import json
 
 import numpy as np
 import pytest
-from sklearn.metrics import log_loss
 
 from thawline.errors import DataError
 from thawline.journal import Journal
-from thawline.learn import ladder
-from thawline.learn.heads import fit_fold
-from thawline.learn.ladder import Development, Rung, choose_rung, climb, cross_fit
-from thawline.options import ALL_HEADS
-from thawline.types import SilentListener
+from thawline.judge.statistics import compare_aucs
+from thawline.learn.development import Development
+from thawline.learn.ladder import Climb, Rules, Rung, TriedRung, choose_rung, climb, list_rungs
+from thawline.options import CONTROLS
+from thawline.plan import Plan
+from thawline.types import BackboneFacts, Choice, Line, SilentListener
 
-N_ITEMS = 60
-HEADS = ("linear", "svm", "k_nn")
+N_ITEMS = 120
+RULES = Rules(budget_s=1e9, useful_gain=0.01)
+HEADS = (Rung(0, "feature_extractor"), Rung(1, "feature_extractor_hybrid", "svm"))
 
 
 def make_development(n_folds=3, unscored=6):
@@ -28,126 +30,163 @@ def make_development(n_folds=3, unscored=6):
     return Development(groups % 2, groups, folds, 2)
 
 
-def make_features(distance=1.0):
-    labels = make_development().labels
-    return (np.random.default_rng(0).normal(size=(N_ITEMS, 5)) + distance * labels[:, None]).astype(np.float32)
+def make_line(number, name, share):
+    return Rung(number, "fine_tuning_from_scratch" if share == 1 else "fine_tuning", line=name, thawed_fraction=share)
+
+
+LINES = tuple(
+    make_line(2 + n, name, share)
+    for n, (name, share) in enumerate([("e", 0.2), ("d", 0.4), ("c", 0.6), ("b", 0.8), ("a", 0.9), ("stem", 1.0)])
+)
+RANDOM = Rung(8, "random_init", line="stem", thawed_fraction=1.0)
+HANDCRAFTED = Rung(9, "handcrafted")
+EVERYTHING = (*HEADS, *LINES, HANDCRAFTED, RANDOM)
 
 
 class Fits:
-    """Stands in for `fit_fold`: probabilities that tell head and fold; counts, and may be interrupted."""
+    """A fitter whose rungs know the labels as well as ``sharpness`` says; counts, and may be interrupted at a fold."""
 
-    def __init__(self, interrupt_at=None):
-        self.calls, self.interrupt_at, self.options = [], interrupt_at, []
+    def __init__(self, sharpness=None, forecasts=None, interrupt_at=None):
+        self.sharpness, self.forecasts, self.interrupt_at = sharpness or {}, forecasts or {}, interrupt_at
+        self.calls, self.seen, self.development = [], [], make_development()
 
-    def __call__(self, head, features, labels, groups, folds, fold, n_classes, **options):
+    def forecast(self, rung, tried):
+        return self.forecasts.get(rung.name, 1.0)
+
+    def fit(self, rung, fold, tried):
         if len(self.calls) == self.interrupt_at:
             raise KeyboardInterrupt
-        self.calls.append((head, fold))
-        self.options.append(options)
-        rng = np.random.default_rng([ALL_HEADS.index(head), fold])
-        positive = rng.uniform(0.1, 0.9, int((folds == fold).sum()))
-        return SimpleNamespace(probabilities=np.stack([1 - positive, positive], axis=1), strength=10.0**fold)
+        self.calls.append((rung.name, fold))
+        self.seen.append([each.rung.name for each in tried])
+        labels = self.development.labels[self.development.folds == fold]
+        common = np.random.default_rng(fold).normal(size=len(labels))
+        own = np.random.default_rng([rung.number, fold]).normal(size=len(labels))
+        logits = common + 0.05 * own + self.sharpness.get(rung.name, 1.0) * labels
+        positive = 1 / (1 + np.exp(0.5 - logits))
+        value = {"probabilities": np.stack([1 - positive, positive], axis=1), "n_epochs": fold, "logits": logits}
+        return value, {"linear.weight": np.full(3, float(fold))} if rung.line else None
 
 
-@pytest.fixture
-def fits(monkeypatch):
-    fits = Fits()
-    monkeypatch.setattr(ladder, "fit_fold", fits)
-    return fits
+def spend(*seconds):
+    """What was spent at each time it is asked, the last for ever after."""
+    rest = list(seconds)
+    return lambda: rest.pop(0) if len(rest) > 1 else rest[0]
 
 
-def run_climb(folder, heads=HEADS, features=None, development=None, may_go_on=lambda: True, **options):
-    options = {"seed": 0, "class_weight": "none", **options}
-    features = make_features() if features is None else features
-    development = development or make_development()
-    journal = Journal(folder)
-    return climb(heads, features, development, journal, SilentListener(), may_go_on=may_go_on, **options)
+def run_climb(folder, fits, rungs=EVERYTHING, rules=RULES, spent=0.0, listener=None):
+    spent_s = spent if callable(spent) else lambda: spent
+    folder.mkdir(exist_ok=True)
+    return climb(rungs, fits, fits.development, Journal(folder), listener or SilentListener(), rules, spent_s)
+
+
+def list_names(found):
+    return [each.rung.name for each in found.tried]
 
 
 def assert_same(found, expected):
-    assert len(found) == len(expected)
-    for one, other in zip(found, expected, strict=True):
+    assert found.stops == expected.stops
+    assert list_names(found) == list_names(expected)
+    for one, other in zip(found.tried, expected.tried, strict=True):
         np.testing.assert_array_equal(one.probabilities, other.probabilities)
-        assert (one.number, one.strategy, one.head, one.strengths) == (
-            other.number,
-            other.strategy,
-            other.head,
-            other.strengths,
-        )
-        assert one.seconds == other.seconds
+        for name in ("rung", "folds", "forecast_s", "gain", "chance"):
+            assert getattr(one, name) == getattr(other, name), name
+
+
+# --- the rungs of a plan ----------------------------------------------------------------------------------------------
+
+
+def make_plan(rung=None, heads=("linear", "svm"), lines=("conv_head", "blocks.1", "stem"), controls=CONTROLS):
+    values = {"heads": heads, "lines": lines, "controls": controls, "rung": rung}
+    return Plan(tuple(Choice(name, value, "fixed", "") for name, value in values.items()))
+
+
+def make_facts():
+    lines = tuple(
+        Line(name, share, share, (3,)) for name, share in (("conv_head", 0.1), ("blocks.1", 0.5), ("stem", 1.0))
+    )
+    fine = (Line("blocks.1.0", 0.45, 0.4, (3,)),)
+    return BackboneFacts("tiny", 64, (0.5,) * 3, (0.5,) * 3, "bicubic", "package", "MIT", "nothing", lines, fine)
+
+
+def test_rungs_are_numbered_in_their_order_with_their_lines():
+    found = list_rungs(make_plan(), make_facts())
+    assert [(each.number, each.strategy, each.name, each.thawed_fraction) for each in found] == [
+        (0, "feature_extractor", "linear", 0.0),
+        (1, "feature_extractor_hybrid", "svm", 0.0),
+        (2, "fine_tuning", "fine_tuning conv_head", 0.1),
+        (3, "fine_tuning", "fine_tuning blocks.1", 0.5),
+        (4, "fine_tuning_from_scratch", "fine_tuning_from_scratch stem", 1.0),
+        (5, "handcrafted", "handcrafted", 0.0),
+        (6, "random_init", "random_init", 1.0),
+    ]
+    assert found[6].line == "stem"
+    assert found[5].line is None
+    assert found[3].unit == "rung 3 fine_tuning blocks.1"
+
+
+def test_a_line_between_layers_is_a_rung_too():
+    (found,) = list_rungs(make_plan(heads=(), lines=("blocks.1.0",), controls=()), make_facts())
+    assert (found.name, found.thawed_fraction) == ("fine_tuning blocks.1.0", 0.45)
+
+
+@pytest.mark.parametrize("name", ["svm", "fine_tuning blocks.1"])
+def test_where_the_plan_names_the_rung_that_one_is_tried_and_the_controls(name):
+    found = list_rungs(make_plan(rung=name), make_facts())
+    assert [each.name for each in found] == [name, *CONTROLS]
+    whole = {each.name: each for each in list_rungs(make_plan(), make_facts())}
+    assert all(each == whole[each.name] for each in found)  # the numbers, which the journal has, stay
 
 
 # --- climbing ---------------------------------------------------------------------------------------------------------
 
 
-def test_every_head_is_fitted_on_every_fold_in_order(tmp_path, fits):
-    rungs = run_climb(tmp_path)
-    assert fits.calls == [(head, fold) for head in HEADS for fold in range(3)]
-    assert [(rung.number, rung.head, rung.strategy) for rung in rungs] == [
-        (0, "linear", "feature_extractor"),
-        (1, "svm", "feature_extractor_hybrid"),
-        (2, "k_nn", "feature_extractor_hybrid"),
-    ]
-    assert rungs[0].strengths == (1.0, 10.0, 100.0)
-    for rung in rungs:
-        assert np.isnan(rung.probabilities[-6:]).all()
-        np.testing.assert_allclose(rung.probabilities[:-6].sum(axis=1), 1)
+def test_every_rung_is_fitted_on_every_fold_in_order_and_sees_those_before_it(tmp_path):
+    fits = Fits({each.name: 1.0 + each.number for each in EVERYTHING})
+    found = run_climb(tmp_path, fits)
+    assert fits.calls == [(rung.name, fold) for rung in EVERYTHING for fold in range(3)]
+    assert fits.seen == [[each.name for each in EVERYTHING[:number]] for number in range(10) for _ in range(3)]
+    assert [each.rung for each in found.tried] == list(EVERYTHING)
+    assert found.stops == ()
+    for each in found.tried:
+        assert np.isnan(each.probabilities[-6:]).all()
+        np.testing.assert_allclose(each.probabilities[:-6].sum(axis=1), 1)
+        assert each.folds == ({"n_epochs": 0}, {"n_epochs": 1}, {"n_epochs": 2})
+        assert each.forecast_s == 1.0
 
 
-def test_a_resumed_climb_fits_nothing_again(tmp_path, fits):
-    first = run_climb(tmp_path)
-    fits.calls.clear()
-    assert_same(run_climb(tmp_path), first)
-    assert fits.calls == []
+def test_weights_are_kept_beside_the_fold_and_before_it(tmp_path):
+    run_climb(tmp_path, Fits(), [HEADS[0], LINES[0]])
+    journal = Journal(tmp_path)
+    np.testing.assert_array_equal(journal.find("rung 2 fine_tuning e fold 2 weights")["linear.weight"], np.full(3, 2.0))
+    assert "rung 0 linear fold 0" in journal
+    assert "rung 0 linear fold 0 weights" not in journal
+    units = [json.loads(line)["unit"] for line in (tmp_path / "journal.jsonl").read_text().splitlines()]
+    assert units.index("rung 2 fine_tuning e fold 1 weights") == units.index("rung 2 fine_tuning e fold 1") - 1
 
 
-@pytest.mark.parametrize("n_done", [0, 1, 4, 8])
-def test_an_interrupted_climb_goes_on_where_it_stopped(tmp_path, monkeypatch, n_done):
-    whole, broken, rest = Fits(), Fits(interrupt_at=n_done), Fits()
-    monkeypatch.setattr(ladder, "fit_fold", broken)
-    with pytest.raises(KeyboardInterrupt):
-        run_climb(tmp_path / "broken")
-    monkeypatch.setattr(ladder, "fit_fold", rest)
-    resumed = run_climb(tmp_path / "broken")
-    monkeypatch.setattr(ladder, "fit_fold", whole)
-    expected = run_climb(tmp_path / "whole")
-    assert broken.calls + rest.calls == whole.calls
-    for one, other in zip(resumed, expected, strict=True):
-        np.testing.assert_array_equal(one.probabilities, other.probabilities)
-        assert one.strengths == other.strengths
-
-
-@pytest.fixture(autouse=True)
-def run_folders(tmp_path):
-    for name in ("broken", "whole"):
-        (tmp_path / name).mkdir()
-
-
-def test_the_first_rung_is_finished_whatever_the_budget(tmp_path, fits):
-    rungs = run_climb(tmp_path, may_go_on=lambda: False)
-    assert [rung.head for rung in rungs] == ["linear"]
-    assert len(fits.calls) == 3
-
-
-def test_a_stop_is_journaled_and_repeated_on_resume(tmp_path, fits):
-    budget = iter([True, False])
-    rungs = run_climb(tmp_path, may_go_on=lambda: next(budget))
-    assert [rung.head for rung in rungs] == ["linear", "svm"]
-    assert Journal(tmp_path).find("stop before k_nn") == {"reason": "budget spent", "tried": ["linear", "svm"]}
+def test_a_resumed_climb_fits_nothing_again_and_writes_nothing(tmp_path):
+    fits = Fits()
+    first = run_climb(tmp_path, fits)
     fits.calls.clear()
     lines = (tmp_path / "journal.jsonl").read_bytes()
-    assert_same(run_climb(tmp_path, may_go_on=lambda: True), rungs)
+    again = run_climb(tmp_path, fits, spent=1e12)
+    assert_same(again, first)
+    assert [each.seconds for each in again.tried] == [each.seconds for each in first.tried]
     assert fits.calls == []
     assert (tmp_path / "journal.jsonl").read_bytes() == lines
 
 
-def test_the_budget_is_asked_for_before_each_rung_after_the_first(tmp_path, fits):
-    asked = []
-    run_climb(tmp_path, may_go_on=lambda: asked.append(len(fits.calls)) or True)
-    assert asked == [3, 6]
+@pytest.mark.parametrize("n_done", [0, 1, 5, 9, 20])
+def test_an_interrupted_climb_goes_on_at_the_last_finished_fold(tmp_path, n_done):
+    whole, broken, rest = Fits(), Fits(interrupt_at=n_done), Fits()
+    with pytest.raises(KeyboardInterrupt):
+        run_climb(tmp_path / "broken", broken)
+    resumed = run_climb(tmp_path / "broken", rest)
+    assert_same(resumed, run_climb(tmp_path / "whole", whole))
+    assert broken.calls + rest.calls == whole.calls
 
 
-def test_progress_is_counted_in_folds(tmp_path, fits):
+def test_progress_is_counted_in_folds_and_says_what_came_of_a_rung(tmp_path):
     said = []
 
     class Note(SilentListener):
@@ -162,82 +201,156 @@ def test_progress_is_counted_in_folds(tmp_path, fits):
         def end(self, note=""):
             said.append(note)
 
-    for _ in range(2):
+    for _ in range(2):  # fitted, and resumed
         said.clear()
-        climb(
-            HEADS[:2],
-            make_features(),
-            make_development(),
-            Journal(tmp_path),
-            Note(),
-            seed=0,
-            class_weight="none",
-            may_go_on=lambda: True,
-        )
-        assert said == [("heads", 6), *[1] * 6, "2 of 2 rungs"]
+        fits = Fits({"svm": 4.0})
+        first, second = run_climb(tmp_path, fits, HEADS, listener=Note()).tried
+        losses = [fits.development.losses(each.probabilities).mean() for each in (first, second)]
+        assert said == [
+            ("linear", 3),
+            *[1] * 3,
+            f"log-loss {losses[0]:.4f}",
+            ("svm", 3),
+            *[1] * 3,
+            f"log-loss {losses[1]:.4f}, AUC {second.gain.value:+.3f} to the best before",
+        ]
+        assert second.gain.value > 0.1
 
 
-@pytest.mark.parametrize(("class_weight", "passed"), [("none", None), ("balanced", "balanced")])
-def test_seed_and_class_weight_reach_the_head(tmp_path, fits, class_weight, passed):
-    run_climb(tmp_path, seed=7, class_weight=class_weight)
-    assert {(options["seed"], options["class_weight"]) for options in fits.options} == {(7, passed)}
-
-
-def test_seconds_are_those_of_the_rungs_own_folds(tmp_path, fits):
-    rungs = run_climb(tmp_path)
+def test_seconds_are_those_of_the_rungs_own_folds_in_all_executions(tmp_path):
     journal = Journal(tmp_path)
-    journal.record("rung 1 svm fold 2", {"probabilities": rungs[1].probabilities[:1], "strength": 1.0}, 1000.0)
-    journal = Journal(tmp_path)
-    assert journal.seconds("rung 1 svm fold") >= 1000
-    assert journal.seconds("rung 0 linear fold") == rungs[0].seconds < 1000
+    journal.record("rung 0 linear fold 0", {"probabilities": Fits().fit(HEADS[0], 0, ())[0]["probabilities"]}, 1000.0)
+    journal.record("rung 1 svm fold 9", {}, 50.0)
+    found = run_climb(tmp_path, Fits(), HEADS)
+    assert 1000 <= found.tried[0].seconds < 1050
+    assert 50 <= found.tried[1].seconds < 100
 
 
-def test_probabilities_that_are_not_finite_are_refused(tmp_path, monkeypatch):
-    def fit(head, features, labels, groups, folds, fold, n_classes, **options):
-        return SimpleNamespace(probabilities=np.full(((folds == fold).sum(), 2), np.nan), strength=1.0)
-
-    monkeypatch.setattr(ladder, "fit_fold", fit)
-    with pytest.raises(DataError, match="head linear gave probabilities that are not finite"):
-        run_climb(tmp_path)
+def test_probabilities_that_are_not_finite_are_refused(tmp_path):
+    fits = Fits({"svm": np.nan})
+    with pytest.raises(DataError, match="svm gave probabilities that are not finite"):
+        run_climb(tmp_path, fits)
 
 
-# --- against the heads themselves -------------------------------------------------------------------------------------
+def test_a_gain_is_compared_with_the_best_before_it_that_is_no_control(tmp_path):
+    fits = Fits({"handcrafted": 9.0, "linear": 2.0, "svm": 1.0})
+    rungs = (HANDCRAFTED, *HEADS, LINES[0])
+    found = run_climb(tmp_path, fits, rungs, Rules(1e9, 0.01, seed=4))
+    assert found.tried[0].gain is None is found.tried[0].chance
+    assert found.tried[1].gain is None  # nothing but a control before it
+    of, scored = fits.development, fits.development.scored()
+    for number in (2, 3):
+        given = [each.probabilities[scored] for each in found.tried[1 : number + 1]]
+        about = of.labels[scored], of.groups[scored], of.folds[scored]
+        expected = compare_aucs(given, *about, useful_gain=0.01, seed=4)
+        assert (found.tried[number].gain, found.tried[number].chance) == expected
+    assert found.tried[2].gain.value < 0
 
 
-def test_a_cross_fit_is_the_fits_of_its_folds(tmp_path):
-    features, development = make_features(), make_development()
-    probabilities, strengths = cross_fit(
-        "aspect crop", "linear", features, development, Journal(tmp_path), SilentListener(), seed=0
+# --- stops ------------------------------------------------------------------------------------------------------------
+
+
+def test_two_idle_deep_lines_end_the_ladder_and_controls_are_still_tried(tmp_path):
+    fits = Fits({each.name: 0.2 for each in LINES} | {"linear": 4.0})
+    found = run_climb(tmp_path, fits)
+    assert list_names(found) == [each.name for each in (*HEADS, *LINES[:4], HANDCRAFTED, RANDOM)]
+    (stop,) = found.stops
+    chances = {each.rung.name: each.chance for each in found.tried}
+    assert stop == {
+        "before": "fine_tuning a",
+        "reason": "no useful gain",
+        "useful_gain": 0.01,
+        "lines": [{"rung": f"fine_tuning {name}", "chance": chances[f"fine_tuning {name}"]} for name in "cb"],
+    }
+    assert all(line["chance"] < 0.1 for line in stop["lines"])
+    assert Journal(tmp_path).find("stop before fine_tuning a") == {k: v for k, v in stop.items() if k != "before"}
+
+
+def test_shallow_lines_that_gain_nothing_end_nothing(tmp_path):
+    shallow = [dataclasses.replace(each, thawed_fraction=0.49) for each in LINES]
+    fits = Fits({each.name: 0.2 for each in LINES} | {"linear": 4.0})
+    found = run_climb(tmp_path, fits, (*HEADS, *shallow))
+    assert len(found.tried) == 8
+    assert all(each.chance < 0.1 for each in found.tried[2:])
+    assert found.stops == ()
+
+
+@pytest.mark.parametrize("useful", ["fine_tuning c", "fine_tuning b"])
+def test_one_deep_line_that_gains_keeps_the_ladder_going(tmp_path, useful):
+    fits = Fits({each.name: 0.2 for each in LINES} | {"linear": 2.0, useful: 6.0})
+    found = run_climb(tmp_path, fits, (*HEADS, *LINES))
+    ends = {"fine_tuning c": ["fine_tuning_from_scratch stem"], "fine_tuning b": []}
+    assert [stop["before"] for stop in found.stops] == ends[useful]
+    assert found.tried[list_names(found).index(useful)].chance > 0.9
+
+
+def test_a_budget_stop_has_its_numbers_and_is_honoured_on_resume(tmp_path):
+    """Heads that do not fit are left out one by one; after a line that does not, no deeper one is tried."""
+    fits = Fits({each.name: 1.0 + each.number for each in EVERYTHING}, {"svm": 50.04, "fine_tuning c": 33.0})
+    rules = Rules(budget_s=40.0, useful_gain=0.01)
+    found = run_climb(tmp_path, fits, rules=rules, spent=9.96)
+    assert list_names(found) == ["linear", "fine_tuning e", "fine_tuning d", "handcrafted", "random_init"]
+    numbers = {"reason": "budget", "budget_s": 40.0, "spent_s": 10.0}
+    assert found.stops == (
+        {"before": "svm", **numbers, "forecast_s": 50.0},
+        {"before": "fine_tuning c", **numbers, "forecast_s": 33.0},
     )
-    about = (features, development.labels, development.groups, development.folds)
-    for fold in range(3):
-        expected = fit_fold("linear", *about, fold, 2, seed=0)
-        np.testing.assert_allclose(probabilities[development.folds == fold], expected.probabilities)
-        assert strengths[fold] == expected.strength
-    assert np.isnan(probabilities[development.folds == -1]).all()
-    assert "aspect crop fold 2" in Journal(tmp_path)
+    assert Journal(tmp_path).find("stop before svm") == {**numbers, "forecast_s": 50.0}
+    fits.calls.clear()
+    lines = (tmp_path / "journal.jsonl").read_bytes()
+    again = run_climb(tmp_path, fits, rules=Rules(1e9, 0.01))  # more to spend changes nothing that is decided
+    assert_same(again, found)
+    assert fits.calls == []
+    assert (tmp_path / "journal.jsonl").read_bytes() == lines
 
 
-def test_losses_are_those_of_the_scored_items():
-    development = make_development()
-    positive = np.random.default_rng(1).uniform(0.05, 0.95, N_ITEMS)
-    probabilities = np.stack([1 - positive, positive], axis=1)
-    probabilities[-6:] = np.nan
-    losses = development.losses(probabilities)
-    assert development.scored().tolist() == list(range(N_ITEMS - 6))
-    assert losses.mean() == pytest.approx(log_loss(development.labels[:-6], positive[:-6]))
+def test_the_first_rung_is_finished_whatever_the_budget(tmp_path):
+    fits = Fits(forecasts={"linear": 100.0})
+    found = run_climb(tmp_path, fits, rules=Rules(0.0, 0.01), spent=5.0)
+    assert list_names(found) == ["linear"]
+    assert [stop["before"] for stop in found.stops] == ["svm", "fine_tuning e", "handcrafted", "random_init"]
+
+
+def test_what_cannot_be_forecast_is_tried_while_there_is_time(tmp_path):
+    fits = Fits(forecasts={"svm": None, "handcrafted": None})
+    rungs = (*HEADS, HANDCRAFTED)
+    found = run_climb(tmp_path, fits, rungs, Rules(10.0, 0.01), spend(0.0, 9.0, 11.0))
+    assert list_names(found) == ["linear", "svm"]
+    assert found.tried[1].forecast_s is None
+    assert found.stops[0] == {
+        "before": "handcrafted",
+        "reason": "budget",
+        "budget_s": 10.0,
+        "spent_s": 11.0,
+        "forecast_s": None,
+    }
+
+
+def test_a_rung_that_was_begun_is_finished_on_resume_whatever_was_spent(tmp_path):
+    broken, rest = Fits(interrupt_at=4), Fits()
+    with pytest.raises(KeyboardInterrupt):
+        run_climb(tmp_path, broken, HEADS, Rules(10.0, 0.01))
+    found = run_climb(tmp_path, rest, HEADS, Rules(10.0, 0.01), spent=1e6)
+    assert rest.calls == [("svm", 1), ("svm", 2)]
+    assert found.stops == ()
+
+
+def test_the_budget_is_asked_for_once_before_each_rung(tmp_path):
+    fits, asked = Fits(), []
+    run_climb(tmp_path, fits, HEADS, spent=lambda: asked.append(len(fits.calls)) or 0.0)
+    assert asked == [0, 3]
 
 
 # --- choosing ---------------------------------------------------------------------------------------------------------
 
 
-def make_rung(number, losses, development):
+def make_rung(number, losses, development, strategy="feature_extractor"):
     """A rung whose loss on each item is the one given."""
     right = np.exp(-losses)
     probabilities = np.empty((N_ITEMS, 2))
     probabilities[np.arange(N_ITEMS), development.labels] = right
     probabilities[np.arange(N_ITEMS), 1 - development.labels] = 1 - right
-    return Rung(number, "s", f"head {number}", probabilities, (1.0,), 0.0)
+    return TriedRung(Rung(number, strategy), probabilities, (), 0.0)
 
 
 @pytest.mark.parametrize(
@@ -247,14 +360,14 @@ def make_rung(number, losses, development):
         ([0.3, 0.0, 0.0], 1),
         ([0.3, 0.3, 0.0], 2),
         ([0.9, 0.04, 0.0], 2),
-        ([0.9, 0.02, 0.0], 1),
-        ([0.02, 0.9, 0.0], 0),
+        ([0.9, 0.015, 0.0], 1),
+        ([0.015, 0.9, 0.0], 0),
     ],
 )
 def test_the_first_rung_within_one_standard_error_is_chosen(gaps, chosen):
     """Against the last rung, paired differences of one item a patient are ``gap`` on average with a known spread."""
     development = Development(make_development().labels, np.arange(N_ITEMS), np.arange(N_ITEMS) % 3, 2)
-    spread = np.tile([-1.0, 1.0], N_ITEMS // 2) * 0.2  # standard error 0.2 * sqrt(60 / 59) / sqrt(60) = 0.026
+    spread = np.tile([-1.0, 1.0], N_ITEMS // 2) * 0.2  # standard error 0.2 / sqrt(119) = 0.018
     losses = [0.5 + gap + (spread if gap else 0.0) for gap in gaps]
     rungs = [make_rung(number, np.broadcast_to(loss, N_ITEMS), development) for number, loss in enumerate(losses)]
     found = choose_rung(rungs, development)
@@ -272,3 +385,16 @@ def test_items_that_are_never_scored_do_not_choose():
     losses[1, -6:] += 50.0
     rungs = [make_rung(number, each, development) for number, each in enumerate(losses)]
     assert choose_rung(rungs, development).chosen == 1
+
+
+@pytest.mark.parametrize("control", CONTROLS)
+def test_a_control_is_never_chosen_however_good_unless_there_is_nothing_else(control):
+    development = make_development()
+    heads = [make_rung(number, np.full(N_ITEMS, 0.6 - number / 10), development) for number in range(2)]
+    best = make_rung(2, np.full(N_ITEMS, 0.01), development, control)
+    climbed = Climb((heads[0], best, heads[1]), ())
+    assert climbed.eligible == (heads[0], heads[1])
+    assert choose_rung(climbed.eligible, development).chosen == 1
+    alone = Climb((best,), ())
+    assert alone.eligible == (best,)
+    assert choose_rung(alone.eligible, development).chosen == 0

@@ -16,14 +16,18 @@ from hypothesis import strategies as st
 from thawline.errors import TrainingError
 from thawline.learn.cuts import make_classifier
 from thawline.learn.linear import LinearHead
+from thawline.learn.objective import make_objective
 from thawline.learn.stages import find_stages
 from thawline.learn.training import (
+    RGN_BATCHES,
     Recipe,
+    count_classes,
     lay_out,
     make_optimiser,
     make_schedule,
     predict_logits,
     train,
+    weight_rates,
 )
 from thawline.learn.weights import load_backbone, read_sidecar
 
@@ -74,7 +78,7 @@ def make_network(*, norm=True, dropout=0.0, seed=0):
 def run(recipe=QUICK, network=None, problem=None, items=None, **options):
     activations, labels = problem or make_problem()
     items = np.arange(N_ITEMS) if items is None else items
-    return train(network or make_network(), activations, labels, items, recipe, RUNG, **options)
+    return train(make_network() if network is None else network, activations, labels, items, recipe, RUNG, **options)
 
 
 def copy_state(module):
@@ -124,7 +128,10 @@ def compute_logits(network, rows):
 
 @pytest.mark.parametrize("train_norms", [False, True])
 def test_a_separable_problem_is_learnt(train_norms):
-    found, epochs = run(Recipe(learning_rate=0.03, epochs=40, batch_items=16, train_norms=train_norms))
+    recipe = Recipe(
+        learning_rate=0.03, epochs=40, batch_items=16, head_rate=1.0, label_smoothing=0.0, train_norms=train_norms
+    )
+    found, epochs = run(recipe)
     losses = [epoch.training_loss for epoch in epochs]
     assert losses[-1] < 0.1 < 0.5 < losses[0]
     unseen, labels = make_problem(seed=1)
@@ -222,8 +229,9 @@ def test_rates_fall_from_the_head_down_and_nothing_of_one_dimension_is_decayed(t
     stages = find_stages(load_backbone(read_sidecar(tiny_file, "tiny")))
     head = LinearHead(np.zeros(256), np.ones(256), np.zeros((2, 256)), np.zeros(2))
     classifier = make_classifier(stages.suffix("blocks.3"), head)
-    optimiser = make_optimiser(classifier, Recipe(learning_rate=0.01, decay=0.5, weight_decay=0.3), BLOCKS)
-    depths = {"linear": 0.01, "bn2": 0.01, "conv_head": 0.01, "blocks.4": 0.005, "blocks.3": 0.0025}
+    recipe = Recipe(learning_rate=0.01, decay=0.5, head_rate=3.0, weight_decay=0.3)
+    optimiser = make_optimiser(classifier, recipe, BLOCKS)
+    depths = {"linear": 0.03, "bn2": 0.01, "conv_head": 0.01, "blocks.4": 0.005, "blocks.3": 0.0025}
     settings_of = {
         id(parameter): (group["lr"], group["weight_decay"])
         for group in optimiser.param_groups
@@ -238,7 +246,7 @@ def test_rates_fall_from_the_head_down_and_nothing_of_one_dimension_is_decayed(t
     assert checked == {*map(id, classifier.parameters())}
     assert len(list_parameters(optimiser)) == len(checked)
     rates = [group["lr"] for group in optimiser.param_groups]
-    assert rates == sorted(rates, reverse=True)
+    assert rates == sorted(rates, reverse=True) == [group["rate"] for group in optimiser.param_groups]
     assert isinstance(
         classifier.get_submodule("suffix.bn2"), nn.BatchNorm2d
     )  # decayed by nothing, though it has weights
@@ -249,8 +257,9 @@ def test_a_suffix_without_weights_trains_the_head_alone():
 
     head = LinearHead(np.zeros(8), np.ones(8), np.zeros((3, 8)), np.zeros(3))
     classifier = make_classifier(nn.ReLU(), head)
-    assert [group["lr"] for group in make_optimiser(classifier, QUICK).param_groups] == [0.01, 0.01]
-    _, epochs = run(network=classifier)
+    recipe = dataclasses.replace(QUICK, head_rate=0.5)
+    assert [group["lr"] for group in make_optimiser(classifier, recipe).param_groups] == [0.005, 0.005]
+    _, epochs = run(recipe, network=classifier)
     assert epochs[0].training_loss > epochs[-1].training_loss
     assert epochs[0].training_loss < math.log(3) + 0.05
 
@@ -293,12 +302,179 @@ def test_the_schedule_by_its_closed_form():
 
 def test_steps_are_taken_at_the_rates_of_the_schedule():
     rates = []
-    recipe = Recipe(learning_rate=0.01, epochs=4, batch_items=16, decay=0.5, warmup=0.25)
+    recipe = Recipe(learning_rate=0.01, epochs=4, batch_items=16, decay=0.5, head_rate=0.3, warmup=0.25)
     with watch_steps(lambda optimiser: rates.append([group["lr"] for group in optimiser.param_groups]), before=True):
         run(recipe, blocks=("1", "0"))
     factors = [0.25, 0.5, 0.75, 1.0, *(0.5 * (1 + math.cos(math.pi * step / 12)) for step in range(12))]
-    expected = np.outer(factors, [0.01, 0.01, 0.01, 0.005, 0.005])  # head, normalisation, hidden layer
+    expected = np.outer(factors, [0.003, 0.003, 0.01, 0.005, 0.005])  # head, normalisation, hidden layer
     np.testing.assert_allclose(rates, expected)
+
+
+def test_what_needs_no_gradient_has_no_rate():
+    network = make_network()
+    network.get_parameter("suffix.0.weight").requires_grad_(False)
+    for auto_rgn in (False, True):
+        optimiser = make_optimiser(network, dataclasses.replace(QUICK, auto_rgn=auto_rgn), ("1", "0"))
+        trained = {id(parameter) for parameter in list_parameters(optimiser)}
+        assert trained == {id(parameter) for parameter in network.parameters() if parameter.requires_grad}
+
+
+# --- rates by relative gradient ---------------------------------------------------------------------------------------
+
+
+def make_two_parameters(bias=(0.5, -0.25)):
+    """A network of two parameters: slopes of one feature for two classes, and their offsets."""
+    from torch import nn
+
+    head = LinearHead(np.zeros(1), np.ones(1), np.array([[0.8], [-0.6]]), np.array(bias))
+    return make_classifier(nn.Identity(), head)
+
+
+def relate_by_hand(rows, labels, slopes, offsets):
+    """|g| / |w| of both parameters: the gradient of the mean log-loss is the mean of (p - y) x, and of (p - y)."""
+    logits = rows @ slopes.T + offsets
+    errors = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True) - np.eye(2)[labels]
+    gradients = errors.T @ rows / len(rows), errors.mean(axis=0)
+    return [np.linalg.norm(g) / np.linalg.norm(w) for g, w in zip(gradients, (slopes, offsets), strict=True)]
+
+
+def weigh(network, rows, labels, parts, recipe):
+    import torch
+
+    optimiser = make_optimiser(network, recipe)
+    objective = make_objective(
+        labels, np.arange(len(labels)), 2, balance=recipe.balance, label_smoothing=0.0, focal=recipe.focal
+    )
+    batches = [(torch.from_numpy(rows[part].astype(np.float32)), part) for part in parts]
+    weight_rates(network, optimiser, batches, objective, recipe)
+    assert all(parameter.grad is None for parameter in network.parameters())
+    return [group["rate"] for group in optimiser.param_groups]
+
+
+@pytest.mark.parametrize("parts", [[range(11)], [range(3), range(3, 11)], [range(7, 11), range(7)]])
+def test_rates_follow_the_relative_gradient_by_hand(parts):
+    """However the items are parted into batches, of different sizes."""
+    draw = np.random.default_rng(0)
+    rows, labels = draw.normal(size=(11, 1)), np.arange(11) % 2
+    network = make_two_parameters()
+    recipe = Recipe(learning_rate=0.02, auto_rgn=True, head_rate=0.3)
+    found = weigh(network, rows, labels, [np.array(part) for part in parts], recipe)
+    ratios = relate_by_hand(rows, labels, np.array([[0.8], [-0.6]]), np.array([0.5, -0.25]))
+    np.testing.assert_allclose(found, 0.02 * np.array(ratios) / max(ratios), rtol=1e-5)
+    assert max(found) == pytest.approx(0.02)
+    assert min(found) < 0.9 * 0.02
+
+
+def test_a_parameter_that_is_all_zero_keeps_the_full_rate_and_counts_for_nothing():
+    rows, labels = np.random.default_rng(0).normal(size=(11, 1)), np.arange(11) % 2
+    recipe = Recipe(learning_rate=0.02, auto_rgn=True)
+    assert weigh(make_two_parameters((0.0, 0.0)), rows, labels, [np.arange(11)], recipe) == pytest.approx([0.02] * 2)
+
+
+def test_without_any_gradient_all_rates_are_full():
+    rows, labels = np.zeros((4, 1)), np.arange(4) % 2
+    recipe = Recipe(learning_rate=0.02, auto_rgn=True)
+    network = make_two_parameters((0.0, 0.0))  # equal classes at equal chances: nothing to change
+    assert weigh(network, rows, labels, [np.arange(4)], recipe) == pytest.approx([0.02] * 2)
+
+
+def test_training_by_relative_gradients_weights_the_rates_of_every_epoch():
+    problem, network = make_problem(n_views=0), make_network()
+    rates = []
+    recipe = dataclasses.replace(QUICK, auto_rgn=True, decay=0.1, head_rate=0.1)
+    with watch_steps(lambda optimiser: rates.append([group["lr"] for group in optimiser.param_groups]), before=True):
+        found, epochs = run(recipe, network, problem, blocks=("1", "0"))
+    factor = make_schedule(recipe, 4)
+    full = np.array(rates) / [[factor(step)] for step in range(16)]
+    np.testing.assert_allclose(full.max(axis=1), 0.01, rtol=1e-6)  # neither decay nor the head's share have a say
+    for epoch in range(4):
+        np.testing.assert_allclose(full[4 * epoch : 4 * epoch + 4], full[[4 * epoch]].repeat(4, 0), rtol=1e-6)
+    assert not np.allclose(full[0], full[4], rtol=1e-3)
+    assert full.min() < 0.005
+    again, same = run(recipe, make_network(), make_problem(n_views=0), blocks=("1", "0"))
+    assert is_same(found, again)
+    assert epochs == same
+
+
+def test_the_first_batches_of_an_epoch_say_how_large_gradients_are():
+    activations, labels = make_problem(n_views=1)
+    run(dataclasses.replace(QUICK, epochs=1, batch_items=6, auto_rgn=True), problem=(activations, labels))
+    asked = [items.tolist() for items, _ in activations.asked]
+    assert len(asked) == 10 + RGN_BATCHES
+    assert asked[:RGN_BATCHES] == asked[RGN_BATCHES : 2 * RGN_BATCHES]
+
+
+# --- classes that are rare, items that are easy, and half the digits --------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("balance", "focal", "mixup"),
+    [("weights", 0.0, 0.0), ("weights", 2.0, 0.0), ("none", 2.0, 0.0), ("weights", 2.0, 0.5)],
+)
+def test_the_objective_of_the_recipe_is_what_is_minimised(balance, focal, mixup):
+    import torch
+
+    activations, labels = make_problem(n_views=0)
+    labels = np.where(np.arange(N_ITEMS) < 40, 0, labels)  # the first class is common
+    recipe = Recipe(epochs=1, batch_items=N_ITEMS, balance=balance, focal=focal, mixup=mixup, seed=4)
+    _, (epoch,) = run(recipe, problem=(activations, labels))
+    objective = make_objective(labels, np.arange(N_ITEMS), 3, balance=balance, label_smoothing=0.1, focal=focal)
+    draw = np.random.Generator(np.random.PCG64(4))
+    items = draw.permutation(N_ITEMS)
+    share, partners = (draw.beta(mixup, mixup), items[draw.permutation(N_ITEMS)]) if mixup else (1.0, items)
+    rows = activations.rows[0].astype(np.float64)
+    logits = torch.from_numpy(compute_logits(make_network(), share * rows[items] + (1 - share) * rows[partners]))
+    expected = share * objective(logits, items) + (1 - share) * objective(logits, partners)
+    assert epoch.training_loss == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_balanced_sampling_shows_the_rare_class_as_often_and_repeats_itself():
+    def train_once():
+        activations, labels = make_problem()
+        labels = np.where(np.arange(N_ITEMS) % 10 == 0, 1, 0)
+        recipe = dataclasses.replace(QUICK, epochs=20, balance="sampling")
+        found, epochs = run(recipe, problem=(activations, labels))
+        seen = np.concatenate([labels[items] for items, _ in activations.asked])
+        return found, epochs, seen
+
+    (one, epochs, seen), (other, same, _) = train_once(), train_once()
+    assert seen.mean() == pytest.approx(0.5, abs=5 * 0.5 / math.sqrt(len(seen)))
+    assert is_same(one, other)
+    assert epochs == same
+
+
+def test_under_bf16_it_learns_as_well_and_weights_stay_float32():
+    import torch
+
+    recipe = dataclasses.replace(QUICK, learning_rate=0.03, epochs=8, head_rate=1.0)
+    (full, plain), (half, short) = run(recipe), run(dataclasses.replace(recipe, bf16=True))
+    assert {tensor.dtype for tensor in half.state_dict().values()} == {torch.float32, torch.int64}
+    assert not is_same(full, half)
+    np.testing.assert_allclose(
+        [epoch.training_loss for epoch in short], [epoch.training_loss for epoch in plain], rtol=0.02
+    )
+    about = make_problem()[0], np.arange(N_ITEMS)
+    np.testing.assert_allclose(predict_logits(half, *about), predict_logits(full, *about), atol=0.05)
+    assert short[-1].training_loss < 0.8 * short[0].training_loss
+
+
+def test_on_a_gpu_it_comes_to_the_same():
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("there is no GPU that torch can use")
+    (here, plain), (there, epochs) = run(), run(dataclasses.replace(QUICK, device="cuda"))
+    assert {parameter.device.type for parameter in there.parameters()} == {"cuda"}
+    np.testing.assert_allclose(
+        [epoch.training_loss for epoch in epochs], [epoch.training_loss for epoch in plain], rtol=1e-3
+    )
+    about = make_problem()[0], np.arange(N_ITEMS)
+    np.testing.assert_allclose(predict_logits(there, *about), predict_logits(here, *about), atol=0.02)
+
+
+def test_classes_are_counted_by_the_last_layer():
+    assert count_classes(make_network()) == N_CLASSES
+    assert count_classes(make_two_parameters()) == 2
 
 
 # --- how far, and which weights ---------------------------------------------------------------------------------------

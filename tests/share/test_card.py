@@ -17,21 +17,36 @@ def make_estimate(value: float | None, low: float | None = None, high: float | N
     return {"value": value, "low": low, "high": high, "level": 0.95, "method": "patient bootstrap"}
 
 
+def choose(strategy: str, line: str | None, head: str, fraction: float, epochs: list[int]) -> dict[str, Any]:
+    """What metrics.json says of the chosen rung: in `chosen`, and in the ladder."""
+    chosen = {"strategy": strategy, "thaw_line": line, "thawed_fraction": fraction, "head": head}
+    ladder = [{"chosen": False}, {**chosen, "chosen": True, "epochs": epochs}]
+    return {"chosen": {"backbone": "net", **chosen}, "ladder": ladder}
+
+
+FROZEN = choose("feature_extractor_hybrid", None, "svm", 0.0, [])
+
+
 def make_metrics(*, held: bool = False, **changes: Any) -> dict[str, Any]:
     section = {name: make_estimate(0.25, 0.125, 0.375) for name in HEADLINES} | {"n_items": 12, "n_patients": 7}
     test = None if held else {**section, "auc": make_estimate(0.875, 0.75, 0.9375), **changes}
     return {
         "task": {"kind": "binary", "classes": ["healthy", "lesion"], "positive": "lesion", "threshold": 0.5},
-        "chosen": {"backbone": "net", "strategy": "feature_extractor", "thaw_line": None, "head": "svm"},
+        **FROZEN,
         "test": test,
         "validation": {**section, "n_items": 99, "n_patients": 55},
     }
 
 
+def make_plan(**changes: Any) -> Plan:
+    values = {"size_px": 224, "aspect": "letterbox", "interpolation": "bicubic", "wide_range": None}
+    values |= {"highest_block": None, "final": "ensemble", **changes}
+    return Plan(tuple(Choice(name, value, "fixed", "") for name, value in values.items()), "print")
+
+
 @pytest.fixture
 def plan() -> Plan:
-    values = {"size_px": 224, "aspect": "letterbox", "interpolation": "bicubic", "wide_range": None}
-    return Plan(tuple(Choice(name, value, "fixed", "") for name, value in values.items()), "print")
+    return make_plan()
 
 
 @pytest.fixture
@@ -52,13 +67,82 @@ def test_card_names_task_model_weights_and_input(plan: Plan, weights: Weights) -
     card = write_card(make_metrics(), plan, weights)
     for said in (
         "classes healthy, lesion; positive class lesion",
-        "net, feature_extractor, head svm",
+        "**Model**: net, feature extractor hybrid, svm head\n",
+        "everything below the head is frozen",
+        "0 % of the backbone's parameters",
+        "svm head, refitted on all development patients",
         "a package; licence Apache-2.0; trained on ImageNet-1k",
         "ab12" * 16,
         "224 px, letterbox, bicubic",
         f"plan {plan.digest()[:12]}",
     ):
         assert said in card
+
+
+@pytest.mark.parametrize(
+    ("chosen", "changes", "model", "line", "delivered"),
+    [
+        (
+            ("fine_tuning", "blocks.5", "linear", 0.858, [3, 4, 4]),
+            {},
+            "net, fine tuning from blocks.5",
+            "blocks.5: trained from there up; everything below it is frozen",
+            "ensemble of the 3 folds' networks, each calibrated on its own held-out fold",
+        ),
+        (
+            ("fine_tuning", "blocks.4", "linear", 0.96, [3, 0, 0]),
+            {"highest_block": "blocks.5"},
+            "net, fine tuning from blocks.4",
+            "blocks.4: trained from there up to blocks.5; the rest of the backbone is frozen",
+            "ensemble of the 3 folds' networks, each calibrated on its own held-out fold; 2 of 3 not trained, since "
+            "nothing gained more than its error",
+        ),
+        (
+            ("fine_tuning_from_scratch", "conv_stem", "linear", 1.0, [2]),
+            {},
+            "net, fine tuning from scratch",
+            "conv_stem, the lowest: every layer is trained, from the pretrained weights",
+            "the network of the one fold, calibrated on its held-out patients",
+        ),
+        (
+            ("random_init", "conv_stem", "linear", 1.0, [2, 3]),
+            {"final": "refit"},
+            "net, random init",
+            "none: every layer is trained, from a random start",
+            "one network, trained on all development patients for the median number of steps of the folds",
+        ),
+        (
+            ("fine_tuning", "blocks.5", "linear", 0.858, [0, 0, 4]),
+            {"final": "refit"},
+            "net, fine tuning from blocks.5",
+            "blocks.5: trained from there up; everything below it is frozen",
+            "one network, trained on all development patients for the median number of steps of the folds, which is none",
+        ),
+        (
+            ("handcrafted", None, "linear", 0.0, []),
+            {},
+            "handcrafted",
+            "none: no network is used",
+            "linear head, refitted on all development patients",
+        ),
+    ],
+)
+def test_card_says_what_was_trained_and_what_is_kept(
+    chosen: tuple[Any, ...], changes: dict[str, Any], model: str, line: str, delivered: str, weights: Weights
+) -> None:
+    metrics = {**make_metrics(), **choose(*chosen)}
+    lines = write_card(metrics, make_plan(**changes), weights).splitlines()
+    assert f"- **Model**: {model}" in lines
+    assert f"- **Thaw line**: {line}" in lines
+    assert f"- **Delivered**: {delivered}" in lines
+    assert not any("below the head is frozen" in each for each in lines)
+
+
+def test_card_states_the_ratio_as_a_bound_where_the_top_is_frozen_too(weights: Weights) -> None:
+    metrics = {**make_metrics(), **choose("fine_tuning", "blocks.4", "linear", 0.96, [3, 3])}
+    whole, part = (write_card(metrics, make_plan(highest_block=name), weights) for name in (None, "blocks.5"))
+    assert "- **Fine-tuning ratio**: 96 % of the backbone's parameters\n" in whole
+    assert "- **Fine-tuning ratio**: at most 96 % of the backbone's parameters\n" in part
 
 
 def test_card_of_a_run_whose_test_part_is_closed(plan: Plan, weights: Weights) -> None:

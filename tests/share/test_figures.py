@@ -23,6 +23,7 @@ from thawline.share.figures import (
     draw_ladder,
     draw_reliability,
     draw_roc,
+    draw_training,
     shorten,
 )
 
@@ -37,15 +38,23 @@ def make_estimate(value: float | None, low: float | None = None, high: float | N
     return {"value": value, "low": low, "high": high, "level": 0.95, "method": ""}
 
 
-def make_rung(name: str, auc: dict[str, Any], *, chosen: bool = False, control: bool = False) -> dict[str, Any]:
-    return {"name": name, "auc": auc, "chosen": chosen, "control": control}
+def make_rung(
+    name: str, auc: dict[str, Any], seconds: float | None = 5.0, *, chosen: bool = False, control: bool = False
+) -> dict[str, Any]:
+    return {"name": name, "auc": auc, "seconds": seconds, "chosen": chosen, "control": control}
 
 
 RUNGS = [
-    make_rung("feature extractor, linear head", make_estimate(0.85, 0.81, 0.89)),
-    make_rung("fine tuning from blocks.5", make_estimate(0.88, 0.84, 0.92), chosen=True),
-    make_rung("random init", make_estimate(0.70), control=True),
-    make_rung("handcrafted", make_estimate(None), control=True),
+    make_rung("feature extractor, linear head", make_estimate(0.85, 0.81, 0.89), 3.5),
+    make_rung("fine tuning from blocks.5", make_estimate(0.88, 0.84, 0.92), 420.0, chosen=True),
+    make_rung("random init", make_estimate(0.70), 3907.0, control=True),
+    make_rung("handcrafted", make_estimate(None), None, control=True),
+]
+AUC_PANEL, SECONDS_PANEL = 2, 1  # in the order of drawing: names lie over the seconds
+FOLDS = [
+    {"fold": 1, "n_epochs": 2, "losses": [0.5, 0.45, 0.4, 0.42]},
+    {"fold": 3, "n_epochs": 0, "losses": [0.55, 0.56, 0.6, 0.62, 0.58]},
+    {"fold": 4, "n_epochs": 1, "losses": [0.3, 0.25, 0.35, 0.33]},
 ]
 
 
@@ -73,7 +82,7 @@ def read_scale(svg: str, axis: str, axes: int = 1) -> np.ndarray[Any, Any]:
     return np.polyfit(*zip(*ticks, strict=True), 1)
 
 
-@pytest.fixture(params=["roc", "reliability", "ladder"])
+@pytest.fixture(params=["roc", "reliability", "ladder", "training"])
 def svg(request: pytest.FixtureRequest) -> str:
     return draw(request.param)
 
@@ -82,6 +91,8 @@ def draw(name: str, key: str = "") -> str:
     caption = Caption(key or name, "words")
     if name == "roc":
         return draw_roc([{"name": "COVID", "auc": 0.9, **POINTS}], caption)
+    if name == "training":
+        return draw_training(FOLDS, caption)
     return draw_reliability(BINS, caption) if name == "reliability" else draw_ladder(RUNGS, caption)
 
 
@@ -105,11 +116,80 @@ def test_a_reliability_curve_passes_through_its_bins_and_bars_rise_with_the_coun
 
 def test_whiskers_of_the_ladder_span_the_intervals() -> None:
     svg = draw("ladder")
-    scale = read_scale(svg, "x")
+    scale = read_scale(svg, "x", axes=AUC_PANEL)
     spans = [np.polyval(scale, [x for x, _ in path]) for path in list_paths(svg, ACCENT) if len(path) == 2]
     assert any(np.allclose(span, [0.84, 0.92], atol=1e-4) for span in spans)
     spans = [np.polyval(scale, [x for x, _ in path]) for path in list_paths(svg, INK) if len(path) == 2]
     assert any(np.allclose(span, [0.81, 0.89], atol=1e-4) for span in spans)
+
+
+def list_marks(svg: str, axes: int) -> list[tuple[float, float]]:
+    """Where the markers of one panel stand, in the units of the page, but for those of ticks."""
+    (part,) = [group for group in ET.fromstring(svg).iter(f"{SVG}g") if group.get("id", "").endswith(f"-axes_{axes}")]
+    lines = [line for line in part if "-line2d_" in line.get("id", "")]
+    return [(float(mark.get("x", "")), float(mark.get("y", ""))) for line in lines for mark in line.iter(f"{SVG}use")]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "is_log"),
+    [
+        ([3.5, 420.0, 3907.0], True),
+        ([3.5, 69.0, 12.0], False),
+        ([1.0, 20.0], False),
+        ([1.0, 20.1], True),
+        ([0.0, 9.0], True),
+    ],
+)
+def test_seconds_stand_beside_their_rung_on_a_scale_that_shows_them(seconds: list[float], is_log: bool) -> None:
+    rungs = [make_rung(f"rung {k}", make_estimate(0.8, 0.7, 0.9), s) for k, s in enumerate(seconds)]
+    svg = draw_ladder(rungs, ROC)
+    said = list_texts(svg)
+    assert ("(log scale)" in said) == is_log
+    assert "Seconds" in said
+    assert all((f"{s:.1f}" if s < 9.95 else f"{s:.0f}") in said for s in seconds)
+    aucs, marks = list_marks(svg, AUC_PANEL), list_marks(svg, SECONDS_PANEL)
+    assert [y for _, y in marks] == [y for _, y in aucs]
+    shown = np.array([max(s, 0.001) for s in seconds])
+    places = np.array([x for x, _ in marks])
+    if is_log:  # equal ratios are equal distances
+        slope, offset = np.polyfit(np.log(shown), places, 1)
+        np.testing.assert_allclose(slope * np.log(shown) + offset, places, atol=1e-3)
+    else:
+        np.testing.assert_allclose(np.polyval(read_scale(svg, "x", axes=SECONDS_PANEL), places), shown, atol=1e-3)
+
+
+def test_names_of_the_ladder_take_nothing_from_its_scale() -> None:
+    short, long = (
+        read_scale(draw_ladder([make_rung("x" * n, make_estimate(0.8, 0.7, 0.9))], ROC), "x", AUC_PANEL)
+        for n in (1, 60)
+    )
+    np.testing.assert_array_equal(short, long)
+
+
+@pytest.mark.parametrize("seconds", [None, 0.0])
+def test_a_ladder_without_seconds_is_drawn_all_the_same(seconds: float | None) -> None:
+    svg = draw_ladder([make_rung("one", make_estimate(0.8), seconds)], ROC)
+    assert len(list_marks(svg, SECONDS_PANEL)) == (seconds is not None)
+    assert "Out-of-fold AUC" in list_texts(svg)
+
+
+def test_training_curves_pass_through_their_losses_and_mark_what_was_kept() -> None:
+    svg = draw("training")
+    to_x, to_y = read_scale(svg, "x"), read_scale(svg, "y")
+    marks = [(np.polyval(to_x, x), np.polyval(to_y, y)) for x, y in list_marks(svg, 1)]
+    for fold, mark, (colour, _) in zip(FOLDS, marks, LINES, strict=False):
+        losses: Any = fold["losses"]
+        line = next(path for path in list_paths(svg, colour) if len(path) == len(losses))
+        np.testing.assert_allclose(np.polyval(to_x, [x for x, _ in line]), range(len(losses)), atol=1e-3)
+        np.testing.assert_allclose(np.polyval(to_y, [y for _, y in line]), losses, atol=1e-4)
+        np.testing.assert_allclose(mark, (fold["n_epochs"], losses[fold["n_epochs"]]), atol=1e-3)
+    assert {"fold 1: 2 epochs", "fold 3: not trained", "fold 4: 1 epoch"} <= set(list_texts(svg))
+
+
+def test_more_folds_than_line_patterns_are_all_drawn() -> None:
+    svg = draw_training([{**FOLDS[0], "fold": k} for k in range(1, 13)], ROC)
+    assert len(list_marks(svg, 1)) == 12
+    assert "fold 12: 2 epochs" in list_texts(svg)
 
 
 def test_the_operating_point_is_a_cross_of_both_intervals() -> None:

@@ -81,19 +81,65 @@ def count_class(part: dict[str, Any], classes: tuple[str, ...]) -> dict[str, dic
     }
 
 
+def shift(estimate: dict[str, Any], by: float) -> dict[str, Any]:
+    ends = ("value", "low", "high")
+    return {**estimate, **{key: estimate[key] + by for key in ends if estimate[key] is not None}}
+
+
+def make_curve(n_epochs: int, start: float) -> list[float]:
+    """Losses of a search from the start on, ten epochs, smallest after ``n_epochs``."""
+    return [start + 0.01 * abs(epoch - n_epochs) for epoch in range(11)]
+
+
+def make_rung(
+    rung: int, strategy: str, line: str | None, head: str, auc: dict[str, Any], **changes: Any
+) -> dict[str, Any]:
+    """One entry of the ladder, as describe_ladder returns it: of a head, unless ``changes`` say otherwise."""
+    return {
+        "rung": rung, "strategy": strategy, "thaw_line": line, "thawed_fraction": 0.0, "head": head, "auc": auc,
+        "accuracy": auc, "log_loss": None, "difference": None, "standard_error": None, "gain": None,
+        "chance_of_useful_gain": None, "strengths": [], "learning_rates": [], "epochs": [], "curves": [],
+        "seconds": None, "forecast_seconds": None, "chosen": False, **changes,
+    }  # fmt: skip
+
+
 def make_ladder(validation: dict[str, Any]) -> list[dict[str, Any]]:
     auc = validation["auc"]
-    worse = {key: value - 0.05 if key in {"value", "low", "high"} and value else value for key, value in auc.items()}
-    rows = [
-        ("handcrafted", None, "svm", worse, 0.611, 0.190, 0.031, 12.4, False),
-        ("feature_extractor", None, "linear", worse, 0.452, 0.031, 0.012, 3.2, False),
-        ("feature_extractor_hybrid", None, "random_forest", worse, 0.497, 0.076, 0.018, 9.8, False),
-        ("fine_tuning", "conv_head", "linear", auc, 0.423, 0.002, 0.009, 41.0, True),
-        ("fine_tuning", "blocks.6", "linear", auc, 0.421, 0.0, 0.0, 127.5, False),
-        ("random_init", None, "linear", {**auc, "low": None, "high": None}, 0.700, 0.279, 0.040, 3907.0, False),
+    gain = {"value": 0.05, "low": -0.0127, "high": 0.1127, "level": 0.95, "method": "paired, resampling patients"}
+    compared = [
+        {"log_loss": loss, "difference": difference, "standard_error": error}
+        for loss, difference, error in (
+            (0.452, 0.031, 0.012),
+            (0.497, 0.076, None),
+            (0.423, 0.002, 0.009),
+            (0.421, 0.0, 0.0),
+        )
     ]
-    names = ("strategy", "thaw_line", "head", "auc", "log_loss", "difference", "standard_error", "seconds", "chosen")
-    return [{"rung": rung, **dict(zip(names, row, strict=True))} for rung, row in enumerate(rows)]
+    stuck, moved = [4, 0, 7, 0, 2], [5, 4, 4, 4, 5]
+    return [
+        make_rung(0, "feature_extractor", None, "linear", shift(auc, -0.05), **compared[0], seconds=3.2),
+        make_rung(1, "feature_extractor_hybrid", None, "random_forest", shift(auc, -0.06), **compared[1], seconds=9.8,
+                  forecast_seconds=19.2, gain=shift(gain, -0.06), chance_of_useful_gain=0.02),
+        make_rung(2, "fine_tuning", "conv_head", "linear", auc, **compared[2], seconds=41.0, forecast_seconds=35.26,
+                  gain=gain, chance_of_useful_gain=0.9, thawed_fraction=0.122, chosen=True, epochs=stuck,
+                  learning_rates=[8e-4, 8e-4, 2e-4, 2e-4, 2e-4], curves=[
+                      [make_curve(10, 0.7), make_curve(stop, 0.4 + 0.03 * fold)] for fold, stop in enumerate(stuck)]),
+        make_rung(3, "fine_tuning", "blocks.6", "linear", auc, **compared[3], seconds=127.5, forecast_seconds=100.0,
+                  gain=shift(gain, -0.05), chance_of_useful_gain=0.04, thawed_fraction=0.55, epochs=moved,
+                  learning_rates=[8e-4] * 5, curves=[[make_curve(n_epochs, 0.4)] for n_epochs in moved]),
+        make_rung(4, "handcrafted", None, "linear", shift(auc, -0.2), log_loss=0.611, seconds=12.4),
+        make_rung(5, "random_init", "conv_stem", "linear", {**auc, "low": None, "high": None}, log_loss=0.700,
+                  seconds=3907.0, forecast_seconds=3906.0, thawed_fraction=1.0, epochs=[0] * 5, learning_rates=[2e-4] * 5,
+                  curves=[[make_curve(0, 0.69)] * 2] * 5),
+    ]  # fmt: skip
+
+
+def make_stops() -> list[dict[str, Any]]:
+    lines = [{"rung": "fine_tuning conv_head", "chance": 0.031}, {"rung": "fine_tuning blocks.6", "chance": 0.058}]
+    return [
+        {"before": "k_nn", "reason": "budget", "budget_s": 1200.0, "spent_s": 1100.4, "forecast_s": 180.0},
+        {"before": "fine_tuning blocks.5", "reason": "no useful gain", "useful_gain": 0.01, "lines": lines},
+    ]
 
 
 def make_plan() -> dict[str, Any]:
@@ -112,6 +158,12 @@ def make_plan() -> dict[str, Any]:
          "reason": "Frozen layers keep the statistics of pretraining.", "evidence": None},
         {"name": "precision", "value": "bf16", "kind": "empirical", "candidates": ["f32", "bf16"], "reason": "It agrees.",
          "evidence": [{"candidate": "bf16", "smallest_cosine": 0.9991, "n_items": 64}]},
+        {"name": "highest_block", "value": None, "kind": "fixed", "candidates": None, "evidence": None, "reason": "all"},
+        {"name": "final", "value": "ensemble", "kind": "fixed", "candidates": None, "evidence": None, "reason": "kept"},
+        {"name": "rung", "value": "fine_tuning conv_head", "kind": "empirical",
+         "candidates": ["linear", "fine_tuning conv_head"],
+         "reason": "the first within one standard error of the best, fine_tuning conv_head, not linear",
+         "evidence": [{"candidate": "linear", "log_loss": 0.452, "difference": 0.031, "standard_error": 0.012}]},
     ]  # fmt: skip
     return {"schema": 1, "thawline": "0.1.0", "digest": "9f" * 32, "fingerprint": "3a" * 32, "choices": choices}
 
@@ -199,6 +251,7 @@ def write_run(
         "test": judge_part(parts["test"], classes, positive, folds=False) if test else None,
         "validation": validation,
         "ladder": make_ladder(validation),
+        "stops": make_stops(),
         "cost": {"seconds": {"read": 8.1, "features": 21.7, "heads": 14.2, "training": 302.0, "total": 371.4},
                  "peak_rss_mib": 1432.7, "energy_wh": None},
     }  # fmt: skip
@@ -277,10 +330,13 @@ def test_every_estimate_of_the_metrics_stands_on_the_page(page: Page, binary_run
     metrics = json.loads((binary_run / "metrics.json").read_text("utf-8"))
     estimates = list_estimates(metrics)
     assert len(estimates) > 30
+    gains = [rung["gain"] for rung in metrics["ladder"] if rung["gain"]]
+    assert len(gains) == 3
     for estimate in estimates:
         if estimate["value"] is not None and estimate["low"] is not None:
-            written = f"{estimate['value']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}]"
-            assert written in page.text
+            sign = "+" if estimate in gains else ""
+            value, low, high = (f"{estimate[key]:{sign}.3f}".replace("-", "−") for key in ("value", "low", "high"))
+            assert f"{value} [{low}, {high}]" in page.text
 
 
 def test_the_headline_is_the_test_part(page: Page, binary_run: Path) -> None:
@@ -289,8 +345,13 @@ def test_the_headline_is_the_test_part(page: Page, binary_run: Path) -> None:
     assert f"AUC on the test part {test['auc']['value']:.3f} [{test['auc']['low']:.3f}" in head
     assert f"{test['n_items']} items of {test['n_patients']} patients" in head
     assert f"in {round(100 * test['auc']['value'])} % of such pairs" in head
-    for word in ("fine tuning", "conv_head", "efficientnet_lite0", "linear"):
-        assert word in head
+    for words in (
+        "Strategy fine tuning", "Thaw line conv_head: trained from there up; everything below it is frozen",
+        "Fine-tuning ratio 12 % of the backbone's parameters", "Backbone efficientnet_lite0", "Head linear",
+        "ensemble of the 5 folds' networks, each calibrated on its own held-out fold; 2 of 5 not trained",
+    ):  # fmt: skip
+        assert words in head, words
+    assert "the test part was predicted by all 5 as one" in page.text
 
 
 def test_without_a_test_part_the_headline_is_labelled_cross_validated(tmp_path: Path) -> None:
@@ -309,15 +370,109 @@ def test_counts_of_the_confusion_matrix(page: Page, binary_run: Path) -> None:
     assert cells == [count for row in counts for count in row]
 
 
-def test_ladder_plan_and_cost(page: Page) -> None:
+def test_plan_and_cost(page: Page) -> None:
     for words in (
-        "fine tuning from conv_head, linear head (chosen)", "random init, linear head (control)", "0.031 ± 0.012",
-        "1 h 05 min", "letterbox: log-loss 0.468 (to the best 0.016 ± 0.011)",
+        "letterbox: log-loss 0.468 (to the best 0.016 ± 0.011)",
         "bf16: smallest cosine 0.9991, n items 64", "frozen yes, momentum none", "Candidates: 1, 2.5.",
+        "the best, fine tuning from conv_head, not feature extractor, linear head",
+        "feature extractor, linear head: log-loss 0.452 (to the best 0.031 ± 0.012)",
         "everything else 25.4 s", "Peak memory: 1433 MiB", "Energy: not measured", "9f" * 32, "77" * 32, "ImageNet-1k",
         "budget minutes 20", "seed 7", "Not a medical device.",
     ):  # fmt: skip
         assert words in page.text, words
+
+
+def read_ladder(page: Page) -> list[list[str]]:
+    """The rows of the table, cell by cell, without markup."""
+    table = page.source[page.source.index('<table class="rungs') :].split("</table>")[0]
+    rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL) for row in table.split("<tr")[1:]]
+    plain = [[html.unescape(re.sub(r"<[^>]+>", " ", cell)).replace("\u202f", " ") for cell in row] for row in rows]
+    return [[" ".join(cell.split()) for cell in row] for row in plain]
+
+
+def test_the_table_of_the_ladder(page: Page, binary_run: Path) -> None:
+    rungs = json.loads((binary_run / "metrics.json").read_text("utf-8"))["ladder"]
+    auc = [
+        "{value:.3f} [{low:.3f}, {high:.3f}]".format(**rung["auc"]) if rung["auc"]["low"] else None for rung in rungs
+    ]
+    auc[5] = f"{rungs[5]['auc']['value']:.3f} (no interval)"
+    header, *rows = read_ladder(page)
+    assert header == ["Rung", "Strategy and thaw line", "Fine-tuning ratio", "Learning rate", "Epochs", "Time", "AUC",
+                      "Gain", "Log-loss", "Difference"]  # fmt: skip
+    assert rows == [
+        ["0", "feature extractor, linear head", "0 %", "–", "–", "3.2 s", auc[0], "–", "0.452", "0.031 ± 0.012"],
+        ["1", "feature extractor hybrid, random forest head", "0 %", "–", "–", "9.8 s forecast 19.2 s (+96 %)", auc[1],
+         "−0.010 [−0.073, +0.053]", "0.497", "0.076 (no error)"],
+        ["2", "fine tuning from conv_head (chosen)", "12 %", "0.0002 to 0.0008", "2 to 7; 3 of 5 folds trained",
+         "41.0 s forecast 35.3 s (−14 %)", auc[2], "+0.050 [−0.013, +0.113]", "0.423", "0.002 ± 0.009"],
+        ["3", "fine tuning from blocks.6", "55 %", "0.0008", "4 to 5", "2 min 08 s forecast 1 min 40 s (−22 %)", auc[3],
+         "+0.000 [−0.063, +0.063]", "0.421", "0.000 ± 0.000"],
+        ["4", "handcrafted (control)", "–", "–", "–", "12.4 s", auc[4], "–", "0.611", "–"],
+        ["5", "random init (control)", "100 %", "–", "0 of 5 folds trained", "1 h 05 min forecast 1 h 05 min (0 %)",
+         auc[5], "–", "0.700", "–"],
+    ]  # fmt: skip
+
+
+def test_the_ladder_says_where_it_ended_and_why(page: Page, run: Path) -> None:
+    assert '<li><a href="#ladder">Ladder</a></li>' in page.source
+    assert '<h2 id="ladder">Ladder</h2>' in page.source
+    for words in (
+        "The rung feature extractor hybrid, k nn head was left out: 18 min 20 s of the budget of 20 min 00 s were spent, "
+        "and it was forecast to take 3 min 00 s.",
+        "The ladder ended before fine tuning from blocks.5: the chance of an AUC at least 0.01 above the best rung so far "
+        "was 3.1 % for fine tuning from conv_head and 5.8 % for fine tuning from blocks.6; 2 lines in a row below 10 % end "
+        "the ladder.",
+    ):
+        assert words in page.text, words
+    change(run, "metrics.json", stops=[])
+    assert "Every rung of the plan was tried." in Page(write_report(run)).text
+    assert "Every rung of the plan was tried." not in page.text
+
+
+def test_training_curves_of_the_chosen_rung(page: Page, run: Path) -> None:
+    assert (
+        "Inner log-loss of fine tuning from conv_head by epoch: fold 1 from 0.440 at the start to 0.400 after 4 epochs; "
+        "fold 2 from 0.430 at the start to 0.430 after 0 epochs; "
+    ) in html.unescape(page.source)
+    assert "left out" not in page.text[page.text.index("Training of fine tuning") :]
+    metrics = json.loads((run / "metrics.json").read_text("utf-8"))
+    metrics["ladder"][2]["curves"][1] = [[0.0]]  # too few patients to be parted
+    change(run, "metrics.json", ladder=metrics["ladder"])
+    assert [fold["fold"] for fold in summarise(run)["training"]["folds"]] == [1, 3, 4, 5]
+    assert "folds with too few patients to hold any back are left out" in Page(write_report(run)).text
+    metrics["ladder"][2]["curves"] = [[[0.0]]] * 5
+    change(run, "metrics.json", ladder=metrics["ladder"])
+    assert summarise(run)["training"] is None
+
+
+def test_a_frozen_rung_has_no_training_curves_and_no_thaw_line(run: Path) -> None:
+    metrics = json.loads((run / "metrics.json").read_text("utf-8"))
+    for rung in metrics["ladder"]:
+        rung["chosen"] = rung["rung"] == 1
+    chosen = {
+        "strategy": "feature_extractor_hybrid",
+        "thaw_line": None,
+        "thawed_fraction": 0.0,
+        "head": "random_forest",
+    }
+    change(run, "metrics.json", ladder=metrics["ladder"], chosen={**metrics["chosen"], **chosen})
+    page = Page(write_report(run))
+    assert "Training of" not in page.text
+    assert len([tag for tag, _ in page.tags if tag == "svg"]) == 3
+    for words in ("Thaw line none: everything below the head is frozen", "Fine-tuning ratio 0 %",
+                  "Delivered random forest head, refitted on all development patients"):  # fmt: skip
+        assert words in page.text, words
+    assert "predicted by all" not in page.text
+
+
+@pytest.mark.parametrize("n_chosen", [0, 2])
+def test_a_ladder_without_one_chosen_rung_is_damaged(run: Path, n_chosen: int) -> None:
+    ladder = json.loads((run / "metrics.json").read_text("utf-8"))["ladder"]
+    for rung in ladder:
+        rung["chosen"] = rung["rung"] < n_chosen
+    change(run, "metrics.json", ladder=ladder)
+    with pytest.raises(ModelError, match=f"metrics.json is damaged: expected one rung .* chosen, found {n_chosen}"):
+        write_report(run)
 
 
 def test_warnings_and_overrides_stand_before_the_results(page: Page) -> None:
@@ -433,7 +588,7 @@ def test_headings_descend_in_order_and_figures_have_words(page: Page) -> None:
     assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
     assert ("html", {"lang": "en"}) in page.tags
     figures = [attributes for tag, attributes in page.tags if tag == "svg"]
-    assert len(figures) == 3
+    assert len(figures) == 4
     assert all(attributes["role"] == "img" and attributes["aria-label"] for attributes in figures)
     assert all(attributes["alt"] for tag, attributes in page.tags if tag == "img")
 
@@ -450,7 +605,13 @@ def test_a_hostile_class_name_is_only_text(tmp_path: Path, others: tuple[str, ..
 def test_hostile_texts_everywhere(run: Path) -> None:
     plan = make_plan()
     for choice in plan["choices"]:
-        choice |= {"reason": HOSTILE, "value": HOSTILE, "name": HOSTILE, "kind": HOSTILE}
+        kept = choice["name"] in {"highest_block", "final"}
+        choice |= {"reason": HOSTILE, "value": HOSTILE, "name": choice["name"] if kept else HOSTILE, "kind": HOSTILE}
+    metrics = json.loads((run / "metrics.json").read_text("utf-8"))
+    for rung in (metrics["chosen"], *metrics["ladder"]):
+        rung |= {"thaw_line": HOSTILE, "head": HOSTILE}
+    metrics["stops"][1]["before"] = f"fine_tuning {HOSTILE}"
+    change(run, "metrics.json", **metrics)
     change(run, "plan.json", choices=plan["choices"])
     change(run, "audit.json", warnings=[HOSTILE, '" onload="x'], overrides=[HOSTILE])
     change(run, "spec.json", options={HOSTILE: HOSTILE})
@@ -465,7 +626,7 @@ def test_hostile_texts_everywhere(run: Path) -> None:
 def test_three_classes(tmp_path: Path) -> None:
     page = Page(write_report(write_run(tmp_path / "run", ("COVID", "normal", "pneumonia"))))
     assert "Image classification into 3 classes" in page.text
-    assert len([tag for tag, _ in page.tags if tag == "svg"]) == 1 + 3 + 1
+    assert len([tag for tag, _ in page.tags if tag == "svg"]) == 1 + 3 + 2
     assert "averaged over the 3 classes" in page.text
 
 
@@ -565,7 +726,7 @@ def test_a_damaged_file_is_named(run: Path, name: str, content: bytes) -> None:
         write_report(run)
 
 
-@pytest.mark.parametrize("key", ["task", "test", "chosen", "validation", "ladder", "cost"])
+@pytest.mark.parametrize("key", ["task", "test", "chosen", "validation", "ladder", "stops", "cost"])
 def test_a_missing_key_is_named(run: Path, key: str) -> None:
     metrics = json.loads((run / "metrics.json").read_text("utf-8"))
     del metrics[key]

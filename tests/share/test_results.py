@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ from hypothesis import strategies as st
 from thawline.data.dataset import Dataset
 from thawline.data.splits import Splits
 from thawline.judge.statistics import choose_within_one_se
-from thawline.learn.ladder import Rung
+from thawline.learn.ladder import Rung, TriedRung
 from thawline.share.results import describe_candidates, describe_ladder, format_predictions, format_splits
-from thawline.types import Item
+from thawline.types import Estimate, Item
 
 Row = dict[str, str]
 
@@ -92,20 +93,65 @@ def test_an_error_that_cannot_be_estimated_is_none() -> None:
     assert row["standard_error"] is None
 
 
-def test_ladder_lists_the_rungs_in_their_order_and_marks_one() -> None:
-    rungs = [
-        Rung(number, strategy, head, np.empty((0, 2)), (0.1, 1.0), 1.23456)
-        for number, (strategy, head) in enumerate(
-            [("feature_extractor", "linear"), ("feature_extractor_hybrid", "svm")]
-        )
+def make_tried(rung: Rung, folds: list[dict[str, Any]], **changes: Any) -> TriedRung:
+    return TriedRung(rung, np.empty((0, 2)), tuple(folds), 1.23456, **changes)
+
+
+def make_thawed_fold(rate: float, n_epochs: int) -> dict[str, Any]:
+    trials = [{"learning_rate": 4 * rate, "losses": (0.5, 0.6)}, {"learning_rate": rate, "losses": (0.5, 0.4)}]
+    return {"learning_rate": rate, "n_epochs": n_epochs, "n_steps": 7 * n_epochs, "temperature": 1.5, "trials": trials}
+
+
+GAIN = Estimate(0.02, -0.01, 0.05, method="paired")
+TRIED = (
+    make_tried(Rung(0, "feature_extractor", "linear"), [{"strength": 0.1}, {"strength": 1.0}]),
+    make_tried(Rung(1, "feature_extractor_hybrid", "svm"), [{"strength": 3.0}] * 2, gain=GAIN, chance=0.75),
+    make_tried(
+        Rung(2, "fine_tuning", line="blocks.5", thawed_fraction=0.8),
+        [make_thawed_fold(2e-4, 1), make_thawed_fold(8e-4, 0)],
+        forecast_s=5.5,
+    ),
+    make_tried(Rung(3, "handcrafted"), [{"strength": 0.3}] * 2),
+)
+SECTIONS: list[dict[str, Any]] = [
+    {"auc": {"value": v}, "accuracy": {"value": v + 0.05}, "log_loss": {"value": 1 - v}, "rest": 1}
+    for v in (0.8, 0.85, 0.9, 0.6)
+]
+
+
+@pytest.fixture
+def ladder() -> list[dict[str, Any]]:
+    losses = np.array([[1.0, 2.0, 3.0, 2.0], [0.5, 1.5, 2.5, 1.5], [1.0, 1.0, 1.0, 1.5]])
+    compared = describe_candidates([each.rung.name for each in TRIED[:3]], choose_within_one_se(losses, np.arange(4)))
+    return describe_ladder(TRIED, SECTIONS, compared, TRIED[1])
+
+
+def test_ladder_lists_the_rungs_in_their_order_and_marks_one(ladder: list[dict[str, Any]]) -> None:
+    assert [(row["rung"], row["head"], row["thaw_line"], row["auc"]["value"], row["chosen"]) for row in ladder] == [
+        (0, "linear", None, 0.8, False),
+        (1, "svm", None, 0.85, True),
+        (2, "linear", "blocks.5", 0.9, False),
+        (3, "linear", None, 0.6, False),
     ]
-    sections: list[dict[str, Any]] = [{"auc": {"value": v}, "accuracy": {"value": v}, "rest": 1} for v in (0.8, 0.9)]
-    table: list[dict[str, Any]] = [{"log_loss": 0.5, "difference": 0.0, "standard_error": None}] * 2
-    rows = describe_ladder(rungs, sections, table, rungs[1])
-    assert [(row["rung"], row["head"], row["auc"]["value"], row["chosen"]) for row in rows] == [
-        (0, "linear", 0.8, False),
-        (1, "svm", 0.9, True),
-    ]
-    assert rows[0]["seconds"] == 1.235
-    assert rows[0]["strengths"] == [0.1, 1.0]
-    assert "rest" not in rows[0]
+    assert ladder[0]["seconds"] == 1.235
+    assert ladder[0]["strengths"] == [0.1, 1.0]
+    assert ladder[0]["accuracy"] == SECTIONS[0]["accuracy"]
+    assert "rest" not in ladder[0]
+    assert len({frozenset(row) for row in ladder}) == 1
+    assert json.loads(json.dumps(ladder, allow_nan=False))[2]["curves"] == [[[0.5, 0.6], [0.5, 0.4]]] * 2
+
+
+def test_ladder_says_how_each_fold_above_a_line_was_trained(ladder: list[dict[str, Any]]) -> None:
+    assert (ladder[2]["learning_rates"], ladder[2]["epochs"]) == ([2e-4, 8e-4], [1, 0])
+    assert (ladder[2]["thawed_fraction"], ladder[2]["forecast_seconds"]) == (0.8, 5.5)
+    assert ladder[2]["strengths"] == []
+    for row in (ladder[0], ladder[1], ladder[3]):
+        assert (row["learning_rates"], row["epochs"], row["curves"], row["thawed_fraction"]) == ([], [], [], 0.0)
+
+
+def test_ladder_compares_all_but_controls(ladder: list[dict[str, Any]]) -> None:
+    assert [row["log_loss"] for row in ladder] == pytest.approx([2.0, 1.5, 1.125, 0.4])
+    assert [row["difference"] for row in ladder[:3]] == pytest.approx([0.875, 0.375, 0.0])
+    assert (ladder[3]["difference"], ladder[3]["standard_error"]) == (None, None)
+    assert [row["gain"] for row in ladder] == [None, GAIN.to_json(), None, None]
+    assert [row["chance_of_useful_gain"] for row in ladder] == [None, 0.75, None, None]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from thawline.cache import Space
-from thawline.learn.augment import CLEAN, View, augment
+from thawline.learn.augment import CLEAN, View, augment, list_views
 from thawline.learn.engine import Engine, open_engine
 from thawline.learn.features import batch_inputs, fill_space, prepare_all
 from thawline.learn.weights import Weights
@@ -116,7 +116,7 @@ def fill_activations(
     """
     contract = dataclasses.replace(contract, feature_dtype="float16")
     tapped = dataclasses.replace(weights, taps=tuple(line.name for line in lines))
-    views = [CLEAN, *(View(number, seed, augmentation) for number in range(1, n_views + 1))]
+    views = list_views(n_views, seed, augmentation)
     spaces = tuple(
         fill_space(
             contents, digests, tapped, contract, hardware, listener, f"prefix, view {view.number} of {n_views}", view

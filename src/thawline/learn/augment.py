@@ -33,8 +33,27 @@ class View:
         """Return plain JSON data: part of the key of a cached view."""
         return 0 if self.augmentation is None else {"version": AUGMENT_VERSION, **dataclasses.asdict(self)}
 
+    @classmethod
+    def from_json(cls, data: Any) -> View:
+        """Rebuild from `to_json`; raises KeyError, TypeError or ValueError for anything else, another version too."""
+        if data == 0:
+            return cls()
+        if data["version"] != AUGMENT_VERSION:
+            raise ValueError(
+                f"views of version {data['version']}, where this Thawline draws those of {AUGMENT_VERSION}"
+            )
+        fields: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in data["augmentation"].items()
+        }
+        return cls(int(data["number"]), int(data["seed"]), Augmentation(**fields))
+
 
 CLEAN = View()
+
+
+def list_views(n_views: int, seed: int, augmentation: Augmentation) -> tuple[View, ...]:
+    """Return the clean view and ``n_views`` augmented ones."""
+    return (CLEAN, *(View(number, seed, augmentation) for number in range(1, n_views + 1)))
 
 
 def augment(inputs: Inputs, view: View, digest: str) -> Inputs:

@@ -10,12 +10,16 @@ from thawline.learn.weights import Weights, load_backbone
 from thawline.types import BackboneFacts
 
 
-def describe_backbone(weights: Weights, *, lines: bool = True, layers: bool = False) -> BackboneFacts:
+def describe_backbone(
+    weights: Weights, *, lines: bool = True, layers: bool = False, size_px: int | None = None
+) -> BackboneFacts:
     """Describe a backbone; the ``lines`` between its blocks, and those between its ``layers``, take seconds to find.
 
-    A network whose blocks cannot be traced has no lines.
+    Shapes at the lines are those of images of ``size_px``, by default of the size it was trained on. A network whose blocks
+    cannot be traced has no lines.
     """
     architecture = weights.architecture
+    size_px = size_px or architecture.size_px
     facts = BackboneFacts(
         name=architecture.name,
         size_px=architecture.size_px,
@@ -31,8 +35,8 @@ def describe_backbone(weights: Weights, *, lines: bool = True, layers: bool = Fa
         return facts
     backbone = load_backbone(dataclasses.replace(weights, taps=(), thaw_line=None))
     try:
-        coarse = list_lines(find_stages(backbone), architecture.size_px)
-        fine = list_lines(find_stages(backbone, fine=True), architecture.size_px) if layers else ()
+        coarse = list_lines(find_stages(backbone), size_px)
+        fine = list_lines(find_stages(backbone, fine=True), size_px) if layers else ()
     except ModelError:
         return facts
     return dataclasses.replace(facts, lines=coarse, fine_lines=fine)

@@ -60,13 +60,14 @@ def extract(
     hardware: Hardware,
     listener: Listener,
     step: str = "features",
+    view: View = CLEAN,
 ) -> Extraction:
-    """Return the features of all items, computing those that the cache does not hold.
+    """Return the features of one view of all items, computing those that the cache does not hold.
 
     ``digests`` are the content digests of the items, as `scan` finds them. Raises DataError where an item has become
     unreadable since, and OutputError where the cache cannot be written.
     """
-    space, n_computed, n_found = fill_space(contents, digests, weights, contract, hardware, listener, step)
+    space, n_computed, n_found = fill_space(contents, digests, weights, contract, hardware, listener, step, view)
     features = np.empty((len(digests), _count_features(space)), np.float32)
     space.read(digests, features)
     return Extraction(features, n_computed, n_found)

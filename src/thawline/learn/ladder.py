@@ -8,6 +8,7 @@ journaled with their numbers, so that a resumed run decides the same.
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -107,6 +108,9 @@ class Fitter(Protocol):
     def forecast(self, rung: Rung, tried: Sequence[TriedRung]) -> float | None:
         """Seconds that all folds of a rung will take, None where nothing is known yet."""
 
+    def prepare(self, rung: Rung) -> None:
+        """Open what the folds of a rung need, with a progress bar of its own."""
+
     def fit(self, rung: Rung, fold: int, tried: Sequence[TriedRung]) -> tuple[dict[str, Any], dict[str, Any] | None]:
         """Fit one fold: ``probabilities`` of its scored items among what it records; and weights to keep, if any."""
 
@@ -197,6 +201,10 @@ def _try_rung(
     forecast: float | None,
 ) -> TriedRung:
     folds = development.list_folds()
+    if any(f"{rung.unit} fold {fold}" not in journal for fold in folds):
+        began = time.perf_counter()
+        fitter.prepare(rung)
+        journal.record(f"{rung.unit} prepared", {}, time.perf_counter() - began)
     listener.begin(rung.name, len(folds))
     probabilities = np.full((len(development.labels), development.n_classes), np.nan)
     records = []
@@ -215,7 +223,7 @@ def _try_rung(
         listener.advance()
     if not np.isfinite(probabilities[development.scored()]).all():
         raise DataError(f"{rung.name} gave probabilities that are not finite; the features of some items are unusable")
-    seconds = journal.seconds(f"{rung.unit} fold")
+    seconds = journal.seconds(f"{rung.unit} ")
     found = TriedRung(rung, probabilities, tuple(records), seconds, forecast)
     scored = development.scored()
     note = f"log-loss {development.losses(probabilities).mean():.4f}"

@@ -5,7 +5,6 @@ Whatever is needed is opened when the first fold asks for it, so that a resumed 
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import functools
 import statistics
@@ -16,14 +15,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from thawline.learn.activations import Activations, CachedActivations, fill_activations, open_fresh
+from thawline.learn.augment import View, list_views
 from thawline.learn.development import Development
+from thawline.learn.features import extract
 from thawline.learn.handcrafted import extract_handcrafted
-from thawline.learn.heads import fit_fold
+from thawline.learn.heads import FoldResult, fit_fold
 from thawline.learn.ladder import Rung, TriedRung
-from thawline.learn.linear import LinearHead
 from thawline.learn.stages import Stages, find_stages_at
-from thawline.learn.thawing import INNER_FOLDS, Thaw, ThawedFold, thaw_fold
-from thawline.learn.training import Recipe, train
+from thawline.learn.thawing import INNER_FOLDS, Thaw, ThawedFold, thaw_fold, to_probabilities, zero_head
+from thawline.learn.training import Recipe, predict_logits, train
 from thawline.learn.weights import Weights, load_backbone, load_random
 from thawline.options import THAWED
 from thawline.types import Augmentation, Contract, Hardware, Line, Listener
@@ -31,12 +31,13 @@ from thawline.types import Augmentation, Contract, Hardware, Line, Listener
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from thawline.types import Content, Features, IntArray
+    from thawline.types import Content, Features, IntArray, Probabilities
 
 RELATIVE_COSTS = {"linear": 1.0, "svm": 4.0, "random_forest": 6.0, "k_nn": 0.5, "gradient_boosting": 10.0}  # of heads
 PREFIX_SECONDS = 0.012  # an item, where this run has computed no features
 TIMED_STEPS = 2
 TEXTURE_SECONDS = 0.022
+FRESH_TTA_VIEWS = 4  # where none are cached
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,25 +93,62 @@ class Strategies:
             return None if linear is None else linear * RELATIVE_COSTS[rung.head]
         return self._forecast_thaw(rung, tried)
 
+    def prepare(self, rung: Rung) -> None:
+        """See `ladder.Fitter.prepare`: the activations that the cache is to hold, or the texture features."""
+        if rung.strategy == "handcrafted":
+            _ = self.texture
+        elif rung.line is not None:
+            self._open(rung.line)
+
     def fit(self, rung: Rung, fold: int, tried: Sequence[TriedRung]) -> tuple[dict[str, Any], dict[str, Any] | None]:
         """See `ladder.Fitter.fit`."""
         if rung.line is None:
             features = self.texture if rung.strategy == "handcrafted" else self.features
-            return self._fit_head(rung.head, features, fold), None
+            result = self._fit_fold(rung.head, features, fold)
+            return {"probabilities": result.probabilities, "strength": float(result.strength)}, None
         found = thaw_fold(self.thaw(rung), fold, rung.name, self._inherit_rate(fold, tried))
         return record_fold(found), take_weights(found.classifier)
+
+    def score_views(self, rung: Rung, fold: int, weights: Mapping[str, Any], temperature: float) -> Probabilities:
+        """Return the mean probabilities over all views of the items of ``fold``, of the network that is not to see them.
+
+        For a head of the frozen backbone, which is fitted again for it, ``weights`` and ``temperature`` do not matter.
+        """
+        scored = np.flatnonzero(self.development.folds == fold)
+        if rung.line is None:
+            head = self._fit_fold(rung.head, self.features, fold).head
+            return np.asarray(np.mean([head.predict_proba(view[scored]) for view in self.views_of_features], axis=0))
+        import torch
+
+        thaw = self.thaw(rung)
+        classifier = thaw.start(zero_head(thaw.stages, thaw.line, thaw.activations, self.development.n_classes))
+        classifier.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
+        numbers = range((thaw.activations.n_views if rung.line in self.settings.cached else FRESH_TTA_VIEWS) + 1)
+        logits = [predict_logits(classifier, thaw.activations, scored, number) for number in numbers]
+        return np.asarray(np.mean([to_probabilities(each / temperature) for each in logits], axis=0))
+
+    @functools.cached_property
+    def views_of_features(self) -> list[Features]:
+        """Features of the frozen backbone of all items, a table for each view."""
+        source = self.source
+        about = (source.contents, source.digests, source.weights, source.contract, source.hardware, self.listener)
+        return [extract(*about, f"features, view {view.number}", view).features for view in self.views]
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """The clean view and the augmented ones that predictions may be averaged over."""
+        settings = self.settings
+        return list_views(settings.n_views or FRESH_TTA_VIEWS, settings.seed, settings.augmentation)
 
     def thaw(self, rung: Rung) -> Thaw:
         """Return what the folds of a rung above a thaw line share."""
         line = str(rung.line)
-        settings, recipe = self.settings, self.settings.recipe
-        stages, features = self.stages, self.features
-        if rung.strategy == "random_init":
-            stages, features = self.random_stages, None  # type: ignore[assignment]
+        settings, development = self.settings, self.development
+        activations, recipe, layers = self._open(line), settings.recipe, settings.head_layers
+        if rung.strategy == "random_init":  # all of it is trained, whatever block the options name as the highest
             recipe = dataclasses.replace(recipe, train_norms=True, decay=1.0, auto_rgn=False)
-        activations = self._open(line)
-        upper, layers = settings.upper, settings.head_layers
-        return Thaw(stages, line, activations, features, self.development, recipe, upper, layers)
+            return Thaw(self.random_stages, line, activations, None, development, recipe, None, layers)
+        return Thaw(self.stages, line, activations, self.features, development, recipe, settings.upper, layers)
 
     @functools.cached_property
     def stages(self) -> Stages:
@@ -129,9 +167,9 @@ class Strategies:
         source = self.source
         return extract_handcrafted(source.contents, source.contract, source.hardware.cores, self.listener)
 
-    def _fit_head(self, head: str, features: Features, fold: int) -> dict[str, Any]:
+    def _fit_fold(self, head: str, features: Features, fold: int) -> FoldResult:
         development = self.development
-        result = fit_fold(
+        return fit_fold(
             head,
             features,
             development.labels,
@@ -143,7 +181,6 @@ class Strategies:
             class_weight="balanced" if self.settings.class_weight == "balanced" else None,
             n_jobs=self.source.hardware.cores,
         )
-        return {"probabilities": result.probabilities, "strength": float(result.strength)}
 
     def _open(self, line: str) -> Activations:
         """Return the activations at a line, from the cache where the plan has room for them."""
@@ -198,11 +235,7 @@ def time_step(stages: Stages, line: Line, n_classes: int, recipe: Recipe) -> flo
         def take(self, items: IntArray, _views: IntArray) -> Tensor:
             return torch.zeros(len(items), *line.shape)
 
-    suffix = copy.deepcopy(stages.suffix(line.name))
-    with torch.inference_mode():
-        n_features = int(suffix.eval()(torch.zeros(1, *line.shape)).shape[1])
-    zeros = np.zeros((n_classes, n_features))
-    head = LinearHead(np.zeros(n_features), np.ones(n_features), zeros, zeros[:, 0])
+    head = zero_head(stages, line.name, Zeros(), n_classes)
     thaw = Thaw(stages, line.name, Zeros(), None, _no_development(n_classes), recipe)
     items = np.arange(recipe.batch_items)
     labels = items % n_classes

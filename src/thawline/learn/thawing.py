@@ -117,7 +117,7 @@ def thaw_fold(thaw: Thaw, fold: int, rung: str, rate: float | None = None) -> Th
     development = thaw.development
     training, scored = np.flatnonzero(development.folds != fold), np.flatnonzero(development.folds == fold)
     trials = search(thaw, training, rung, rate or thaw.recipe.learning_rate)
-    best = min(trials, key=lambda trial: min(trial.losses))
+    best = min(trials, key=lambda trial: (not trial.n_epochs, min(trial.losses)))  # one that trains, where there is
     classifier = fit_start(thaw, training)
     recipe = dataclasses.replace(thaw.recipe, learning_rate=best.learning_rate, stop=best.n_epochs)
     if best.n_epochs:
@@ -201,9 +201,7 @@ def _fit_head(thaw: Thaw, training: IntArray) -> LinearHead:
 
     development = thaw.development
     if thaw.features is None:
-        n_features = count_features(thaw)
-        zeros = np.zeros((development.n_classes, n_features))
-        return LinearHead(np.zeros(n_features), np.ones(n_features), zeros, zeros[:, 0])
+        return zero_head(thaw.stages, thaw.line, thaw.activations, development.n_classes)
     balanced = "balanced" if thaw.recipe.balance != "none" else None
     part = Training(
         np.asarray(thaw.features[training], np.float32),
@@ -218,13 +216,15 @@ def _fit_head(thaw: Thaw, training: IntArray) -> LinearHead:
     return head  # type: ignore[no-any-return]
 
 
-def count_features(thaw: Thaw) -> int:
-    """Width of the features that the suffix gives."""
+def zero_head(stages: Stages, line: str, activations: Activations, n_classes: int) -> LinearHead:
+    """Return a linear head of zeros, as wide as the features that the suffix gives."""
     import torch
 
     with torch.inference_mode():
-        row = thaw.activations.take(np.zeros(1, np.int64), np.zeros(1, np.int64))
-        return int(thaw.stages.suffix(thaw.line).eval()(row).shape[1])
+        row = activations.take(np.zeros(1, np.int64), np.zeros(1, np.int64))
+        n_features = int(stages.suffix(line).eval()(row).shape[1])
+    zeros = np.zeros((n_classes, n_features))
+    return LinearHead(np.zeros(n_features), np.ones(n_features), zeros, zeros[:, 0])
 
 
 def to_probabilities(logits: FloatArray) -> Probabilities:

@@ -20,6 +20,7 @@ import numpy as np
 from thawline.errors import TrainingError
 from thawline.learn.activations import Activations
 from thawline.learn.cuts import group_parameters
+from thawline.learn.fusing import fused_norms
 from thawline.learn.objective import Objective, make_objective
 
 if TYPE_CHECKING:
@@ -113,9 +114,9 @@ def train(
     best: tuple[float, dict[str, Any]] | None = None
     best_number = 0
     draw = np.random.Generator(np.random.PCG64(recipe.seed))
-    with _seeded(recipe.seed):
+    _prepare_modes(classifier, recipe)
+    with _seeded(recipe.seed), fused_norms(classifier):
         for number in range(recipe.epochs if recipe.stop is None else recipe.stop):
-            _prepare_modes(classifier, recipe)
             batches = _draw_batches(objective, activations, n_steps, draw)
             if recipe.auto_rgn:
                 first = [(activations.take(chosen, views), chosen) for chosen, views in batches[:RGN_BATCHES]]
@@ -139,8 +140,8 @@ def train(
     return found.eval(), epochs
 
 
-def predict_logits(classifier: nn.Module, activations: Activations, items: IntArray) -> FloatArray:
-    """Return logits of the clean view, float64 (items, classes), in float32 arithmetic."""
+def predict_logits(classifier: nn.Module, activations: Activations, items: IntArray, view: int = 0) -> FloatArray:
+    """Return logits of one view, by default the clean one, float64 (items, classes), in float32 arithmetic."""
     import torch
 
     classifier.eval()
@@ -148,7 +149,7 @@ def predict_logits(classifier: nn.Module, activations: Activations, items: IntAr
     parts = np.array_split(items, max(1, math.ceil(len(items) / SCORED_ITEMS)))
     with torch.inference_mode():
         found = [
-            classifier(lay_out(activations.take(part, np.zeros(len(part), np.int64)).to(device))).double().cpu().numpy()
+            classifier(lay_out(activations.take(part, np.full(len(part), view)).to(device))).double().cpu().numpy()
             for part in parts
         ]
     return np.concatenate(found)

@@ -20,6 +20,7 @@ from thawline.data.scan import Look, scan
 from thawline.errors import ModelError, UnreadableItemsError
 from thawline.files import file_digest, json_digest, said_plainly, write_atomic, write_json
 from thawline.judge.evaluation import predict_labels
+from thawline.learn.augment import CLEAN, View
 from thawline.learn.backbones import Architecture
 from thawline.learn.engine import allowed_precisions, detect_hardware, name_engine
 from thawline.learn.features import extract
@@ -30,7 +31,7 @@ from thawline.learn.weights import Weights, read_backbone_tensors
 from thawline.types import Contract, Hardware, Listener, SilentListener
 
 if TYPE_CHECKING:
-    from thawline.types import Content, Features, Pixels, Probabilities
+    from thawline.types import Content, Pixels, Probabilities
 
 SCHEMA = 1
 TOLERANCE = 1e-4  # probabilities at equal precision
@@ -41,7 +42,8 @@ LOOSE_TOLERANCE = 1e-2  # probabilities at another precision
 class Model:
     """A trained classifier with its preprocessing contract; made by `load_model`.
 
-    ``texture`` says that its head takes handcrafted features and the backbone is not used.
+    ``texture`` says that its head takes handcrafted features and the backbone is not used; ``views`` are those that
+    predictions are averaged over.
     """
 
     classes: tuple[str, ...]
@@ -53,6 +55,7 @@ class Model:
     hardware: Hardware
     digest: str
     texture: bool = False
+    views: tuple[View, ...] = (CLEAN,)
 
     def predict_proba(
         self, images: Sequence[Content | str], listener: Listener | None = None, *, skip_unreadable: bool = False
@@ -75,16 +78,22 @@ class Model:
         self._warn_of_range([looks[index] for index in good], listener)
         if good:
             chosen, digests = [contents[index] for index in good], [looks[index].digest for index in good]
-            probabilities[good] = self.head.predict_proba(self.extract(chosen, digests, listener))
+            probabilities[good] = self.classify(chosen, digests, listener)
         return probabilities
 
-    def extract(
+    def classify(
         self, contents: Sequence[Content], digests: Sequence[str], listener: Listener, step: str = "features"
-    ) -> Features:
-        """Return what the head is given, (images, features); ``digests`` are those of the contents. Raises DataError."""
+    ) -> Probabilities:
+        """Return probabilities of readable images, the mean over the model's views. Raises DataError.
+
+        ``digests`` are those of the contents.
+        """
         if self.texture:
-            return extract_handcrafted(contents, self.contract, self.hardware.cores, listener, step)
-        return extract(contents, digests, self.weights, self.contract, self.hardware, listener, step).features
+            texture = extract_handcrafted(contents, self.contract, self.hardware.cores, listener, step)
+            return self.head.predict_proba(texture)
+        about = (contents, digests, self.weights, self.contract, self.hardware, listener, step)
+        found = [self.head.predict_proba(extract(*about, view).features) for view in self.views]
+        return np.asarray(np.mean(found, axis=0))
 
     def predict(self, images: Sequence[Content | str], listener: Listener | None = None) -> list[str]:
         """Return the class name of each image, at the model's threshold. Raises UnreadableItemsError."""
@@ -121,6 +130,7 @@ def save_model(
     thaw_line: str | None = None,
     members: Mapping[str, Any] | None = None,
     texture: bool = False,
+    views: tuple[View, ...] = (CLEAN,),
 ) -> Model:
     """Write a model folder and return the model, read back from it; ``task`` is that of `metrics.json`.
 
@@ -148,6 +158,7 @@ def save_model(
         "weights": weights.describe(),
         "thaw_line": thaw_line,
         "texture": texture,
+        "views": [view.to_json() for view in views],
         "input": contract.to_json(),
         "head": head.name,
         "task": dict(task),
@@ -240,6 +251,7 @@ def _read_model(folder: Path, hardware: Hardware) -> Model:
             hardware=hardware,
             digest=file_digest(folder / "contract.json"),
             texture=bool(facts["texture"]),
+            views=tuple(View.from_json(view) for view in facts["views"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(

@@ -8,7 +8,8 @@ from typing import Any
 import thawline
 from thawline.learn.weights import Weights
 from thawline.plan import Plan
-from thawline.share.words import write_estimate
+from thawline.share.rungs import describe_delivery, describe_ratio, describe_thawing, find_chosen
+from thawline.share.words import NARROW, name_rung, write_estimate
 
 HEADLINES = ("auc", "accuracy", "balanced_accuracy", "sensitivity", "specificity", "brier", "ece")
 
@@ -19,13 +20,19 @@ def write_card(metrics: Mapping[str, Any], plan: Plan, weights: Weights) -> str:
     part = "test" if metrics["test"] else "validation"
     where = "held-out test part" if metrics["test"] else "development folds (the test part was kept closed)"
     section = metrics[part]
+    upper, rung = plan["highest_block"], find_chosen(metrics["ladder"])
+    name = name_rung(chosen["strategy"], chosen["thaw_line"], chosen["head"])
+    backbone = "" if chosen["strategy"] == "handcrafted" else f"{chosen['backbone']}, "
     rows = "\n".join(f"| {name.replace('_', ' ')} | {write_estimate(section[name])} |" for name in HEADLINES)
     return f"""# Model card
 
 Made by Thawline {thawline.__version__}, plan {plan.digest()[:12]}.
 
 - **Task**: {task["kind"]}; classes {", ".join(task["classes"])}; positive class {task["positive"] or "none"}
-- **Model**: {chosen["backbone"]}, {chosen["strategy"]}, head {chosen["head"]}; everything below the head is frozen
+- **Model**: {backbone}{name}
+- **Thaw line**: {describe_thawing(chosen, upper)}
+- **Fine-tuning ratio**: {describe_ratio(chosen, upper).replace(NARROW, " ")}
+- **Delivered**: {describe_delivery(rung, plan["final"])}
 - **Pretrained weights**: {weights.source}; licence {weights.licence}; trained on {weights.pretrained_on}
 - **SHA-256 of the weights**: {weights.sha256}
 - **Input**: {plan["size_px"]} px, {plan["aspect"]}, {plan["interpolation"]}

@@ -14,11 +14,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from thawline.share.words import count_things
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 WIDTH_IN = 4.6  # 442 CSS pixels: text is still readable when a phone shrinks the figure to 350
+NARROW_IN = 4.0  # 384 CSS pixels, for figures with much text
+LOG_SPAN = 20  # most over least seconds, from which on a log scale shows more
+LEAST_S = 0.001  # what a clock reading of 0.000 stands for on it
 MAX_CURVES = 6  # lines that can be told apart in one figure
 INK, QUIET, GRID = "#1d2730", "#5b6670", "#d9dee3"
 ACCENT = "#0072b2"
@@ -124,19 +129,23 @@ def draw_reliability(bins: Mapping[str, Sequence[float]], caption: Caption, line
 
 
 def draw_ladder(rungs: Sequence[Mapping[str, Any]], caption: Caption) -> str:
-    """Draw the out-of-fold AUC of every rung with its interval, first rung on top, and return it as SVG text.
+    """Draw the out-of-fold AUC of every rung with its interval, first rung on top, and beside it the seconds it took.
 
-    Each rung holds ``name``, ``auc`` (an estimate), ``chosen`` and ``control`` (bool). Names stand above their line, so
-    that long ones do not squeeze the scale.
+    Each rung holds ``name``, ``auc`` (an estimate), ``seconds`` (float or None), ``chosen`` and ``control`` (bool). Names
+    stand above their line, across both panels, so that long ones do not squeeze the scale. Returns SVG text.
     """
-    with open_figure(WIDTH_IN, 0.8 + 0.47 * len(rungs)) as figure:
-        axes = figure.add_subplot(xlabel="Out-of-fold AUC")
-        axes.grid(visible=False, axis="y")
-        axes.spines["left"].set_visible(False)
-        axes.set(yticks=[], ylim=(len(rungs) - 0.4, -0.75))
+    with open_figure(NARROW_IN, 0.95 + 0.47 * len(rungs)) as figure:
+        left, right = figure.subplots(1, 2, sharey=True, width_ratios=[2.1, 1])
+        for axes in (left, right):
+            axes.grid(visible=False, axis="y")
+            axes.spines["left"].set_visible(False)
+            axes.set(yticks=[], ylim=(len(rungs) - 0.4, -0.75))
+        left.set(xlabel="Out-of-fold AUC", zorder=1)  # names lie over the panel of seconds
+        left.patch.set_visible(False)
         for row, rung in enumerate(rungs):
-            draw_rung(axes, row, rung)
-        axes.margins(x=0.04)
+            draw_rung(left, row, rung)
+        left.margins(x=0.05)
+        draw_seconds(right, rungs)
         return to_svg(figure, caption)
 
 
@@ -145,20 +154,83 @@ def draw_rung(axes: Axes, row: int, rung: Mapping[str, Any]) -> None:
     auc = rung["auc"]
     note = " — chosen" if rung["chosen"] else " — control" if rung["control"] else ""
     missing = " — no AUC" if auc["value"] is None else ""
-    colour = ACCENT if rung["chosen"] else INK if not rung["control"] else QUIET
     axes.text(
-        0, row - 0.27, shorten(rung["name"], 52) + note + missing, transform=axes.get_yaxis_transform(), fontsize=9,
-        color=colour, fontweight="bold" if rung["chosen"] else "normal", va="center",
+        0, row - 0.27, shorten(rung["name"], 48) + note + missing, transform=axes.get_yaxis_transform(), fontsize=9,
+        color=pick_colour(rung), fontweight="bold" if rung["chosen"] else "normal", va="center", in_layout=False,
     )  # fmt: skip
     if auc["value"] is None:
         return
     if auc["low"] is not None and auc["high"] is not None:
-        axes.plot([auc["low"], auc["high"]], [row + 0.1] * 2, color=colour, linewidth=2.2 if rung["chosen"] else 1.4)
-    marker = "D" if rung["chosen"] else "o"
+        width = 2.2 if rung["chosen"] else 1.4
+        axes.plot([auc["low"], auc["high"]], [row + 0.1] * 2, color=pick_colour(rung), linewidth=width)
+    mark_rung(axes, auc["value"], row, rung)
+
+
+def draw_seconds(axes: Axes, rungs: Sequence[Mapping[str, Any]]) -> None:
+    """Draw and write the seconds of every rung, on a log scale where they span more than a factor `LOG_SPAN`."""
+    from matplotlib.ticker import LogLocator, MaxNLocator
+
+    given = [max(rung["seconds"], LEAST_S) for rung in rungs if rung["seconds"] is not None] or [1.0]
+    least, most = min(given), max(given)
+    is_log = most > LOG_SPAN * least
+    if is_log:
+        axes.set_xscale("log")
+        axes.set_xlim(least / 2, most * 2)
+        axes.minorticks_off()
+    else:
+        axes.set_xlim(0, 1.1 * most)
+    axes.set_xlabel("Seconds\n(log scale)" if is_log else "Seconds")
+    axes.xaxis.set_major_locator(LogLocator(numticks=3) if is_log else MaxNLocator(3))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:.10g}")
+    middle = (least * most) ** 0.5 if is_log else most / 2
+    for row, rung in enumerate(rungs):
+        if rung["seconds"] is not None:
+            seconds = max(rung["seconds"], LEAST_S)
+            mark_rung(axes, seconds, row, rung)
+            side = 7 if seconds <= middle else -7
+            axes.annotate(
+                f"{rung['seconds']:.{0 if seconds >= 9.95 else 1}f}", (seconds, row + 0.1), (side, 0), fontsize=9,
+                textcoords="offset points", ha="left" if side > 0 else "right", va="center_baseline", in_layout=False,
+                color=pick_colour(rung),
+            )  # fmt: skip
+
+
+def pick_colour(rung: Mapping[str, Any]) -> str:
+    """Return the colour of a rung."""
+    return ACCENT if rung["chosen"] else QUIET if rung["control"] else INK
+
+
+def mark_rung(axes: Axes, x: float, row: int, rung: Mapping[str, Any]) -> None:
+    """Put the marker of a rung into its row: a diamond if chosen, a hollow circle if a control."""
+    colour = pick_colour(rung)
     axes.plot(
-        auc["value"], row + 0.1, marker=marker, markersize=6, color=colour,
+        x, row + 0.1, marker="D" if rung["chosen"] else "o", markersize=6, color=colour, clip_on=False,
         markerfacecolor="white" if rung["control"] else colour,
     )  # fmt: skip
+
+
+def draw_training(folds: Sequence[Mapping[str, Any]], caption: Caption) -> str:
+    """Draw the inner loss of every fold by epoch, from the start on, and return it as SVG text.
+
+    Each fold holds ``fold`` (its number), ``losses`` (epoch 0 is the start) and ``n_epochs``, where it stopped: a filled
+    circle, a hollow one where that is the start.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    with open_figure(NARROW_IN, 3.0 + 0.18 * ((len(folds) + 1) // 2)) as figure:
+        axes = figure.add_subplot(xlabel="Epoch (0 is the start)", ylabel="Inner log-loss, calibrated")
+        for place, fold in enumerate(folds):
+            colour, dashes = LINES[place % len(LINES)]
+            stop = fold["n_epochs"]
+            said = count_things(stop, "epoch") if stop else "not trained"
+            axes.plot(
+                range(len(fold["losses"])), fold["losses"], color=colour, linestyle=dashes, linewidth=1.5,
+                marker="o", markevery=[stop], markerfacecolor=colour if stop else "white", clip_on=False,
+                label=f"fold {fold['fold']}: {said}",
+            )  # fmt: skip
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        figure.legend(loc="outside lower center", ncols=2)
+        return to_svg(figure, caption)
 
 
 @contextmanager

@@ -6,14 +6,22 @@ the run folder stay there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thawline.files import write_atomic
-from thawline.share.figures import Caption, draw_ladder, draw_reliability, draw_roc, shorten
+from thawline.share.figures import Caption, draw_ladder, draw_reliability, draw_roc, draw_training, shorten
 from thawline.share.summary import PARTS, summarise
-from thawline.share.words import format_estimate, format_number, format_percent, format_seconds
+from thawline.share.words import (
+    count_things,
+    format_estimate,
+    format_interval,
+    format_number,
+    format_percent,
+    format_seconds,
+    format_signed,
+)
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -34,21 +42,43 @@ def render(summary: Mapping[str, Any]) -> str:
 
 
 def draw_figures(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the figures of the page as SVG text: ``roc`` (or None), ``reliability`` (one a class) and ``ladder``."""
+    """Return the figures of the page as SVG text: ``roc``, ``ladder`` and ``training`` (or None), ``reliability`` (one a
+    class)."""
     curves, part = summary["curves"], PARTS[summary["part"]].lower()
     names = ", ".join(f"{curve['name']} {format_number(curve['auc'])}" for curve in curves["roc"])
     caption = Caption("roc", f"ROC curve, {part}. Area under the curve: {names}.")
-    ladder = [f"{rung['name']}: {format_estimate(rung['auc'])}" for rung in summary["ladder"]]
+    ladder, training = summary["ladder"], summary["training"]
     return {
         "roc": draw_roc(curves["roc"], caption, curves["operating_point"]) if curves["roc"] else None,
         "reliability": [
             draw_reliability(bins, Caption(f"reliability-{line}", describe_reliability(bins, part)), line)
             for line, bins in enumerate(curves["reliability"])
         ],
-        "ladder": draw_ladder(summary["ladder"], Caption("ladder", f"Out-of-fold AUC. {'; '.join(ladder)}."))
-        if summary["ladder"]
+        "ladder": draw_ladder(ladder, Caption("ladder", describe_ladder(ladder))),
+        "training": draw_training(training["folds"], Caption("training", describe_training(training)))
+        if training
         else None,
     }
+
+
+def describe_ladder(rungs: Sequence[Mapping[str, Any]]) -> str:
+    """Return the ladder in words, for readers who do not see the figure."""
+    said = []
+    for rung in rungs:
+        note = " (chosen)" if rung["chosen"] else " (control)" if rung["control"] else ""
+        cost = "" if rung["seconds"] is None else f" in {format_seconds(rung['seconds'])}"
+        said.append(f"{rung['name']}{note}: {format_estimate(rung['auc'])}{cost}")
+    return f"Out-of-fold AUC of every rung, and the time it took. {'; '.join(said)}."
+
+
+def describe_training(training: Mapping[str, Any]) -> str:
+    """Return training curves in words."""
+    folds = "; ".join(
+        f"fold {fold['fold']} from {format_number(fold['losses'][0])} at the start to {format_number(fold['reached'])} "
+        f"after {count_things(fold['n_epochs'], 'epoch')}"
+        for fold in training["folds"]
+    )
+    return f"Inner log-loss of {training['name']} by epoch: {folds}."
 
 
 def describe_reliability(bins: Mapping[str, Any], part: str) -> str:
@@ -70,6 +100,12 @@ def make_environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        estimate=format_estimate, number=format_number, percent=format_percent, seconds=format_seconds, shorten=shorten
+        estimate=format_estimate,
+        interval=format_interval,
+        number=format_number,
+        percent=format_percent,
+        seconds=format_seconds,
+        shorten=shorten,
+        signed=format_signed,
     )
     return environment

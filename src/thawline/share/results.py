@@ -12,7 +12,7 @@ import numpy as np
 from thawline.data.dataset import Dataset
 from thawline.data.splits import Splits
 from thawline.judge.statistics import Selection
-from thawline.learn.ladder import TriedRung
+from thawline.learn.ladder import Rung, TriedRung
 
 if TYPE_CHECKING:
     from thawline.types import Probabilities
@@ -62,7 +62,7 @@ def describe_ladder(
     tried: Sequence[TriedRung],
     sections: Sequence[Mapping[str, Any]],
     compared: Sequence[Mapping[str, Any]],
-    chosen: TriedRung,
+    chosen: Rung,
 ) -> list[dict[str, Any]]:
     """Return the ladder of `metrics.json`.
 
@@ -93,7 +93,7 @@ def describe_ladder(
                 "curves": [[trial["losses"] for trial in fold["trials"]] for fold in thawed],
                 "seconds": round(each.seconds, 3),
                 "forecast_seconds": each.forecast_s,
-                "chosen": each is chosen,
+                "chosen": each.rung == chosen,
             }
         )
     return ladder

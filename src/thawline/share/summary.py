@@ -11,10 +11,27 @@ from typing import Any
 from thawline.share.cautions import list_cautions
 from thawline.share.figures import MAX_CURVES
 from thawline.share.folder import Predictions, blame, read_image, read_json, read_predictions, withhold
-from thawline.share.words import format_number, format_percent, format_plain, put_in_words
+from thawline.share.rungs import (
+    count_networks,
+    describe_delivery,
+    describe_ratio,
+    describe_thawing,
+    explain_stop,
+    find_chosen,
+    summarise_rung,
+    summarise_training,
+    translate_rungs,
+)
+from thawline.share.words import (
+    format_number,
+    format_percent,
+    format_plain,
+    put_in_words,
+    take_estimate,
+    take_number,
+)
 
 PARTS = {"test": "Test", "validation": "Cross-validation"}
-CONTROLS = ("handcrafted", "random_init")
 SCORES = {  # key in metrics.json: name on the page
     "auc": "AUC",
     "accuracy": "Accuracy",
@@ -41,8 +58,13 @@ def summarise(run: Path) -> dict[str, Any]:
         part = "validation" if metrics["test"] is None else "test"
         classes = [str(name) for name in metrics["task"]["classes"]]
     predictions = read_predictions(run, classes, "test" if part == "test" else "development")
+    with blame(run, "plan.json"):
+        choices = {choice["name"]: choice["value"] for choice in plan["choices"]}
+        upper, final = choices["highest_block"], choices["final"]
     with blame(run, "metrics.json"):
         summary = summarise_metrics(metrics, part)
+        summary["chosen"] = summarise_chosen(metrics, upper, final)
+        summary["n_networks"] = count_networks(find_chosen(metrics["ladder"]), final)
         summary["curves"] = summarise_curves(metrics, part, predictions)
     with blame(run, "fingerprint.json"):
         summary["data"] = summarise_data(fingerprint, classes)
@@ -67,13 +89,14 @@ def summarise_metrics(metrics: Mapping[str, Any], part: str) -> dict[str, Any]:
         "parts": [{"key": key, "name": PARTS[key], **take_counts(section)} for key, section in sections.items()],
         "task": task,
         "auc": auc,
-        "chosen": summarise_chosen(metrics["chosen"]),
         "meaning": explain_headline(task, sections[part], auc),
         "scores": summarise_scores(task, sections),
         "methods": sorted({str(estimate["method"]) for estimate in list_estimates(sections)} - {""}),
         "classes": [summarise_classes(PARTS[key], section, task["classes"]) for key, section in sections.items()],
         "confusion": summarise_confusion(sections[part].get("confusion")),
         "ladder": [summarise_rung(rung) for rung in metrics["ladder"]],
+        "training": summarise_training(metrics["ladder"]),
+        "stops": [explain_stop(stop) for stop in metrics["stops"]],
         "cost": summarise_cost(metrics["cost"]),
     }
 
@@ -87,38 +110,28 @@ def list_estimates(data: Any) -> list[Mapping[str, Any]]:
     )
 
 
-def take_estimate(section: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """Return one estimate with None for what is absent or not finite; raises TypeError where it is no number."""
-    given = section.get(key) or {}
-    numbers = {name: take_number(given.get(name)) for name in ("value", "low", "high", "level")}
-    return {**numbers, "method": given.get("method") or ""}
-
-
-def take_number(value: Any) -> float | None:
-    """Return a finite float, or None; raises TypeError for anything else than a number or None."""
-    if value is not None and not isinstance(value, int | float):
-        raise TypeError(f"expected a number, found {value!r}")
-    return None if value is None or not math.isfinite(value) else float(value)
-
-
 def take_counts(section: Mapping[str, Any]) -> dict[str, int]:
     """Return the number of items and of patients."""
     return {"n_items": int(section["n_items"]), "n_patients": int(section["n_patients"])}
 
 
-def summarise_chosen(chosen: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Return what was chosen as (name, value) pairs in words."""
-    fraction = take_number(chosen.get("thawed_fraction"))
+def summarise_chosen(metrics: Mapping[str, Any], upper: str | None, final: str) -> list[dict[str, str]]:
+    """Return what was chosen as (name, value) pairs in words.
+
+    ``upper`` and ``final`` are the plan's choices of the highest block that is trained and of what is delivered.
+    """
+    chosen, rung = metrics["chosen"], find_chosen(metrics["ladder"])
     facts = {
         "Strategy": put_in_words(chosen["strategy"]),
+        "Thaw line": describe_thawing(chosen, upper),
+        "Fine-tuning ratio": describe_ratio(chosen, upper),
         "Backbone": chosen["backbone"],
-        "Thaw line": chosen.get("thaw_line") or "none, the backbone stays frozen",
-        "Trained part of the backbone": None if fraction is None else format_percent(fraction),
         "Head": put_in_words(chosen["head"]),
+        "Delivered": describe_delivery(rung, final),
     }
-    if chosen["strategy"] in ("fine_tuning_from_scratch", *CONTROLS):
-        del facts["Thaw line"]
-    return [{"name": name, "value": str(value)} for name, value in facts.items() if value is not None]
+    if chosen["strategy"] == "handcrafted":
+        del facts["Backbone"], facts["Fine-tuning ratio"]
+    return [{"name": name, "value": str(value)} for name, value in facts.items()]
 
 
 def explain_headline(task: Mapping[str, Any], section: Mapping[str, Any], auc: Mapping[str, Any]) -> list[str]:
@@ -229,21 +242,6 @@ def summarise_curves(metrics: Mapping[str, Any], part: str, predictions: Predict
     return curves
 
 
-def summarise_rung(rung: Mapping[str, Any]) -> dict[str, Any]:
-    """Return one rung of the ladder with its name in words."""
-    line = f" from {rung['thaw_line']}" if rung.get("thaw_line") else ""
-    head = f", {put_in_words(rung['head'])} head" if rung.get("head") else ""
-    numbers = {key: take_number(rung.get(key)) for key in ("log_loss", "difference", "standard_error", "seconds")}
-    return {
-        "rung": rung["rung"],
-        "name": f"{put_in_words(rung['strategy'])}{line}{head}",
-        "auc": take_estimate(rung, "auc"),
-        "chosen": bool(rung["chosen"]),
-        "control": rung["strategy"] in CONTROLS,
-        **numbers,
-    }
-
-
 def summarise_cost(cost: Mapping[str, Any]) -> dict[str, Any]:
     """Return seconds and share of every step, what the steps leave over, peak memory and energy."""
     seconds = {name: take_number(value) or 0.0 for name, value in cost["seconds"].items()}
@@ -289,14 +287,16 @@ def take_class(counts: Mapping[str, Any], name: str) -> dict[str, int]:
 
 
 def summarise_choice(choice: Mapping[str, Any]) -> dict[str, Any]:
-    """Return one choice of the plan with value and evidence in words."""
+    """Return one choice of the plan with value and evidence in words; rungs are called what the ladder calls them."""
+    candidates = choice.get("candidates") or []
+    rungs = [choice["value"], *candidates] if choice["name"] == "rung" else []
     return {
         "name": put_in_words(choice["name"]),
-        "value": format_plain(choice["value"]),
+        "value": translate_rungs(format_plain(choice["value"]), rungs),
         "kind": choice["kind"],
-        "reason": choice["reason"],
-        "candidates": [format_plain(candidate) for candidate in choice.get("candidates") or []],
-        "evidence": [describe_evidence(row) for row in choice.get("evidence") or []],
+        "reason": translate_rungs(choice["reason"], rungs),
+        "candidates": [translate_rungs(format_plain(candidate), rungs) for candidate in candidates],
+        "evidence": [translate_rungs(describe_evidence(row), rungs) for row in choice.get("evidence") or []],
     }
 
 

@@ -1,0 +1,51 @@
+"""The lines that end a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from thawline.terminal import format_summary
+
+
+def make_metrics(chosen: dict[str, Any], n_rungs: int) -> dict[str, Any]:
+    estimate = {"value": 0.9, "low": 0.8, "high": 0.95}
+    section = {"auc": estimate, "accuracy": estimate, "n_items": 12, "n_patients": 7}
+    seconds = {"read": 2.44, "features": 17.6, "heads": 15.6, "choices": 1.0, "training": 81.26, "total": 118.9}
+    cost = {"seconds": seconds, "peak_rss_mib": 814}
+    return {"test": section, "validation": section, "chosen": chosen, "ladder": [{}] * n_rungs, "cost": cost}
+
+
+@pytest.mark.parametrize(
+    ("strategy", "line", "head", "fraction", "said"),
+    [
+        ("feature_extractor", None, "linear", 0.0, "net, feature extractor, linear head"),
+        ("fine_tuning", "blocks.5", "linear", 0.858, "net, fine tuning from blocks.5 (fine-tuning ratio 86 %)"),
+        ("fine_tuning_from_scratch", "stem", "linear", 1.0, "net, fine tuning from scratch (fine-tuning ratio 100 %)"),
+        ("handcrafted", None, "linear", 0.0, "handcrafted"),
+    ],
+)
+def test_the_chosen_rung_is_said_in_words(
+    strategy: str, line: str | None, head: str, fraction: float, said: str
+) -> None:
+    chosen = {"backbone": "net", "strategy": strategy, "thaw_line": line, "thawed_fraction": fraction, "head": head}
+    lines = format_summary(make_metrics(chosen, 9), Path("report.html")).splitlines()
+    assert lines[2:] == [
+        f"Chosen: {said}, of 9 rungs tried",
+        "Cost: 118.9 s (read 2.4, features 17.6, heads 15.6, training 81.3), peak memory 814 MiB",
+        "Report: report.html",
+    ]
+    assert "\n".join(lines).isascii()  # any terminal can show it
+
+
+def test_one_rung_is_one() -> None:
+    chosen = {
+        "backbone": "net",
+        "strategy": "feature_extractor",
+        "thaw_line": None,
+        "thawed_fraction": 0,
+        "head": "linear",
+    }
+    assert "head, of 1 rung tried" in format_summary(make_metrics(chosen, 1), Path("r"))

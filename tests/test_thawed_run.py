@@ -1,0 +1,244 @@
+"""Runs above a thaw line, from end to end: what they deliver, resume, remember and leave alone."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import load_file
+
+import thawline
+from thawline import delivery
+from thawline.data.phantoms import PhantomOptions, make_phantoms
+from thawline.learn import strategies
+from thawline.learn.weights import find_weights, read_backbone_tensors
+from thawline.types import SilentListener
+
+pytestmark = pytest.mark.slow
+
+FAST = {"thaw_line": "conv_head", "folds": 2, "views": 1}
+TELLING = "MUSTERMANN"
+
+
+class Notes(SilentListener):
+    """Keeps warnings to itself."""
+
+    def warn(self, message: str) -> None:
+        """Ignore a warning."""
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Square films of two views a patient, whose patients would be recognised."""
+    folder = tmp_path_factory.mktemp("films")
+    make_phantoms(folder, PhantomOptions(n_patients=30, size_px=64, views=(1, 2), contrast=0.6))
+    for path in (folder / "images").iterdir():  # square ones leave no aspect rule to measure, which saves time
+        with Image.open(path) as image:
+            image.crop((0, 0, 58, 58)).save(path)
+    manifest = folder / "manifest.csv"
+    with manifest.open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    with manifest.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows({**row, "patient": f"{TELLING}{row['patient']}"} for row in rows)
+    return folder
+
+
+def run(films: Path, out: Path, **options: Any) -> thawline.RunResult:
+    return thawline.run(films, out, listener=Notes(), **{**FAST, **options})
+
+
+def read_test_rows(run: Path, films: Path) -> tuple[list[Path], np.ndarray]:
+    """Files of the test part and the probabilities that the run gave them."""
+    with (run / "predictions.csv").open(encoding="utf-8", newline="") as stream:
+        rows = [row for row in csv.DictReader(stream) if row["split"] == "test"]
+    names = [name for name in rows[0] if name.startswith("p_")]
+    return [films / row["item"] for row in rows], np.array([[float(row[name]) for name in names] for row in rows])
+
+
+def drop_seconds(value: Any) -> Any:
+    """What a run decided and found, without what it cost."""
+    if isinstance(value, dict):
+        return {
+            key: drop_seconds(entry)
+            for key, entry in value.items()
+            if key not in ("seconds", "forecast_seconds", "cost", "spent_s", "forecast_s")
+        }
+    return [drop_seconds(entry) for entry in value] if isinstance(value, list) else value
+
+
+@pytest.fixture(scope="module")
+def finished(films: Path, tmp_path_factory: pytest.TempPathFactory) -> thawline.RunResult:
+    """One finished run above the top line."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("THAWLINE_DATA", str(tmp_path_factory.mktemp("ledger")))
+        return run(films, tmp_path_factory.mktemp("finished") / "run")
+
+
+def test_the_chosen_rung_is_said_with_its_ratio_and_its_folds(finished: thawline.RunResult) -> None:
+    chosen = finished.metrics["chosen"]
+    assert (chosen["strategy"], chosen["thaw_line"]) == ("fine_tuning", "conv_head")
+    assert chosen["thawed_fraction"] == pytest.approx(0.1223, abs=1e-3)
+    (rung,) = finished.metrics["ladder"]
+    assert rung["chosen"]
+    assert len(rung["learning_rates"]) == len(rung["epochs"]) == len(rung["curves"]) == 2
+    assert finished.metrics["cost"]["seconds"]["training"] > 0
+    assert {choice["name"]: choice["value"] for choice in finished.plan["choices"]}["rung"] == "fine_tuning conv_head"
+
+
+def test_the_model_is_an_ensemble_that_predicts_what_the_run_did(finished: thawline.RunResult, films: Path) -> None:
+    model = finished.load_model()
+    assert model.head.name == "ensemble"
+    assert model.weights.thaw_line == "conv_head"
+    files, expected = read_test_rows(finished.folder, films)
+    np.testing.assert_allclose(model.predict_proba(files), expected, atol=1e-4)
+    np.testing.assert_allclose(expected.sum(axis=1), 1, atol=1e-6)
+
+
+def test_what_lies_below_the_line_is_the_pretrained_network(finished: thawline.RunResult) -> None:
+    pretrained = read_backbone_tensors(find_weights("efficientnet_lite0"))
+    kept = load_file(finished.folder / "model" / "weights.safetensors")
+    for name, tensor in pretrained.items():
+        np.testing.assert_array_equal(kept[name], tensor.numpy())
+    members = {name.split(".")[1] for name in kept if name.startswith("members.")}
+    assert members == {"0", "1"}
+    trained = {name.split(".", 3)[3] for name in kept if name.startswith("members.0.suffix.")}
+    assert trained
+    assert all(name.startswith(("conv_head.", "bn2.")) for name in trained)
+
+
+def test_running_statistics_of_the_members_are_those_of_the_pretrained_network(finished: thawline.RunResult) -> None:
+    pretrained = read_backbone_tensors(find_weights("efficientnet_lite0"))
+    kept = load_file(finished.folder / "model" / "weights.safetensors")
+    statistics = [name for name in kept if name.startswith("members.") and ".running_" in name and ".suffix." in name]
+    assert statistics
+    for name in statistics:
+        np.testing.assert_array_equal(kept[name], pretrained[name.split(".suffix.")[1]].numpy())
+
+
+def test_no_patient_is_named_in_report_model_or_journal(finished: thawline.RunResult) -> None:
+    public = [finished.report, finished.folder / "journal.jsonl", *(finished.folder / "model").iterdir()]
+    assert not [path.name for path in public if TELLING.encode() in path.read_bytes()]
+
+
+def test_weights_of_single_folds_are_gone_at_the_end(finished: thawline.RunResult) -> None:
+    units = [path.name for path in (finished.folder / "units").iterdir()]
+    assert any("fold_0" in name for name in units)
+    assert not [name for name in units if "weights" in name]
+
+
+def test_a_killed_run_goes_on_at_the_next_fold_and_ends_as_if_nothing_had_happened(
+    films: Path, finished: thawline.RunResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("THAWLINE_DATA", str(tmp_path / "ledger"))
+    thawed: list[int] = []
+    whole = strategies.thaw_fold
+
+    def kill_second(thaw: Any, fold: int, *about: Any) -> Any:
+        if thawed:
+            raise KeyboardInterrupt
+        thawed.append(fold)
+        return whole(thaw, fold, *about)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(strategies, "thaw_fold", kill_second)
+        run(films, tmp_path / "run")
+    units = [json.loads(line)["unit"] for line in (tmp_path / "run" / "journal.jsonl").read_text("utf-8").splitlines()]
+    assert "rung 0 fine_tuning conv_head fold 0" in units
+    assert "rung 0 fine_tuning conv_head fold 1" not in units
+
+    def note(thaw: Any, fold: int, *about: Any) -> Any:
+        thawed.append(fold)
+        return whole(thaw, fold, *about)
+
+    monkeypatch.setattr(strategies, "thaw_fold", note)
+    again = run(films, tmp_path / "run")
+    assert thawed == [0, 1]
+    assert again.n_resumed > 0
+    assert drop_seconds(again.metrics) == drop_seconds(finished.metrics)
+
+
+def test_refitting_delivers_one_network(films: Path, tmp_path: Path) -> None:
+    result = run(films, tmp_path / "run", final="refit")
+    model = result.load_model()
+    assert len(model.head.temperatures) == 1  # type: ignore[attr-defined]
+    files, expected = read_test_rows(result.folder, films)
+    np.testing.assert_allclose(model.predict_proba(files), expected, atol=1e-4)
+
+
+def test_a_block_leaves_what_lies_above_it_alone(films: Path, tmp_path: Path) -> None:
+    result = run(films, tmp_path / "run", thaw_line=None, blocks="blocks.6:blocks.6", train_norms=False)
+    pretrained = read_backbone_tensors(find_weights("efficientnet_lite0"))
+    kept = load_file(result.folder / "model" / "weights.safetensors")
+    above = [name for name in kept if name.startswith("members.0.suffix.conv_head.")]
+    assert above
+    for name in above:
+        np.testing.assert_array_equal(kept[name], pretrained[name.split(".suffix.")[1]].numpy())
+
+
+@pytest.mark.parametrize("control", ["handcrafted", "random_init"])
+def test_a_control_that_is_asked_for_alone_is_delivered(films: Path, tmp_path: Path, control: str) -> None:
+    limits = {"thaw_line": None, "strategy": control}
+    if control == "random_init":
+        plan = thawline.plan_only(films, thawline.RunOptions(**{**FAST, **limits}), listener=Notes()).to_json()
+        next(choice for choice in plan["choices"] if choice["name"] == "recipe")["value"]["epochs"] = 1
+        (tmp_path / "plan.json").write_text(json.dumps(plan), "utf-8")
+        limits["plan"] = tmp_path / "plan.json"
+    result = run(films, tmp_path / "run", **limits)
+    assert result.metrics["chosen"]["strategy"] == control
+    files, expected = read_test_rows(result.folder, films)
+    np.testing.assert_allclose(result.load_model().predict_proba(files), expected, atol=1e-4)
+
+
+def test_controls_are_reported_and_not_chosen(films: Path, tmp_path: Path) -> None:
+    result = run(films, tmp_path / "run", thaw_line=None, strategy="linear probe,hand-crafted")
+    by_strategy = {rung["strategy"]: rung for rung in result.metrics["ladder"]}
+    assert set(by_strategy) == {"feature_extractor", "handcrafted"}
+    assert by_strategy["feature_extractor"]["chosen"]
+    assert by_strategy["handcrafted"]["log_loss"] > 0
+    assert by_strategy["handcrafted"]["difference"] is None
+
+
+def test_several_backbones_race_and_one_goes_on(films: Path, tmp_path: Path) -> None:
+    names = ["efficientnet_lite0", "efficientnet_lite1"]
+    result = run(films, tmp_path / "run", thaw_line=None, head="linear", backbone=",".join(names))
+    assert result.metrics["chosen"]["backbone"] in names
+    choice = next(choice for choice in result.plan["choices"] if choice["name"] == "backbone")
+    assert choice["kind"] == "empirical"
+    assert {row["candidate"] for row in choice["evidence"]} == set(names)
+    losses = {row["candidate"]: row["log_loss"] for row in choice["evidence"]}
+    assert choice["value"] == min(losses, key=losses.__getitem__)
+    files, expected = read_test_rows(result.folder, films)
+    np.testing.assert_allclose(result.load_model().predict_proba(files), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("limits", [{"thaw_line": None, "head": "linear"}, {}], ids=["frozen", "thawed"])
+def test_views_are_averaged_where_that_helps_and_the_model_repeats_it(
+    films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limits: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(delivery, "paired_difference", lambda *_: (1.0, 0.1))  # so that it helps
+    result = run(films, tmp_path / "run", tta=True, **limits)
+    choice = next(choice for choice in result.plan["choices"] if choice["name"] == "tta")
+    assert (choice["value"], choice["kind"], len(choice["evidence"])) == (True, "empirical", 2)
+    model = result.load_model()
+    assert [view.number for view in model.views] == ([0, 1] if not limits else [0, 1, 2, 3, 4])
+    files, expected = read_test_rows(result.folder, films)
+    np.testing.assert_allclose(model.predict_proba(files), expected, atol=1e-4)
+    alone = dataclasses.replace(model, views=model.views[:1]).predict_proba(files)
+    assert np.abs(alone - expected).max() > 1e-3
+    assert result.metrics["validation"]["log_loss"]["value"] == pytest.approx(choice["evidence"][1]["log_loss"])
+
+
+def test_views_are_left_where_they_do_not_help(
+    films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "paired_difference", lambda *_: (-1.0, 0.1))
+    result = run(films, tmp_path / "run", tta=True, thaw_line=None, head="linear")
+    assert len(result.load_model().views) == 1
