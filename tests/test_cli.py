@@ -111,7 +111,7 @@ def test_run_ends_with_five_lines_that_agree_with_the_metrics(finished: Path) ->
     assert lines[0].startswith(f"Test AUC {metrics['test']['auc']['value']:.3f} [")
     assert f"{metrics['test']['n_items']} items of {metrics['test']['n_patients']} patients" in lines[0]
     assert lines[1].startswith(f"Cross-validated AUC {metrics['validation']['auc']['value']:.3f} [")
-    assert lines[2] == "Chosen: efficientnet_lite0, feature_extractor, head linear, of 1 tried"
+    assert lines[2] == "Chosen: efficientnet_lite0, feature extractor, linear head, of 1 rung tried"
     assert f"{metrics['cost']['seconds']['total']:.1f} s" in lines[3]
     assert lines[4] == f"Report: {finished / 'report.html'}"
 
@@ -169,8 +169,9 @@ def test_plan_in_words_and_as_json(films: Path) -> None:
 
 
 def test_plan_follows_the_options_of_thawing(films: Path) -> None:
-    wanted = "--ratio 0.8 --mixup 0.2 --modality xray --side-matters --views 1 --final refit".split()
-    done = call("run", films, "--plan-only", "--json", "--quiet", *wanted)
+    wanted = {"--ratio": 0.8, "--mixup": 0.2, "--modality": "xray", "--views": 1, "--final": "refit"}
+    flags = [part for pair in wanted.items() for part in pair]
+    done = call("run", films, "--plan-only", "--json", "--quiet", "--side-matters", *flags)
     assert done.exit_code == 0, done.stderr
     choices = {choice["name"]: choice for choice in json.loads(done.stdout)["choices"]}
     assert choices["lines"]["value"] == ["blocks.5"]

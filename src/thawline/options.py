@@ -76,6 +76,7 @@ class RunOptions:
     validation: str = option("folds", "Score development by folds, or on the given val part.", among=("folds", "given"))
     class_weight: str = option("none", "Weight classes when fitting heads and networks.", among=("none", "balanced"))
     precision: str = option("auto", "Arithmetic of the engine.", among=("auto", "f32", "bf16"))
+    compile: bool = option(False, "Train through torch.compile, which pays on a GPU for many items.")
     device: str = option("auto", "Where the engine runs.", among=("auto", "cpu", "cuda"))
     hold_test: bool = option(False, "Leave the test part closed: report development only.")
     allow_outside: bool = option(False, "Allow a manifest's paths to leave its folder.")

@@ -1,4 +1,4 @@
-"""The ladder: rungs resume at the last finished fold, stops are remembered with their numbers, the cheapest good one wins."""
+"""The ladder: rungs resume at the last finished fold, stops are remembered with their numbers, the cheapest good wins."""
 
 from __future__ import annotations
 
@@ -48,10 +48,13 @@ class Fits:
 
     def __init__(self, sharpness=None, forecasts=None, interrupt_at=None):
         self.sharpness, self.forecasts, self.interrupt_at = sharpness or {}, forecasts or {}, interrupt_at
-        self.calls, self.seen, self.development = [], [], make_development()
+        self.calls, self.seen, self.prepared, self.development = [], [], [], make_development()
 
     def forecast(self, rung, tried):
         return self.forecasts.get(rung.name, 1.0)
+
+    def prepare(self, rung):
+        self.prepared.append((rung.name, len(self.calls)))
 
     def fit(self, rung, fold, tried):
         if len(self.calls) == self.interrupt_at:
@@ -104,7 +107,7 @@ def make_facts():
     lines = tuple(
         Line(name, share, share, (3,)) for name, share in (("conv_head", 0.1), ("blocks.1", 0.5), ("stem", 1.0))
     )
-    fine = (Line("blocks.1.0", 0.45, 0.4, (3,)),)
+    fine = (Line("blocks.1.0", 0.45, 0.4, (3,)), lines[-1])
     return BackboneFacts("tiny", 64, (0.5,) * 3, (0.5,) * 3, "bicubic", "package", "MIT", "nothing", lines, fine)
 
 
@@ -168,12 +171,22 @@ def test_a_resumed_climb_fits_nothing_again_and_writes_nothing(tmp_path):
     fits = Fits()
     first = run_climb(tmp_path, fits)
     fits.calls.clear()
+    fits.prepared.clear()
     lines = (tmp_path / "journal.jsonl").read_bytes()
     again = run_climb(tmp_path, fits, spent=1e12)
     assert_same(again, first)
     assert [each.seconds for each in again.tried] == [each.seconds for each in first.tried]
-    assert fits.calls == []
+    assert fits.calls == fits.prepared == []
     assert (tmp_path / "journal.jsonl").read_bytes() == lines
+
+
+def test_what_a_rung_needs_is_prepared_before_its_first_unfinished_fold(tmp_path):
+    broken, rest = Fits(interrupt_at=4), Fits()
+    with pytest.raises(KeyboardInterrupt):
+        run_climb(tmp_path, broken, (*HEADS, LINES[0]))
+    assert broken.prepared == [("linear", 0), ("svm", 3)]
+    run_climb(tmp_path, rest, (*HEADS, LINES[0]))
+    assert rest.prepared == [("svm", 0), ("fine_tuning e", 2)]
 
 
 @pytest.mark.parametrize("n_done", [0, 1, 5, 9, 20])
@@ -220,10 +233,11 @@ def test_progress_is_counted_in_folds_and_says_what_came_of_a_rung(tmp_path):
 def test_seconds_are_those_of_the_rungs_own_folds_in_all_executions(tmp_path):
     journal = Journal(tmp_path)
     journal.record("rung 0 linear fold 0", {"probabilities": Fits().fit(HEADS[0], 0, ())[0]["probabilities"]}, 1000.0)
-    journal.record("rung 1 svm fold 9", {}, 50.0)
+    journal.record("rung 1 svm fold 1", {"probabilities": Fits().fit(HEADS[1], 1, ())[0]["probabilities"]}, 300.0)
+    journal.record("rung 10 svm fold 0", {}, 1e6)
     found = run_climb(tmp_path, Fits(), HEADS)
-    assert 1000 <= found.tried[0].seconds < 1050
-    assert 50 <= found.tried[1].seconds < 100
+    assert 1000 <= found.tried[0].seconds < 1100
+    assert 300 <= found.tried[1].seconds < 400
 
 
 def test_probabilities_that_are_not_finite_are_refused(tmp_path):

@@ -22,11 +22,11 @@ from thawline.learn.thawing import (
     Thaw,
     ThawedFold,
     Trial,
-    count_features,
     fit_start,
     search,
     thaw_fold,
     to_probabilities,
+    zero_head,
 )
 from thawline.learn.training import Epoch, Recipe, predict_logits, train
 
@@ -390,9 +390,12 @@ def test_a_random_start_that_gains_nothing_stays_at_even_chances(monkeypatch: py
     np.testing.assert_array_equal(thaw_fold(thaw, 1, "random_init").probabilities, np.full((32, 2), 0.5))
 
 
-def test_features_are_counted_by_what_the_suffix_gives(thaw: Thaw) -> None:
-    assert count_features(thaw) == 8
-    assert count_features(make_thaw(Tower, "b")) == 12
+@pytest.mark.parametrize(("make_network", "line", "width"), [(Backbone, LINE, 8), (Tower, "b", 12)])
+def test_a_head_of_zeros_is_as_wide_as_what_the_suffix_gives(make_network: Any, line: str, width: int) -> None:
+    thaw = make_thaw(make_network, line)
+    head = zero_head(thaw.stages, line, thaw.activations, 4)
+    np.testing.assert_array_equal(head.coefficients, np.zeros((4, width)))
+    np.testing.assert_array_equal(head.predict_proba(np.ones((3, width), np.float32)), np.full((3, 4), 0.25))
 
 
 def test_softmax_by_its_closed_form() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import shutil
@@ -16,13 +17,19 @@ from safetensors.numpy import load_file
 import thawline
 import thawline.share.bundle as bundle
 from thawline.errors import ModelError
-from thawline.files import json_digest
+from thawline.files import file_digest, json_digest
+from thawline.learn.augment import augment, list_views
+from thawline.learn.cuts import make_classifier
 from thawline.learn.engine import detect_hardware
+from thawline.learn.ensemble import EnsembleHead, name_members
+from thawline.learn.handcrafted import extract_handcrafted
 from thawline.learn.heads import fit_final
 from thawline.learn.linear import LinearHead
+from thawline.learn.stages import find_stages_at
+from thawline.learn.strategies import take_weights
 from thawline.learn.weights import Weights, find_weights, load_backbone
 from thawline.share.bundle import Model, draw_probe, find_problem, load_model, save_model
-from thawline.types import Contract, Hardware, SilentListener
+from thawline.types import Augmentation, Contract, Hardware, SilentListener
 
 pytestmark = pytest.mark.slow
 
@@ -137,6 +144,72 @@ def test_foreign_heads_are_kept_too(weights: Weights, hardware: Hardware, tmp_pa
     image = draw_probe(CONTRACT)
     assert np.array_equal(load_model(tmp_path, device="cpu").predict_proba([image]), made.predict_proba([image]))
     assert (tmp_path / "head.skops").is_file()
+
+
+def test_networks_above_a_thaw_line_are_kept_and_predict_as_one(
+    weights: Weights, hardware: Hardware, head: LinearHead, tmp_path: Path
+) -> None:
+    """The referee is plain torch: every network by itself, and the mean of their probabilities."""
+    import torch
+
+    contract = dataclasses.replace(CONTRACT, feature_dtype="float32")
+    stages = find_stages_at(load_backbone(weights), ["blocks.6"])
+    networks = [make_classifier(copy.deepcopy(stages.suffix("blocks.6")), head) for _ in range(2)]
+    with torch.no_grad():  # as training leaves them: each with weights of its own, in the suffix too
+        for number, network in enumerate(networks):
+            for parameter in network.parameters():
+                parameter.mul_(1 + 0.02 * number)
+    folder, temperatures = tmp_path / "model", (1.5, 0.8)
+    made = save_model(
+        folder,
+        weights=weights,
+        contract=contract,
+        head=EnsembleHead(temperatures, 2),
+        hardware=hardware,
+        task=TASK,
+        thaw_line="blocks.6",
+        members=name_members([take_weights(network) for network in networks]),
+    )
+    image = np.random.Generator(np.random.PCG64(2)).integers(0, 256, (224, 224, 3), np.uint8)
+    given = torch.from_numpy((image / 255 - 0.5) / 0.5).permute(2, 0, 1)[None].float()
+    with torch.inference_mode():
+        (activations,) = stages.prefix(["blocks.6"])(given)
+        each = [
+            (net(activations) / t).softmax(1).double().numpy() for net, t in zip(networks, temperatures, strict=True)
+        ]
+    notes = Notes()
+    found = load_model(folder, device="cpu", listener=notes)
+    assert notes.warnings == []
+    assert np.abs(each[0] - each[1]).max() > 0.01
+    assert found.predict_proba([image]) == pytest.approx((each[0] + each[1]) / 2, abs=2e-4)
+    assert np.array_equal(found.predict_proba([image]), made.predict_proba([image]))
+    assert (found.weights.thaw_line, found.weights.sha256) == ("blocks.6", file_digest(folder / "weights.safetensors"))
+
+
+def test_views_of_an_image_are_averaged(
+    weights: Weights, hardware: Hardware, head: LinearHead, saved: tuple[Path, Model], tmp_path: Path
+) -> None:
+    """The referee is the model of one view, given the views as images of their own."""
+    views = list_views(2, 3, Augmentation(turn_deg=20, shift=0.1, tone=0.2, flip_sides=True))
+    about: dict[str, Any] = {"contract": CONTRACT, "head": head, "hardware": hardware, "task": TASK}
+    save_model(tmp_path, weights=weights, views=views, **about)
+    image = np.random.Generator(np.random.PCG64(4)).integers(0, 256, (224, 224, 3), np.uint8)
+    digest = bundle.scan([image], 1, SilentListener())[0].digest
+    each = saved[1].predict_proba([augment(image, view, digest) for view in views])
+    found = load_model(tmp_path, device="cpu").predict_proba([image])
+    assert np.ptp(each, axis=0).max() > 1e-3
+    assert found[0] == pytest.approx(each.mean(axis=0), abs=1e-6)
+
+
+def test_a_head_of_handcrafted_features_uses_no_backbone(weights: Weights, hardware: Hardware, tmp_path: Path) -> None:
+    noise = np.random.Generator(np.random.PCG64(5))
+    images = [noise.integers(0, 256, (64, 64), np.uint8) for _ in range(2)]
+    features = extract_handcrafted(images, CONTRACT, 1)
+    width = features.shape[1]
+    head = LinearHead(np.zeros(width), np.ones(width), noise.normal(size=(2, width)), np.zeros(2))
+    about: dict[str, Any] = {"contract": CONTRACT, "head": head, "hardware": hardware, "task": TASK}
+    save_model(tmp_path, weights=weights, texture=True, **about)
+    assert load_model(tmp_path, device="cpu").predict_proba(images) == pytest.approx(head.predict_proba(features))
 
 
 def test_run_folder_leads_to_its_model(folder: Path) -> None:

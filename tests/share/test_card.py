@@ -40,7 +40,7 @@ def make_metrics(*, held: bool = False, **changes: Any) -> dict[str, Any]:
 
 def make_plan(**changes: Any) -> Plan:
     values = {"size_px": 224, "aspect": "letterbox", "interpolation": "bicubic", "wide_range": None}
-    values |= {"highest_block": None, "final": "ensemble", **changes}
+    values |= {"highest_block": None, "final": "ensemble", "tta": False, **changes}
     return Plan(tuple(Choice(name, value, "fixed", "") for name, value in values.items()), "print")
 
 
@@ -117,6 +117,14 @@ def test_card_names_task_model_weights_and_input(plan: Plan, weights: Weights) -
             "net, fine tuning from blocks.5",
             "blocks.5: trained from there up; everything below it is frozen",
             "one network, trained on all development patients for the median number of steps of the folds, which is none",
+        ),
+        (
+            ("fine_tuning", "blocks.5", "linear", 0.858, [3, 4]),
+            {"tta": True},
+            "net, fine tuning from blocks.5",
+            "blocks.5: trained from there up; everything below it is frozen",
+            "ensemble of the 2 folds' networks, each calibrated on its own held-out fold; each image is predicted as the mean "
+            "over several views",
         ),
         (
             ("handcrafted", None, "linear", 0.0, []),

@@ -159,6 +159,7 @@ def make_plan() -> dict[str, Any]:
         {"name": "precision", "value": "bf16", "kind": "empirical", "candidates": ["f32", "bf16"], "reason": "It agrees.",
          "evidence": [{"candidate": "bf16", "smallest_cosine": 0.9991, "n_items": 64}]},
         {"name": "highest_block", "value": None, "kind": "fixed", "candidates": None, "evidence": None, "reason": "all"},
+        {"name": "tta", "value": False, "kind": "fixed", "candidates": None, "evidence": None, "reason": "one view"},
         {"name": "final", "value": "ensemble", "kind": "fixed", "candidates": None, "evidence": None, "reason": "kept"},
         {"name": "rung", "value": "fine_tuning conv_head", "kind": "empirical",
          "candidates": ["linear", "fine_tuning conv_head"],
@@ -605,7 +606,7 @@ def test_a_hostile_class_name_is_only_text(tmp_path: Path, others: tuple[str, ..
 def test_hostile_texts_everywhere(run: Path) -> None:
     plan = make_plan()
     for choice in plan["choices"]:
-        kept = choice["name"] in {"highest_block", "final"}
+        kept = choice["name"] in {"highest_block", "final", "tta"}
         choice |= {"reason": HOSTILE, "value": HOSTILE, "name": choice["name"] if kept else HOSTILE, "kind": HOSTILE}
     metrics = json.loads((run / "metrics.json").read_text("utf-8"))
     for rung in (metrics["chosen"], *metrics["ladder"]):

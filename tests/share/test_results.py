@@ -123,7 +123,7 @@ SECTIONS: list[dict[str, Any]] = [
 def ladder() -> list[dict[str, Any]]:
     losses = np.array([[1.0, 2.0, 3.0, 2.0], [0.5, 1.5, 2.5, 1.5], [1.0, 1.0, 1.0, 1.5]])
     compared = describe_candidates([each.rung.name for each in TRIED[:3]], choose_within_one_se(losses, np.arange(4)))
-    return describe_ladder(TRIED, SECTIONS, compared, TRIED[1])
+    return describe_ladder(TRIED, SECTIONS, compared, TRIED[1].rung)
 
 
 def test_ladder_lists_the_rungs_in_their_order_and_marks_one(ladder: list[dict[str, Any]]) -> None:

@@ -23,7 +23,7 @@ from thawline.learn.heads import FoldResult, fit_fold
 from thawline.learn.ladder import Rung, TriedRung
 from thawline.learn.stages import Stages, find_stages_at
 from thawline.learn.thawing import INNER_FOLDS, Thaw, ThawedFold, thaw_fold, to_probabilities, zero_head
-from thawline.learn.training import Recipe, predict_logits, train
+from thawline.learn.training import Recipe, compare_bf16, predict_logits, train
 from thawline.learn.weights import Weights, load_backbone, load_random
 from thawline.options import THAWED
 from thawline.types import Augmentation, Contract, Hardware, Line, Listener
@@ -37,6 +37,7 @@ RELATIVE_COSTS = {"linear": 1.0, "svm": 4.0, "random_forest": 6.0, "k_nn": 0.5, 
 PREFIX_SECONDS = 0.012  # an item, where this run has computed no features
 TIMED_STEPS = 2
 TEXTURE_SECONDS = 0.022
+LEAST_COSINE = 0.99  # of gradients in bf16 with those in float32
 FRESH_TTA_VIEWS = 4  # where none are cached
 
 
@@ -83,6 +84,7 @@ class Strategies:
         self.settings, self.listener = settings, listener
         self.prefix_s = prefix_s or PREFIX_SECONDS
         self._cached: Mapping[str, CachedActivations] = {}
+        self._bf16: dict[str, bool] = {}
 
     def forecast(self, rung: Rung, tried: Sequence[TriedRung]) -> float | None:
         """See `ladder.Fitter.forecast`: heads by what they cost beside the linear one, lines by a few timed steps."""
@@ -147,8 +149,21 @@ class Strategies:
         activations, recipe, layers = self._open(line), settings.recipe, settings.head_layers
         if rung.strategy == "random_init":  # all of it is trained, whatever block the options name as the highest
             recipe = dataclasses.replace(recipe, train_norms=True, decay=1.0, auto_rgn=False)
-            return Thaw(self.random_stages, line, activations, None, development, recipe, None, layers)
-        return Thaw(self.stages, line, activations, self.features, development, recipe, settings.upper, layers)
+            thaw = Thaw(self.random_stages, line, activations, None, development, recipe, None, layers)
+        else:
+            thaw = Thaw(self.stages, line, activations, self.features, development, recipe, settings.upper, layers)
+        return dataclasses.replace(thaw, recipe=dataclasses.replace(recipe, bf16=self._trains_in_bf16(thaw)))
+
+    def _trains_in_bf16(self, thaw: Thaw) -> bool:
+        """Tell whether the hardware has bf16, and gradients in it agree with those in float32 at this line."""
+        if self.source.hardware.bf16 and thaw.line not in self._bf16:
+            labels, items = self.development.labels, np.arange(len(self.development.labels))
+            head = zero_head(thaw.stages, thaw.line, thaw.activations, self.development.n_classes)
+            noise = np.random.default_rng(self.settings.seed).normal(size=head.coefficients.shape)
+            start = thaw.start(dataclasses.replace(head, coefficients=noise / np.sqrt(noise.shape[1])))
+            cosine = compare_bf16(start, thaw.activations, labels, items, thaw.recipe)
+            self._bf16[thaw.line] = cosine >= LEAST_COSINE
+        return self._bf16.get(thaw.line, False)
 
     @functools.cached_property
     def stages(self) -> Stages:

@@ -42,7 +42,7 @@ class Recipe:
     ``patience`` how many without improvement end a validated one. Weights are averaged over the
     last ``average`` epochs or so. ``auto_rgn`` weights the rate of each parameter by its relative gradient norm.
     ``balance`` and ``focal`` change the loss, see `make_objective`. ``device`` is torch's name of one, ``bf16`` trains
-    under autocast.
+    under autocast, ``compiled`` through torch.compile.
     """
 
     learning_rate: float = 8e-4
@@ -64,6 +64,7 @@ class Recipe:
     auto_rgn: bool = False
     device: str = "cpu"
     bf16: bool = False
+    compiled: bool = False
     seed: int = 0
 
 
@@ -93,6 +94,7 @@ def train(
     on the same machine. ``classifier`` itself is left with the weights of the last step. Raises TrainingError, naming
     the ``rung``, when a loss or a gradient is not finite.
     """
+    import torch
     from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
     classifier.to(recipe.device)
@@ -115,6 +117,7 @@ def train(
     best_number = 0
     draw = np.random.Generator(np.random.PCG64(recipe.seed))
     _prepare_modes(classifier, recipe)
+    forward: Any = torch.compile(classifier) if recipe.compiled else classifier
     with _seeded(recipe.seed), fused_norms(classifier):
         for number in range(recipe.epochs if recipe.stop is None else recipe.stop):
             batches = _draw_batches(objective, activations, n_steps, draw)
@@ -124,9 +127,8 @@ def train(
             losses = []
             for step, (chosen, views) in enumerate(batches):
                 _set_rates(optimiser, factor(number * n_steps + step))
-                losses.append(
-                    _step(classifier, activations.take(chosen, views), chosen, objective, optimiser, recipe, draw)
-                )
+                batch = activations.take(chosen, views)
+                losses.append(_step(forward, batch, chosen, objective, optimiser, recipe, draw))
                 averaged.update_parameters(classifier)
             epochs.append(_close_epoch(losses, averaged.module, validate, rung, number, recipe))
             loss = epochs[-1].validation_loss
@@ -217,6 +219,30 @@ def weight_rates(
     for group, ratio in zip(optimiser.param_groups, ratios, strict=True):
         group["rate"] = recipe.learning_rate * (ratio / largest if math.isfinite(ratio) and largest else 1.0)
     optimiser.zero_grad(set_to_none=True)
+
+
+def compare_bf16(
+    classifier: nn.Module, activations: Activations, labels: Labels, items: IntArray, recipe: Recipe
+) -> float:
+    """Return the cosine of the gradients of one batch in bf16 and in float32 arithmetic; 1 where they agree."""
+    import torch
+
+    chosen = items[: recipe.batch_items]
+    about = {"balance": recipe.balance, "label_smoothing": recipe.label_smoothing, "focal": recipe.focal}
+    objective = make_objective(labels, items, count_classes(classifier), **about)  # type: ignore[arg-type]
+    batch = lay_out(activations.take(chosen, np.zeros(len(chosen), np.int64)).to(recipe.device))
+    classifier.to(recipe.device).eval()
+    slopes = []
+    for reduced in (False, True):
+        classifier.zero_grad(set_to_none=True)
+        with _autocast(dataclasses.replace(recipe, bf16=reduced)):
+            logits = classifier(batch)
+        objective(logits, chosen).backward()  # type: ignore[no-untyped-call]
+        found = [each.grad.flatten().float() for each in classifier.parameters() if each.grad is not None]
+        slopes.append(torch.cat(found))
+    classifier.zero_grad(set_to_none=True)
+    exact, reduced_slopes = slopes
+    return float(torch.nn.functional.cosine_similarity(exact, reduced_slopes, dim=0))
 
 
 def count_classes(classifier: nn.Module) -> int:

@@ -125,8 +125,12 @@ def _explain_budget(stop: Mapping[str, Any]) -> str:
 
 
 def _explain_gains(stop: Mapping[str, Any]) -> str:
+    chances = [
+        100 * min(line["chance"], LEAST_CHANCE - 0.001) for line in stop["lines"]
+    ]  # never rounded up to the limit
     lines = " and ".join(
-        f"{format_percent(line['chance'])} for {translate_rung(line['rung'])}" for line in stop["lines"]
+        f"{chance:.1f}{NARROW}% for {translate_rung(line['rung'])}"
+        for chance, line in zip(chances, stop["lines"], strict=True)
     )
     return (
         f"the chance of an AUC at least {stop['useful_gain']:g} above the best rung so far was {lines}; "
@@ -158,8 +162,13 @@ def describe_ratio(chosen: Mapping[str, Any], highest_block: str | None = None) 
     return f"{at_most}{format_percent(chosen['thawed_fraction'])} of the backbone's parameters"
 
 
-def describe_delivery(rung: Mapping[str, Any], final: str) -> str:
-    """Return what the model folder holds of the chosen rung; ``final`` is the plan's choice of that name."""
+def describe_delivery(rung: Mapping[str, Any], final: str, *, several_views: bool = False) -> str:
+    """Return what the model folder holds of the chosen rung; ``final`` and ``several_views`` are choices of the plan."""
+    views = "; each image is predicted as the mean over several views" if several_views else ""
+    return f"{_describe_model(rung, final)}{views}"
+
+
+def _describe_model(rung: Mapping[str, Any], final: str) -> str:
     epochs = rung["epochs"]
     if not epochs:
         return f"{put_in_words(rung['head'])} head, refitted on all development patients"

@@ -60,11 +60,11 @@ def summarise(run: Path) -> dict[str, Any]:
     predictions = read_predictions(run, classes, "test" if part == "test" else "development")
     with blame(run, "plan.json"):
         choices = {choice["name"]: choice["value"] for choice in plan["choices"]}
-        upper, final = choices["highest_block"], choices["final"]
+        delivery = {name: choices[name] for name in ("highest_block", "final", "tta")}
     with blame(run, "metrics.json"):
         summary = summarise_metrics(metrics, part)
-        summary["chosen"] = summarise_chosen(metrics, upper, final)
-        summary["n_networks"] = count_networks(find_chosen(metrics["ladder"]), final)
+        summary["chosen"] = summarise_chosen(metrics, delivery)
+        summary["n_networks"] = count_networks(find_chosen(metrics["ladder"]), delivery["final"])
         summary["curves"] = summarise_curves(metrics, part, predictions)
     with blame(run, "fingerprint.json"):
         summary["data"] = summarise_data(fingerprint, classes)
@@ -115,19 +115,19 @@ def take_counts(section: Mapping[str, Any]) -> dict[str, int]:
     return {"n_items": int(section["n_items"]), "n_patients": int(section["n_patients"])}
 
 
-def summarise_chosen(metrics: Mapping[str, Any], upper: str | None, final: str) -> list[dict[str, str]]:
+def summarise_chosen(metrics: Mapping[str, Any], delivery: Mapping[str, Any]) -> list[dict[str, str]]:
     """Return what was chosen as (name, value) pairs in words.
 
-    ``upper`` and ``final`` are the plan's choices of the highest block that is trained and of what is delivered.
+    ``delivery`` holds the plan's choices of the highest block that is trained, of what is delivered, and of views.
     """
-    chosen, rung = metrics["chosen"], find_chosen(metrics["ladder"])
+    chosen, rung, upper = metrics["chosen"], find_chosen(metrics["ladder"]), delivery["highest_block"]
     facts = {
         "Strategy": put_in_words(chosen["strategy"]),
         "Thaw line": describe_thawing(chosen, upper),
         "Fine-tuning ratio": describe_ratio(chosen, upper),
         "Backbone": chosen["backbone"],
         "Head": put_in_words(chosen["head"]),
-        "Delivered": describe_delivery(rung, final),
+        "Delivered": describe_delivery(rung, delivery["final"], several_views=bool(delivery["tta"])),
     }
     if chosen["strategy"] == "handcrafted":
         del facts["Backbone"], facts["Fine-tuning ratio"]

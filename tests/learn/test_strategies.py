@@ -1,0 +1,430 @@
+"""How rungs are fitted: each from what it needs, opened when it is first asked for, and forecast from what is known."""
+
+from __future__ import annotations
+
+import dataclasses
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from thawline.journal import Journal
+from thawline.learn import strategies
+from thawline.learn.development import Development
+from thawline.learn.engine import name_engine
+from thawline.learn.features import extract
+from thawline.learn.heads import fit_fold
+from thawline.learn.ladder import Rules, Rung, TriedRung, climb
+from thawline.learn.stages import find_stages, list_lines
+from thawline.learn.strategies import (
+    INNER_FOLDS,
+    PREFIX_SECONDS,
+    RELATIVE_COSTS,
+    TEXTURE_SECONDS,
+    Settings,
+    Source,
+    Strategies,
+    record_fold,
+    take_weights,
+    time_step,
+)
+from thawline.learn.thawing import fit_start, thaw_fold, to_probabilities
+from thawline.learn.training import Recipe, predict_logits
+from thawline.learn.weights import find_weights, load_backbone
+from thawline.types import Augmentation, Contract, Hardware, Line, SilentListener
+
+N_ITEMS, WIDTH, N_VIEWS = 96, 8, 2
+BLOCKS = ("e", "d", "c", "b", "a")  # from the top down
+LINES = {name: Line(name, (n + 1) / 5, (n + 1) / 5, (WIDTH,)) for n, name in enumerate(BLOCKS)}
+RECIPE = Recipe(learning_rate=2e-2, epochs=3, batch_items=16, average=0.5)
+LINEAR = Rung(0, "feature_extractor")
+UPPER, LOWER = (Rung(n, "fine_tuning", line=name, thawed_fraction=0.2 * n) for n, name in ((1, "d"), (2, "b")))
+RANDOM = Rung(3, "random_init", line="a", thawed_fraction=1.0)
+TEXTURE = Rung(4, "handcrafted")
+
+
+def make_network(seed):
+    """Five layers, each with a normalisation of its own; the middle ones pass on half of what they are given."""
+    import torch
+    from torch import nn
+
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            for name in BLOCKS[::-1]:
+                self.add_module(name, nn.Linear(WIDTH, WIDTH))
+                self.add_module(f"norm_{name}", nn.BatchNorm1d(WIDTH))
+            self.act = nn.ReLU()
+
+        def forward(self, images):
+            for name in BLOCKS[::-1]:
+                images = self.act(self.get_submodule(f"norm_{name}")(self.get_submodule(name)(images)))
+            return images
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Network().eval()
+
+
+class Table:
+    """Activations from an array (views, items, …)."""
+
+    def __init__(self, rows):
+        self.rows, self.n_views = rows, len(rows) - 1
+
+    def take(self, items, views):
+        return self.rows[views, items]
+
+
+class House:
+    """Stands in for all that strategies open, and notes what is opened."""
+
+    def __init__(self, monkeypatch):
+        import torch
+
+        self.opened, self.network = [], make_network(0)
+        groups = np.arange(N_ITEMS) // 2
+        self.development = Development(groups % 2, groups, groups // 2 % 3, 2)
+        draw = np.random.default_rng(0)
+        images = draw.normal(size=(N_ITEMS, WIDTH)) + 2.0 * self.development.labels[:, None] * np.eye(WIDTH)[0]
+        views = images + 0.1 * draw.normal(size=(N_VIEWS + 1, 1, WIDTH)) * [[[0]], *[[[1]]] * N_VIEWS]
+        self.images = torch.from_numpy(views).float()
+        self.stages = find_stages(self.network)
+        with torch.no_grad():
+            self.features = self.network(self.images[0]).numpy()
+        self.texture = draw.normal(size=(N_ITEMS, 5)).astype(np.float32) + self.development.labels[:, None]
+        for name in ("load_backbone", "load_random", "fill_activations", "open_fresh", "extract_handcrafted"):
+            monkeypatch.setattr(strategies, name, getattr(self, name))
+
+    def load_backbone(self, weights):
+        self.opened.append(("backbone", weights))
+        return self.network
+
+    def load_random(self, weights, seed):
+        self.opened.append(("random", seed))
+        return make_network(seed + 100)
+
+    def _cut(self, line):
+        import torch
+
+        prefix = self.stages.prefix([line])
+        with torch.no_grad():
+            return Table(torch.stack([prefix(view)[0] for view in self.images]))
+
+    def fill_activations(
+        self, contents, digests, weights, contract, hardware, lines, augmentation, n_views, seed, listener
+    ):
+        self.opened.append(("cache", tuple(line.name for line in lines), n_views, seed))
+        return {line.name: self._cut(line.name) for line in lines}
+
+    def open_fresh(self, contents, digests, weights, contract, hardware, line, augmentation, seed):
+        self.opened.append(("fresh", line.name, seed))
+        return self._cut(line.name)
+
+    def extract_handcrafted(self, contents, contract, cores, listener):
+        self.opened.append(("texture", cores))
+        return self.texture
+
+    def make(self, prefix_s=None, **changes):
+        contract = Contract(WIDTH, (0.5,) * 3, (0.5,) * 3)
+        source = Source([None] * N_ITEMS, ["digest"] * N_ITEMS, "weights", contract, Hardware(2, 4096))
+        settings = Settings("none", RECIPE, LINES, ("d", "b"), N_VIEWS, Augmentation(), seed=3)
+        settings = dataclasses.replace(settings, **changes)
+        return Strategies(source, self.features, self.development, settings, SilentListener(), prefix_s)
+
+
+@pytest.fixture
+def house(monkeypatch):
+    return House(monkeypatch)
+
+
+def make_tried(rung, seconds, forecast_s=None, **folds):
+    """A rung that was tried; ``folds`` are lists of what its folds recorded."""
+    records = tuple({name: values[fold] for name, values in folds.items()} for fold in range(3))
+    return TriedRung(rung, np.zeros((N_ITEMS, 2)), records, seconds, forecast_s)
+
+
+# --- heads ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("class_weight", "passed"), [("none", None), ("balanced", "balanced")])
+@pytest.mark.parametrize("rung", [LINEAR, Rung(1, "feature_extractor_hybrid", "k_nn"), TEXTURE])
+def test_a_head_is_fitted_on_its_features_with_the_plans_weights(house, rung, class_weight, passed):
+    made = house.make(class_weight=class_weight)
+    of, features = house.development, house.texture if rung is TEXTURE else house.features
+    for fold in (2, 0):
+        value, weights = made.fit(rung, fold, ())
+        about = of.labels, of.groups, of.folds, fold, 2
+        expected = fit_fold(rung.head, features, *about, seed=3, class_weight=passed, n_jobs=2)
+        np.testing.assert_allclose(value["probabilities"], expected.probabilities)
+        assert value["strength"] == expected.strength
+        assert weights is None
+    assert house.opened == ([("texture", 2)] if rung is TEXTURE else [])
+
+
+# --- networks ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rung", [UPPER, LOWER])
+def test_a_rung_above_a_line_is_its_folds_trained_one_by_one(house, rung):
+    made = house.make(head_layers=2)
+    value, weights = made.fit(rung, 1, ())
+    expected = thaw_fold(made.thaw(rung), 1, rung.name)
+    np.testing.assert_array_equal(value["probabilities"], expected.probabilities)
+    np.testing.assert_allclose(value["probabilities"].sum(axis=1), 1)
+    assert value.keys() == {
+        "probabilities", "logits", "learning_rate", "n_epochs", "n_steps", "temperature", "trials"
+    }  # fmt: skip
+    state = expected.classifier.state_dict()
+    assert weights.keys() == state.keys()
+    assert all(np.array_equal(weights[name], tensor.numpy()) for name, tensor in state.items())
+    thaw = made.thaw(rung)
+    assert (thaw.line, thaw.head_layers, thaw.upper, thaw.recipe) == (rung.line, 2, None, RECIPE)
+
+
+def test_the_highest_block_that_is_trained_is_passed_on_but_not_to_a_random_start(house):
+    made = house.make(upper="d")
+    assert made.thaw(LOWER).upper == "d"
+    assert made.thaw(RANDOM).upper is None
+
+
+def test_activations_of_all_cached_lines_are_filled_once_and_others_opened_fresh(house):
+    made = house.make()
+    for rung in (UPPER, LOWER, UPPER):
+        made.thaw(rung)
+    assert house.opened.count(("cache", ("d", "b"), N_VIEWS, 3)) == 1
+    assert house.opened.count(("backbone", "weights")) == 1
+    assert {each[0] for each in house.opened} == {"backbone", "cache"}
+    assert made.thaw(dataclasses.replace(UPPER, line="c")).activations.rows.shape == (N_VIEWS + 1, N_ITEMS, WIDTH)
+    assert house.opened[-1] == ("fresh", "c", 3)
+
+
+def test_what_a_rung_needs_is_opened_when_it_is_prepared(house):
+    made = house.make()
+    made.prepare(LINEAR)
+    assert house.opened == []
+    made.prepare(TEXTURE)
+    made.prepare(UPPER)
+    assert house.opened == [("texture", 2), ("cache", ("d", "b"), N_VIEWS, 3)]
+    made.prepare(LOWER)
+    made.fit(TEXTURE, 0, ())
+    assert len(house.opened) == 2
+
+
+def test_a_random_start_has_its_own_network_and_starts_at_even_chances(house):
+    """It has no features to start from, no rates that fall, and trains its normalisations."""
+    made = house.make(recipe=dataclasses.replace(RECIPE, auto_rgn=True), seed=4)
+    thaw = made.thaw(RANDOM)
+    assert thaw.features is None
+    assert thaw.recipe == dataclasses.replace(RECIPE, train_norms=True, decay=1.0, auto_rgn=False)
+    random = make_network(104).state_dict()
+    start = fit_start(thaw, np.arange(N_ITEMS))
+    assert all((start.get_submodule("suffix").state_dict()[name] == tensor).all() for name, tensor in random.items())
+    np.testing.assert_array_equal(predict_logits(start, thaw.activations, np.arange(5)), np.zeros((5, 2)))
+    assert house.opened == [("fresh", "a", 4), ("random", 4)]
+    value, weights = made.fit(RANDOM, 0, ())
+    np.testing.assert_allclose(value["probabilities"].sum(axis=1), 1)
+    if value["n_epochs"]:
+        assert not np.array_equal(weights["suffix.norm_c.running_mean"], random["norm_c.running_mean"].numpy())
+
+
+@pytest.mark.parametrize(
+    ("tried", "expected"),
+    [
+        ([], None),
+        ([make_tried(LINEAR, 1.0, strength=[1, 2, 3])], None),
+        ([make_tried(UPPER, 1.0, learning_rate=[1.0, 2.0, 3.0], n_epochs=[1, 1, 1])], 2.0),
+        ([make_tried(UPPER, 1.0, learning_rate=[1.0, 2.0, 3.0], n_epochs=[1, 0, 1])], None),
+        (
+            [
+                make_tried(UPPER, 1.0, learning_rate=[1.0, 2.0, 3.0], n_epochs=[1, 4, 1]),
+                make_tried(LOWER, 1.0, learning_rate=[5.0, 6.0, 7.0], n_epochs=[1, 0, 1]),
+            ],
+            2.0,
+        ),
+        (
+            [
+                make_tried(UPPER, 1.0, learning_rate=[1.0, 2.0, 3.0], n_epochs=[1, 4, 1]),
+                make_tried(LOWER, 1.0, learning_rate=[5.0, 6.0, 7.0], n_epochs=[1, 2, 1]),
+                make_tried(RANDOM, 1.0, learning_rate=[8.0, 8.0, 8.0], n_epochs=[1, 2, 1]),
+            ],
+            6.0,
+        ),
+    ],
+)
+def test_a_fold_begins_with_the_rate_that_it_came_to_at_the_line_above(house, monkeypatch, tried, expected):
+    asked = []
+
+    def thaw_fold(thaw, fold, name, rate):
+        asked.append((fold, name, rate))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(strategies, "thaw_fold", thaw_fold)
+    with pytest.raises(KeyboardInterrupt):
+        house.make().fit(LOWER, 1, tried)
+    assert asked == [(1, "fine_tuning b", expected)]
+
+
+def test_views_are_averaged_as_probabilities_at_the_temperature(house):
+    made = house.make()
+    _, weights = made.fit(LOWER, 1, ())
+    found = made.score_views(LOWER, 1, weights, 1.7)
+    thaw, scored = made.thaw(LOWER), np.flatnonzero(house.development.folds == 1)
+    import torch
+
+    classifier = fit_start(thaw, np.flatnonzero(house.development.folds != 1))
+    classifier.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
+    with torch.no_grad():
+        logits = [classifier.eval()(view[scored]).double().numpy() for view in thaw.activations.rows]
+    np.testing.assert_allclose(found, np.mean([to_probabilities(each / 1.7) for each in logits], axis=0), atol=1e-6)
+    assert not np.allclose(found, to_probabilities(logits[0] / 1.7), atol=1e-6)
+
+
+# --- a whole climb ----------------------------------------------------------------------------------------------------
+
+
+def test_a_killed_climb_of_networks_comes_to_the_same_and_opens_nothing_for_what_it_has(house, tmp_path, monkeypatch):
+    rungs, rules = (LINEAR, UPPER, LOWER), Rules(1e9, 0.01)
+
+    def run(folder, made):
+        folder.mkdir(exist_ok=True)
+        return climb(rungs, made, house.development, Journal(folder), SilentListener(), rules, lambda: 0.0)
+
+    whole = run(tmp_path / "whole", house.make())
+    real, calls = strategies.thaw_fold, []
+
+    def interrupt(*about):
+        calls.append(about[1])
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return real(*about)
+
+    monkeypatch.setattr(strategies, "thaw_fold", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "broken", house.make())
+    resumed = run(tmp_path / "broken", house.make())
+    assert calls == [0, 1, 2, 0, 1, 1, 2]
+    for one, other in zip(resumed.tried, whole.tried, strict=True):
+        np.testing.assert_array_equal(one.probabilities, other.probabilities)
+        assert (one.gain, one.chance) == (other.gain, other.chance)
+    for fold in range(3):
+        kept = [Journal(tmp_path / name).find(f"{LOWER.unit} fold {fold} weights") for name in ("whole", "broken")]
+        assert kept[0].keys() == kept[1].keys()
+        assert all(np.array_equal(kept[0][name], kept[1][name]) for name in kept[0])
+    house.opened.clear()
+    again = run(tmp_path / "broken", house.make())
+    assert house.opened == []
+    np.testing.assert_array_equal(again.tried[2].probabilities, whole.tried[2].probabilities)
+
+
+# --- forecasts --------------------------------------------------------------------------------------------------------
+
+
+def test_heads_are_forecast_by_what_they_cost_beside_the_linear_one(house):
+    made, tried = house.make(), [make_tried(LINEAR, 3.0)]
+    for head, cost in RELATIVE_COSTS.items():
+        rung = Rung(1, "feature_extractor_hybrid", head)
+        assert made.forecast(rung, ()) is None
+        assert made.forecast(rung, tried) == 3.0 * cost
+    texture = TEXTURE_SECONDS * N_ITEMS / 2
+    assert made.forecast(TEXTURE, tried) == pytest.approx(texture + 3.0)
+    assert made.forecast(TEXTURE, ()) == pytest.approx(texture + 1.0)
+    assert house.opened == []
+
+
+def test_lines_are_forecast_from_timed_steps_by_the_items_that_training_sees(house, monkeypatch):
+    """Three folds, each trained on two thirds of the items: once on three quarters of them, once on all."""
+    seen = []
+    monkeypatch.setattr(strategies, "time_step", lambda *about: seen.append(about) or 0.01)
+    made = house.make(prefix_s=0.5)
+    n_seen = 3 * (N_ITEMS * 2 / 3) * RECIPE.epochs * (1 + 1 - 1 / INNER_FOLDS)
+    filling = N_ITEMS * (N_VIEWS + 1) * 0.5
+    assert made.forecast(UPPER, ()) == pytest.approx(n_seen * 0.01 + filling)
+    assert seen[0][1:] == (LINES["d"], 2, RECIPE)
+    fresh = dataclasses.replace(UPPER, line="c")
+    assert made.forecast(fresh, ()) == pytest.approx(n_seen * (0.01 + 0.5))
+    made.prepare(UPPER)
+    assert made.forecast(UPPER, ()) == pytest.approx(n_seen * 0.01)
+    assert house.make().prefix_s == PREFIX_SECONDS
+    past = [
+        make_tried(LINEAR, 100.0, 1.0),
+        make_tried(UPPER, 30.0, 10.0),
+        make_tried(UPPER, 10.0, 5.0),
+        make_tried(UPPER, 1.0, 100.0),
+        make_tried(UPPER, 1.0, None),
+        make_tried(RANDOM, 100.0, 1.0),
+    ]
+    assert made.forecast(LOWER, past) == pytest.approx(n_seen * 0.01 * 2.0)  # the median of 3, 2 and 0.01
+
+
+def test_timing_a_step_changes_neither_the_network_nor_the_generators(house):
+    import torch
+
+    before = take_weights(house.network)
+    state = torch.get_rng_state()
+    found = time_step(house.stages, LINES["c"], 3, dataclasses.replace(RECIPE, auto_rgn=True))
+    assert 0 < found < 10
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(np.array_equal(array, before[name]) for name, array in take_weights(house.network).items())
+
+
+def test_a_record_is_plain_but_for_its_arrays(house, tmp_path):
+    value, weights = house.make().fit(UPPER, 0, ())
+    journal = Journal(tmp_path)
+    journal.record("fold", value, 0.0)
+    journal.record("weights", weights, 0.0)
+    found = Journal(tmp_path).find("fold")
+    assert found["trials"] == [{**trial, "losses": list(trial["losses"])} for trial in value["trials"]]
+    assert {name: found[name] for name in ("learning_rate", "n_epochs", "n_steps", "temperature")} == {
+        name: value[name] for name in ("learning_rate", "n_epochs", "n_steps", "temperature")
+    }
+    again = Journal(tmp_path).find("weights")
+    assert all(
+        np.array_equal(again[name], array) and again[name].dtype == array.dtype for name, array in weights.items()
+    )
+
+
+def test_a_record_says_what_the_fold_came_to():
+    fold = SimpleNamespace(
+        probabilities=1, logits=2, learning_rate=3, n_epochs=4, n_steps=5, temperature=6, trials=(), seconds=7
+    )
+    names = ("probabilities", "logits", "learning_rate", "n_epochs", "n_steps", "temperature")
+    assert record_fold(fold) == dict(zip(names, range(1, 7), strict=True)) | {"trials": []}
+
+
+# --- the packaged backbone --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_packaged_backbone_is_thawed_at_its_top_line():
+    """A dozen images, bright or dark in one half; one fold of a rung above conv_head starts from the frozen one."""
+    draw = np.random.default_rng(0)
+    labels = np.arange(24) // 2 % 2
+    images = draw.integers(0, 120, size=(24, 64, 64, 3))
+    images[labels == 1, :32] += 100
+    images = images.astype(np.uint8)
+    weights = find_weights("efficientnet_lite0")
+    hardware = Hardware(1, 4096)
+    contract = Contract(64, weights.architecture.mean, weights.architecture.std, weights.architecture.interpolation)
+    digests = [f"image {number} for {name_engine(hardware)}" for number in range(24)]
+    source = Source(list(images), digests, weights, contract, hardware)
+    features = extract(
+        *(getattr(source, field.name) for field in dataclasses.fields(source)), SilentListener()
+    ).features
+    development = Development(labels, np.arange(24), np.arange(24) // 4 % 3, 2)
+    line = next(each for each in list_lines(find_stages(load_backbone(weights)), 64) if each.name == "conv_head")
+    settings = Settings("none", RECIPE, {"conv_head": line}, ("conv_head",), 1, Augmentation(shift=0.05))
+    made = Strategies(source, features, development, settings, SilentListener())
+    rung = Rung(1, "fine_tuning", line="conv_head", thawed_fraction=line.thawed_fraction)
+    assert made.forecast(rung, ()) > 0
+    thaw = made.thaw(rung)
+    assert thaw.activations.n_views == 1
+    of, scored = development, np.flatnonzero(development.folds == 0)
+    start = to_probabilities(predict_logits(fit_start(thaw, np.flatnonzero(of.folds != 0)), thaw.activations, scored))
+    frozen = fit_fold("linear", features, of.labels, of.groups, of.folds, 0, 2, seed=0).probabilities
+    np.testing.assert_allclose(start, frozen, atol=0.01)  # activations rest as float16
+    value, kept = made.fit(rung, 0, ())
+    assert value["probabilities"].shape == (8, 2)
+    assert (value["probabilities"].argmax(axis=1) == labels[scored]).mean() > 0.6
+    assert "suffix.conv_head.weight" in kept
+    assert not any(name.startswith("suffix.blocks") for name in kept)
