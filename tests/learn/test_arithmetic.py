@@ -73,9 +73,7 @@ def test_training_in_bf16_ends_near_that_in_float32() -> None:
     activations, labels = make_problem()
     items, logits = np.arange(N_ITEMS), []
     for bf16 in (False, True):
-        trained, _ = train(
-            make_network(), activations, labels, items, dataclasses.replace(RECIPE, bf16=bf16), "rung"
-        )
+        trained, _ = train(make_network(), activations, labels, items, dataclasses.replace(RECIPE, bf16=bf16), "rung")
         logits.append(predict_logits(trained, activations, items))
     assert np.abs(logits[0] - logits[1]).max() > 0
     assert np.corrcoef(logits[0].ravel(), logits[1].ravel())[0, 1] > 0.999
