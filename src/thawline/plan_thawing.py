@@ -47,6 +47,7 @@ AUGMENTATIONS: dict[str, tuple[Augmentation, str]] = {  # modality: what may cha
 VIEWS = (4, 2, 1)
 LEAST_LINES = 2  # cached for a number of views, or fewer views are taken
 WORTH_CACHING = 0.75  # share of compute above a line, beyond which the prefix is too small a part of a step to be kept
+ITEM_PASSES, LEAST_EPOCHS = 10_000, 3  # what a training takes in, in whole epochs: at least 3, at most the recipe's
 RECIPE: dict[str, Any] = {  # the fields of training.Recipe that a plan may change
     "learning_rate": 8e-4,
     "epochs": 10,
@@ -79,7 +80,7 @@ def choose_thawing(
         views,
         cached,
         _choose_augmentation(fingerprint, options),
-        _choose_recipe(facts, options),
+        _choose_recipe(fingerprint, facts, options),
         _choose_tta(options),
         Choice(
             "useful_gain",
@@ -201,7 +202,7 @@ def _choose_views(
     fingerprint: Mapping[str, Any], hardware: Hardware, lines: Sequence[Line], options: RunOptions
 ) -> tuple[Choice, Choice]:
     """How many views are cached, and at which lines: as many as there is room for, the top lines first."""
-    n_items = sum(part["items"] for part in fingerprint["parts"]["development"].values())
+    n_items = _count_items(fingerprint)
     n_worth = sum(line.compute_fraction <= WORTH_CACHING for line in lines)
     sizes = [2 * math.prod(line.shape) * n_items / 2**20 for line in lines[:n_worth]]  # float16
     if not lines or options.views == 0:
@@ -249,14 +250,18 @@ def _choose_augmentation(fingerprint: Mapping[str, Any], options: RunOptions) ->
     return Choice("augmentation", value, kind, f"{options.modality}: {reason}")
 
 
-def _choose_recipe(facts: BackboneFacts, options: RunOptions) -> Choice:
+def _choose_recipe(fingerprint: Mapping[str, Any], facts: BackboneFacts, options: RunOptions) -> Choice:
+    """How networks are trained; what many items need is steps, not epochs."""
     if options.train_norms and facts.folded_batchnorm:
         raise OptionError(
             f"--train-norms: batch normalisation of {facts.name} was folded into its weights, so there are no statistics to "
             "train, and training them wrecks the network; leave the option out"
         )
     balance = "sampling" if options.sampling == "balanced" else "weights" if options.class_weight != "none" else "none"
+    n_items = _count_items(fingerprint)
+    epochs = min(RECIPE["epochs"], max(LEAST_EPOCHS, round(ITEM_PASSES / n_items)))
     changes = {
+        "epochs": epochs,
         "mixup": float(options.mixup),
         "balance": balance,
         "focal": 2.0 if options.loss == "focal" else 0.0,
@@ -266,9 +271,14 @@ def _choose_recipe(facts: BackboneFacts, options: RunOptions) -> Choice:
     recipe = {**RECIPE, **changes}
     reason = (
         "AdamW from the head of the frozen features, weights averaged; each fold's inner part chooses the learning rate "
-        "(this one or smaller), the epochs and the temperature"
+        f"(this one or smaller), the temperature, and how many of the {epochs} epochs are run, as {n_items} items call for"
     )
-    return Choice("recipe", recipe, "fixed" if recipe == RECIPE else "given", reason)
+    return Choice("recipe", recipe, "rule" if recipe == {**RECIPE, "epochs": epochs} else "given", reason)
+
+
+def _count_items(fingerprint: Mapping[str, Any]) -> int:
+    """Number of development items."""
+    return sum(int(part["items"]) for part in fingerprint["parts"]["development"].values())
 
 
 def _choose_tta(options: RunOptions) -> Choice:

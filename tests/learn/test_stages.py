@@ -11,8 +11,8 @@ import pytest
 
 from thawline.errors import ModelError, OptionError
 from thawline.learn.backbones import build_network, cut_classifier, describe_elsewhere
-from thawline.learn.stages import find_stages, list_lines
-from thawline.learn.weights import find_weights, load_backbone
+from thawline.learn.stages import find_stages, find_stages_at, list_lines
+from thawline.learn.weights import find_weights, load_backbone, read_sidecar
 
 LITE0 = ("conv_head", *(f"blocks.{number}" for number in reversed(range(7))), "conv_stem")
 TOLERANCE = 1e-5  # of the largest feature, float32
@@ -473,6 +473,35 @@ def test_a_network_that_does_more_than_its_trace_shows_is_refused():
 
 
 # --- other architectures, with random weights -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lines", [(), ("blocks.4",), ("conv_head", "conv_stem")])
+def test_lines_between_blocks_are_found_without_opening_any(tiny_file, lines):
+    network = load_backbone(read_sidecar(tiny_file, "tiny"))
+    assert find_stages_at(network, lines).names == find_stages(network).names
+
+
+@pytest.mark.parametrize("others", [(), ("conv_head", "blocks.0.0.conv")])
+def test_a_line_between_layers_opens_the_blocks_and_keeps_the_others(tiny_file, others):
+    import torch
+
+    network = load_backbone(read_sidecar(tiny_file, "tiny"))
+    fine = find_stages(network, fine=True)
+    layer = next(name for name in fine.names if name not in find_stages(network).names)
+    lines = (layer, *(name for name in others if name in fine.names))
+    stages = find_stages_at(network, lines)
+    assert stages.names == fine.names
+    images = make_images(64)
+    with torch.no_grad():
+        for line in lines:
+            (activations,) = stages.prefix([line])(images)
+            assert measure_difference(stages.suffix(line)(activations), network(images)) < TOLERANCE
+
+
+def test_a_line_that_is_nowhere_is_refused_when_it_is_asked_for(tiny_file):
+    stages = find_stages_at(load_backbone(read_sidecar(tiny_file, "tiny")), ["blocks.99"])
+    with pytest.raises(OptionError, match=r"found 'blocks\.99'"):
+        stages.suffix("blocks.99")
 
 
 @pytest.mark.slow

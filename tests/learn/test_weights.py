@@ -26,6 +26,7 @@ from thawline.learn.weights import (
     find_weights,
     load_backbone,
     load_network,
+    load_random,
     read_backbone_tensors,
     read_sidecar,
 )
@@ -410,6 +411,34 @@ def test_the_tensors_that_a_model_keeps_are_those_without_the_head(tensors, tmp_
     kept = read_backbone_tensors(store(tensors, tmp_path))
     assert kept.keys() == tensors.keys() - {"classifier.weight", "classifier.bias"}
     assert all((tensor == tensors[key]).all() and tensor.is_contiguous() for key, tensor in kept.items())
+
+
+def test_a_random_start_has_the_shapes_of_the_weights_and_none_of_their_values(tiny_file):
+    """Drawn from the seed alone; each layer is as spread as its own initialisation says, the normalisations are plain."""
+    import torch
+
+    weights = read_sidecar(tiny_file, "tiny")
+    state = torch.get_rng_state()
+    one, same, other = (load_random(weights, seed) for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), state)
+    pretrained = load_backbone(weights)
+    names = [name for name, _ in pretrained.named_parameters()]
+    assert [(name, each.shape) for name, each in one.named_parameters()] == [
+        (name, each.shape) for name, each in pretrained.named_parameters()
+    ]
+    for name in names:
+        first, again, second, given = (each.get_parameter(name).detach() for each in (one, same, other, pretrained))
+        assert torch.equal(first, again), name
+        if first.ndim > 1:
+            assert not torch.equal(first, second), name
+            assert not torch.equal(first, given), name
+    for part in one.modules():
+        if isinstance(part, torch.nn.BatchNorm2d):
+            assert torch.equal(part.running_mean, torch.zeros_like(part.running_mean))
+            assert torch.equal(part.weight, torch.ones_like(part.weight))
+    images = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 3, 64, 64))).float()
+    with torch.no_grad():
+        assert one.eval()(images).shape == pretrained(images).shape == (2, 256)
 
 
 @pytest.mark.slow

@@ -204,7 +204,7 @@ def test_views_of_an_image_are_averaged(
 def test_a_head_of_handcrafted_features_uses_no_backbone(weights: Weights, hardware: Hardware, tmp_path: Path) -> None:
     noise = np.random.Generator(np.random.PCG64(5))
     images = [noise.integers(0, 256, (64, 64), np.uint8) for _ in range(2)]
-    features = extract_handcrafted(images, CONTRACT, 1)
+    features = extract_handcrafted(images, CONTRACT, 1, SilentListener())
     width = features.shape[1]
     head = LinearHead(np.zeros(width), np.ones(width), noise.normal(size=(2, width)), np.zeros(2))
     about: dict[str, Any] = {"contract": CONTRACT, "head": head, "hardware": hardware, "task": TASK}

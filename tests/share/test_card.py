@@ -123,8 +123,8 @@ def test_card_names_task_model_weights_and_input(plan: Plan, weights: Weights) -
             {"tta": True},
             "net, fine tuning from blocks.5",
             "blocks.5: trained from there up; everything below it is frozen",
-            "ensemble of the 2 folds' networks, each calibrated on its own held-out fold; each image is predicted as the mean "
-            "over several views",
+            "ensemble of the 2 folds' networks, each calibrated on its own held-out fold; each image is predicted as the "
+            "mean over several views",
         ),
         (
             ("handcrafted", None, "linear", 0.0, []),

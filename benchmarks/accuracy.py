@@ -1,0 +1,129 @@
+"""What the ladder is worth on real data: every rung and control out of fold, the delivered model on test items.
+
+    python benchmarks/accuracy.py DATA [--seeds 3] [--budget 20m] [--work FOLDER] [--json FILE]
+
+covid-ct and pneumoniamnist have an official test part. chest-xray3 has none: `chest-xray3` takes five folds at the level of
+images, as published, and `chest-xray3-grouped` five of patients; each fold is the test part of a run of its own, and the
+five are pooled. Runs are kept in the work folder; a second start goes on where the first was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from environment import write_json
+from peers import SHARED, run_ours
+from thawline.judge.evaluation import evaluate
+
+N_FOLDS = 5
+DATA = ("covid-ct", "pneumoniamnist", "chest-xray3", "chest-xray3-grouped")
+
+
+def main() -> None:
+    """Run all folds and seeds, print a table, write the figures."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", choices=DATA)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--budget", default="20m")
+    parser.add_argument("--work", type=Path, default=Path("work") / "accuracy")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    work = (options.work / options.data).resolve()
+    work.mkdir(parents=True, exist_ok=True)
+    os.environ.update(THAWLINE_DATA=str(work / "ledger"), THAWLINE_CACHE=str(work / "cache"))
+    flags = ["--budget", options.budget, "--controls", "handcrafted"]
+    if options.data == "pneumoniamnist":  # identical images in its train and val, none of them in test
+        flags += ["--allow-leak", "--validation", "given"]
+    figures: dict[str, Any] = {}
+    for seed in range(options.seeds):
+        found = [
+            run_ours(data, work / f"seed{seed}-fold{fold}", *flags, "--seed", str(seed))
+            for fold, data in enumerate(list_data(options.data, work, seed))
+        ]
+        figures |= {f"{name}_seed{seed}": value for name, value in score_pooled(found, seed).items()}
+        if seed == 0:
+            figures |= describe_rungs(found)
+    for key, value in figures.items():
+        print(f"{key:<48} {value:10.3f}")
+    if options.json:
+        write_json(options.json, figures)
+
+
+def list_data(name: str, work: Path, seed: int) -> list[Path]:
+    """Return what to run on: the data as they are, or a manifest a fold."""
+    if name == "pneumoniamnist":
+        return [SHARED / "data" / "npz" / "pneumoniamnist.npz"]
+    if not name.startswith("chest-xray3"):
+        return [SHARED / "data" / name]
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    data = SHARED / "data" / "chest-xray3"
+    with (data / "manifest.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    labels = [row["label"] for row in rows]
+    grouped = name.endswith("grouped")
+    patients = [row.get("patient") or row["path"] for row in rows]
+    splitter = (StratifiedGroupKFold if grouped else StratifiedKFold)(N_FOLDS, shuffle=True, random_state=seed)
+    manifests = []
+    for fold, (_, test) in enumerate(splitter.split(np.zeros(len(labels)), labels, patients if grouped else None)):
+        manifests.append(work / f"seed{seed}-fold{fold}.csv")
+        with manifests[-1].open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["path", "label", "patient", "split"])
+            for number, row in enumerate(rows):
+                part = "test" if number in set(test.tolist()) else "train"
+                writer.writerow([data / row["path"], row["label"], patients[number] if grouped else "", part])
+    return manifests
+
+
+def score_pooled(found: list[dict[str, Any]], seed: int) -> dict[str, float]:
+    """Score the test predictions of all folds: AUC within folds, accuracy over all items, intervals by patient."""
+    labels, probabilities, patients = (
+        np.concatenate([np.asarray(each[key]) for each in found]) for key in ("labels", "probabilities", "patients")
+    )
+    folds = np.concatenate([np.full(len(each["labels"]), number) for number, each in enumerate(found)])
+    task = found[0]["metrics"]["task"]
+    section = evaluate(
+        labels,
+        probabilities,
+        np.unique(patients, return_inverse=True)[1],
+        tuple(task["classes"]),
+        task["positive"],
+        folds=folds,
+        seed=seed,
+    )
+    scores = {"seconds": sum(each["wall_seconds"] for each in found), "items": float(len(labels))}
+    for metric in ("auc", "accuracy"):
+        scores |= {f"{metric}{suffix}": section[metric][end] for suffix, end in ENDS.items()}
+    return scores
+
+
+ENDS = {"": "value", "_low": "low", "_high": "high"}
+
+
+def describe_rungs(found: list[dict[str, Any]]) -> dict[str, float]:
+    """Return each rung's out-of-fold AUC, accuracy and seconds, means over the runs that tried it, and how often it won."""
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for each in found:
+        for rung in each["metrics"]["ladder"]:
+            name = rung["thaw_line"] or (rung["strategy"] if rung["strategy"] == "handcrafted" else rung["head"])
+            rows.setdefault(name, []).append(rung)
+    figures = {}
+    for name, rungs in rows.items():
+        figures |= {
+            f"rung_{name}_auc": float(np.mean([rung["auc"]["value"] for rung in rungs])),
+            f"rung_{name}_accuracy": float(np.mean([rung["accuracy"]["value"] for rung in rungs])),
+            f"rung_{name}_seconds": float(np.mean([rung["seconds"] for rung in rungs])),
+            f"rung_{name}_chosen": float(sum(rung["chosen"] for rung in rungs)),
+        }
+    return figures
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,180 @@
+"""The whole job against fastai's recipe and careful plain PyTorch, on the same data, split, backbone and weights.
+
+    python benchmarks/against_fastai.py DATA --fastai PYTHON [--seeds 3] [--work FOLDER] [--json FILE]
+
+DATA is covid-ct (official split) or chest-xray3 (the peers' grouped fold 0 is the test part). Three comparisons: one fit
+of ours at the same number of epochs, at the line the ladder chose; test AUC with a budget equal to fastai's time; fastai's
+time over the time at which our ladder first holds a rung whose test AUC is at least fastai's. What has been run is kept in
+the work folder, so that a second start goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from environment import write_json
+from peers import run_ours, run_peer, split_data
+
+EPOCHS = 5
+RESAMPLES = 2000
+
+
+def main() -> None:
+    """Run all sides one after the other, print a table, write the figures."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", choices=("covid-ct", "chest-xray3"))
+    parser.add_argument("--fastai", required=True, help="Python of an environment that has fastai")
+    parser.add_argument("--plain", default=None, help="Python for the plain peer; by default the one with fastai")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--long", action="store_true", help="fastai at 20 epochs as well")
+    parser.add_argument("--work", type=Path, default=Path("work") / "against_fastai")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    work = (options.work / options.data).resolve()
+    os.environ.update(THAWLINE_DATA=str(work / "ledger"), THAWLINE_CACHE=str(work / "cache"))
+    manifest = split_data(options.data, work)
+    runs = [*((seed, EPOCHS) for seed in range(options.seeds)), *([(0, 20)] if options.long else [])]
+    peers = {
+        f"fastai_{epochs}_epochs_seed{seed}": run_peer(
+            options.fastai,
+            "fastai_fine_tune.py",
+            manifest.parent,
+            work / f"fastai_{epochs}_{seed}.npz",
+            *("--epochs", str(epochs), "--seed", str(seed)),
+        )
+        for seed, epochs in runs
+    }
+    peers["plain"] = run_peer(
+        options.plain or options.fastai,
+        "plain_fine_tune.py",
+        manifest.parent,
+        work / "plain.npz",
+        *("--epochs", "15" if options.data == "covid-ct" else "10"),
+    )
+    figures: dict[str, float] = {}
+    for name, peer in peers.items():
+        figures |= {f"{name}_auc": measure_auc(peer), f"{name}_accuracy": measure_accuracy(peer)}
+        figures[f"{name}_seconds"] = float(peer["wall_seconds"])
+    five = [name for name in peers if name.startswith(f"fastai_{EPOCHS}_")]
+    seconds = float(np.mean([figures[f"{name}_seconds"] for name in five]))
+    auc = float(np.mean([figures[f"{name}_auc"] for name in five]))
+    ours = run_ours(manifest, work / "equal_time", "--budget", f"{seconds:.0f}s")
+    figures |= {"fastai_seconds": seconds, "fastai_auc": auc}
+    figures |= describe(ours, [peers[name] for name in five], "equal_time")
+    line = ours["metrics"]["chosen"]["thaw_line"] or "blocks.5"
+    fit_s = time_one_fit(manifest, work, line)
+    figures |= {"one_fit_seconds": fit_s, "one_fit_ratio": seconds / fit_s}
+    figures |= find_match(manifest, work, auc, seconds)
+    for key, value in figures.items():
+        print(f"{key:<40} {value:10.3f}")
+    if options.json:
+        write_json(options.json, figures)
+
+
+def describe(ours: dict[str, Any], peers: list[dict[str, Any]], name: str) -> dict[str, float]:
+    """Return our scores, and what they gain on the peers' mean, with an interval from the same resamples of patients."""
+    found = {f"{name}_seconds": ours["wall_seconds"]}
+    if not all(np.array_equal(peer["labels"], ours["labels"]) for peer in peers):
+        raise SystemExit("the peers' test rows are not ours")
+    for metric in ("auc", "accuracy"):
+        for suffix, end in (("", "value"), ("_low", "low"), ("_high", "high")):
+            found[f"{name}_{metric}{suffix}"] = ours["metrics"]["test"][metric][end]
+    gains = []
+    draw = np.random.default_rng(0)
+    patients, place = np.unique(ours["patients"], return_inverse=True)
+    members = [np.flatnonzero(place == number) for number in range(len(patients))]
+    for _ in range(RESAMPLES):
+        chosen = np.concatenate([members[number] for number in draw.integers(len(patients), size=len(patients))])
+        if len(np.unique(ours["labels"][chosen])) == ours["probabilities"].shape[1]:
+            gains.append(measure_auc(ours, chosen) - np.mean([measure_auc(peer, chosen) for peer in peers]))
+    found["auc_gain_equal_time"] = measure_auc(ours) - float(np.mean([measure_auc(peer) for peer in peers]))
+    found["auc_gain_low"], found["auc_gain_high"] = map(float, np.quantile(gains, [0.025, 0.975]))
+    return found
+
+
+def time_one_fit(manifest: Path, work: Path, line: str) -> float:
+    """Seconds of one fit of ours, from files to test probabilities, with a cold cache: no search, one training."""
+    import tempfile
+
+    from thawline.data.dataset import load_dataset
+    from thawline.data.scan import scan
+    from thawline.learn.activations import fill_activations
+    from thawline.learn.development import Development
+    from thawline.learn.engine import detect_hardware
+    from thawline.learn.facts import describe_backbone
+    from thawline.learn.features import extract
+    from thawline.learn.stages import find_stages
+    from thawline.learn.thawing import Thaw, fit_start
+    from thawline.learn.training import Recipe, predict_logits, train
+    from thawline.learn.weights import find_weights, load_backbone
+    from thawline.plan_thawing import AUGMENTATIONS
+    from thawline.types import Contract, SilentListener
+
+    cache, quiet = os.environ["THAWLINE_CACHE"], SilentListener()
+    with tempfile.TemporaryDirectory(dir=work) as folder:
+        os.environ["THAWLINE_CACHE"] = folder
+        began = time.perf_counter()
+        dataset = load_dataset(manifest, allow_outside=True)
+        hardware, weights = detect_hardware(), find_weights("efficientnet_lite0")
+        looks = scan(dataset.contents, hardware.cores, quiet)
+        facts = describe_backbone(weights)
+        contract = Contract(facts.size_px, facts.mean, facts.std, facts.interpolation)
+        is_test = np.array([item.split == "test" for item in dataset.items])
+        labels, groups = dataset.labels(), np.arange(len(is_test))
+        digests = [look.digest for look in looks]
+        features = extract(dataset.contents, digests, weights, contract, hardware, quiet).features
+        lines = [each for each in facts.lines if each.name == line]
+        about = (lines, AUGMENTATIONS["unknown"][0], 4, 0, quiet)
+        (activations,) = fill_activations(dataset.contents, digests, weights, contract, hardware, *about).values()
+        development = Development(labels, groups, np.where(is_test, 0, 1), len(dataset.classes))
+        recipe = Recipe(epochs=EPOCHS)
+        thaw = Thaw(find_stages(load_backbone(weights)), line, activations, features, development, recipe)
+        items = np.flatnonzero(~is_test)
+        start = fit_start(thaw, items)
+        trained, _ = train(start, activations, labels, items, recipe, "one fit", blocks=thaw.blocks)
+        predict_logits(trained, activations, np.flatnonzero(is_test))
+        seconds = time.perf_counter() - began
+    os.environ["THAWLINE_CACHE"] = cache
+    return seconds
+
+
+def find_match(manifest: Path, work: Path, auc: float, seconds: float) -> dict[str, float]:
+    """Return the first rung, from the frozen one down, whose delivered model reaches ``auc``, and the time it took.
+
+    Each rung is a run of its own with the rungs above it, from a cold cache of its own.
+    """
+    spent = 0.0
+    cache = os.environ["THAWLINE_CACHE"]
+    for number, flags in enumerate((("--head", "linear"), ("--thaw-line", "blocks.6"), ("--thaw-line", "blocks.5"))):
+        os.environ["THAWLINE_CACHE"] = str(work / f"cache_match{number}")
+        found = run_ours(manifest, work / f"match{number}", *flags)
+        os.environ["THAWLINE_CACHE"] = cache
+        spent += found["wall_seconds"]
+        if measure_auc(found) >= auc:
+            return {"match_rung": number, "match_seconds": spent, "time_to_match_ratio": seconds / spent}
+    return {"match_rung": float("nan"), "match_seconds": spent, "time_to_match_ratio": 0.0}
+
+
+def measure_auc(found: dict[str, Any], chosen: Any = slice(None)) -> float:
+    """Macro one-vs-rest AUC, as the peers score it."""
+    from sklearn.metrics import roc_auc_score
+
+    labels, probabilities = found["labels"][chosen], found["probabilities"][chosen]
+    if probabilities.shape[1] == 2:
+        return float(roc_auc_score(labels, probabilities[:, 1]))
+    return float(roc_auc_score(labels, probabilities / probabilities.sum(axis=1, keepdims=True), multi_class="ovr"))
+
+
+def measure_accuracy(found: dict[str, Any]) -> float:
+    """Share of items whose most probable class is the right one."""
+    return float((found["probabilities"].argmax(axis=1) == found["labels"]).mean())
+
+
+if __name__ == "__main__":
+    main()

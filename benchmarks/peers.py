@@ -1,0 +1,95 @@
+"""What comparisons share: the peers' own splits as manifests, their predictions, and runs of ours as users start them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SHARED = Path(os.environ.get("THAWLINE_SHARED", Path(__file__).parents[2] / "shared"))
+PEER = """
+import runpy, sys
+import numpy as np, peer_data
+out, script = sys.argv[1:3]
+sys.argv = sys.argv[2:]
+whole = peer_data.score
+def score(name, labels, probabilities, seconds, **more):
+    np.savez(out, labels=labels, probabilities=probabilities, seconds=seconds)
+    whole(name, labels, probabilities, seconds, **more)
+peer_data.score = score
+runpy.run_path(script, run_name="__main__")
+"""
+
+
+def split_data(name: str, folder: Path, fold: int = 0) -> Path:
+    """Write a manifest with the split that the peers take, and return it: their val is for choosing, so development."""
+    sys.path.insert(0, str(SHARED / "peers"))
+    from peer_data import read
+
+    data = SHARED / "data" / name
+    paths, labels, classes, part = read(str(data), fold, 0)
+    patients = _read_patients(data)
+    manifest = folder / f"{name}-fold{fold}" / "manifest.csv"
+    manifest.parent.mkdir(parents=True, exist_ok=True)
+    with manifest.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "label", "patient", "split"])
+        for path, label, each in zip(paths, labels, part, strict=True):
+            writer.writerow([path, classes[label], patients.get(path, ""), each])
+    return manifest
+
+
+def run_peer(python: str, script: str, data: Path, out: Path, *flags: str) -> dict[str, Any]:
+    """Run a peer once and keep its test predictions in ``out``; a file that is there is not made again."""
+    if not out.is_file():
+        out.parent.mkdir(parents=True, exist_ok=True)
+        began = time.perf_counter()
+        command = [python, "-c", PEER, str(out), str(SHARED / "peers" / script), str(data), *flags]
+        environment = {**os.environ, "PYTHONPATH": str(SHARED / "peers")}
+        subprocess.run(command, check=True, env=environment)
+        with np.load(out) as found:
+            kept = dict(found)
+        np.savez(out, **{**kept, "wall_seconds": time.perf_counter() - began})
+    with np.load(out) as found:
+        return dict(found)
+
+
+def run_ours(data: Path, out: Path, *flags: str) -> dict[str, Any]:
+    """Run the command line as a user does; return wall seconds, metrics, and test labels and probabilities.
+
+    A run that is finished is read, one that was stopped goes on.
+    """
+    began = time.perf_counter()
+    command = [sys.executable, "-m", "thawline.cli", "run", str(data), "--out", str(out), "--allow-outside", "--json"]
+    output = subprocess.run([*command, "--quiet", *flags], check=True, capture_output=True, text=True).stdout
+    seconds = time.perf_counter() - began
+    kept = out / "wall_seconds.txt"
+    if not kept.is_file():
+        kept.write_text(f"{seconds:.3f}", "utf-8")
+    metrics = json.loads(output)["metrics"]
+    with (out / "predictions.csv").open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["split"] == "test"]
+    classes = metrics["task"]["classes"]
+    return {
+        "metrics": metrics,
+        "wall_seconds": float(kept.read_text("utf-8")),
+        "items": [row["item"] for row in rows],
+        "patients": [row["patient"] or row["item"] for row in rows],
+        "labels": np.array([classes.index(row["label"]) for row in rows]),
+        "probabilities": np.array([[float(row[f"p_{name}"]) for name in classes] for row in rows]),
+    }
+
+
+def _read_patients(data: Path) -> dict[str, str]:
+    manifest = data / "manifest.csv"
+    if not manifest.is_file():
+        return {}
+    with manifest.open(encoding="utf-8", newline="") as file:
+        return {str(data / row["path"]): row.get("patient", "") for row in csv.DictReader(file)}
