@@ -87,6 +87,7 @@ CASES = {
     "one line": plan_for(thaw_line="blocks.5", mixup=0.2, loss="focal", sampling="balanced", train_norms=True),
     "a block": plan_for(blocks="blocks.5:blocks.6", auto_rgn=True, useful_gain=0.02, final="refit"),
     "controls": plan_for(strategy="handcrafted,random_init"),
+    "tta": plan_for(tta=True),
     "all controls": plan_for(controls="handcrafted,random_init", hardware=Hardware(2, 1000, cache_mib=1)),
 }
 every_case = pytest.mark.parametrize("plan", CASES.values(), ids=CASES)

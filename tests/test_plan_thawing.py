@@ -14,6 +14,8 @@ from thawline.errors import OptionError
 from thawline.options import MODALITIES, RunOptions, check_options
 from thawline.plan_thawing import (
     AUGMENTATIONS,
+    ITEM_PASSES,
+    LEAST_EPOCHS,
     RECIPE,
     VIEWS,
     WORTH_CACHING,
@@ -496,10 +498,26 @@ def test_the_recipe_is_that_of_the_training_loop():
 
     assert Recipe(**RECIPE) == Recipe()
     choice = choose()["recipe"]
-    assert (choice.value, choice.kind) == (RECIPE, "fixed")
+    assert (choice.value, choice.kind) == (RECIPE, "rule")
     assert check_recipe(RECIPE)
     for balance in BALANCES:
         assert check_recipe({**RECIPE, "balance": balance})
+
+
+@settings(deadline=None, max_examples=60)
+@given(n_items=st.integers(2, 200_000))
+def test_many_items_are_gone_through_fewer_times(n_items):
+    choice = choose(n_items=n_items)["recipe"]
+    epochs = choice.value["epochs"]
+    assert (choice.value, choice.kind) == ({**RECIPE, "epochs": epochs}, "rule")
+    assert LEAST_EPOCHS <= epochs <= RECIPE["epochs"]
+    if LEAST_EPOCHS < epochs < RECIPE["epochs"]:
+        assert abs(epochs * n_items - ITEM_PASSES) <= n_items / 2  # to the nearest epoch
+    elif epochs == RECIPE["epochs"]:
+        assert (epochs - 0.5) * n_items <= ITEM_PASSES
+    else:
+        assert (epochs + 0.5) * n_items >= ITEM_PASSES
+    assert f"of the {epochs} epochs are run, as {n_items} items call for" in choice.reason
 
 
 @pytest.mark.parametrize(

@@ -151,15 +151,15 @@ def measure_loss(labels, logits, temperature):
     return -log_softmax(logits / temperature, axis=1)[np.arange(len(labels)), labels].mean()
 
 
-@pytest.mark.parametrize("temperature", [0.2, 1.0, 4.0])
+@pytest.mark.parametrize("temperature", [0.2, 4.0])
 @pytest.mark.parametrize(("n_items", "n_classes"), [(12, 2), (150, 2), (150, 5)])
 def test_a_temperature_is_the_best_of_a_fine_grid(n_items, n_classes, temperature):
     labels, logits = make_logits(n_items, n_classes, temperature, seed=n_items + n_classes)
     labels[:2] = 1 - labels[:2].clip(max=1)  # so that not all are ranked rightly
     found = fit_temperature(labels, logits)
-    grid = np.geomspace(1 / MAX_TEMPERATURE, MAX_TEMPERATURE, 4001)  # steps of 0.15 %
+    grid = np.geomspace(1 / MAX_TEMPERATURE, MAX_TEMPERATURE, 2001)  # steps of 0.3 %
     losses = [measure_loss(labels, logits, each) for each in grid]
-    assert found == pytest.approx(grid[int(np.argmin(losses))], rel=3e-3)
+    assert found == pytest.approx(grid[int(np.argmin(losses))], rel=5e-3)
     assert measure_loss(labels, logits, found) <= min(losses) + 1e-9
 
 

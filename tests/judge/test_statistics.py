@@ -283,12 +283,12 @@ def test_what_is_defined_is_averaged():
 @pytest.mark.parametrize(("n_classes", "useful_gain"), [(2, 0.01), (3, 0.0)])
 def test_a_gain_is_that_of_a_plain_loop_over_resampled_patients(n_classes, useful_gain):
     candidates, labels, groups, folds = make_candidates(0.2, 1.2, 0.7, 1.5, n_classes=n_classes, seed=n_classes)
-    gain, chance = compare_aucs(candidates, labels, groups, folds, useful_gain=useful_gain, seed=5, n_resamples=24)
+    gain, chance = compare_aucs(candidates, labels, groups, folds, useful_gain=useful_gain, seed=5, n_resamples=16)
     patients = np.unique(groups, return_inverse=True)[1]
     whole = [score_by_scikit_learn(labels, each, folds, np.ones(len(labels))) for each in candidates]
     assert whole[1] == max(whole[:-1])  # the best before is neither the first nor the last
     differences = []
-    for counts in patient_counts(groups, 24, seed=5):
+    for counts in patient_counts(groups, 16, seed=5):
         each = [score_by_scikit_learn(labels, candidates[k], folds, 1.0 * counts[patients]) for k in (3, 1)]
         differences.append(each[0] - each[1])
     differences = np.array(differences)[~np.isnan(differences)]

@@ -162,7 +162,7 @@ class Rows:
         return self.rows[items]
 
 
-def make_rare(n_items: int = 1200) -> tuple[np.ndarray, np.ndarray]:
+def make_rare(n_items: int = 800) -> tuple[np.ndarray, np.ndarray]:
     """One item in ten is positive; the classes lie one and a half standard deviations apart."""
     labels = (np.arange(n_items) % 10 == 0).astype(np.int64)
     return np.random.default_rng(0).normal(labels[:, None] * [1.5, 0.0]), labels
@@ -172,7 +172,7 @@ def learn(balance: str) -> np.ndarray:
     rows, labels = make_rare()
     start = make_classifier(torch.nn.Identity(), LinearHead(np.zeros(2), np.ones(2), np.zeros((2, 2)), np.zeros(2)))
     recipe = Recipe(
-        0.05, epochs=25, batch_items=50, head_rate=1.0, weight_decay=0.0, label_smoothing=0.0, balance=balance
+        0.1, epochs=30, batch_items=100, head_rate=1.0, weight_decay=0.0, label_smoothing=0.0, balance=balance
     )
     found, _ = train(start, Rows(rows), labels, np.arange(len(labels)), recipe, "rung")
     return predict_logits(found, Rows(rows), np.arange(len(labels)))

@@ -226,7 +226,7 @@ def test_a_trial_holds_calibrated_losses_and_the_gain_with_its_error_by_patient(
     monkeypatch.setattr(thawing, "predict_logits", predict)
     (trial,) = search(thaw, list_training(thaw, 3), RUNG, RECIPE.learning_rate)
     labels = of.labels[held[0]]
-    grid = np.geomspace(0.05, 20, 2001)
+    grid = np.geomspace(0.05, 20, 601)
     losses, temperatures = [], []
     for each in logits:
         logs = [log_softmax(each / t, axis=1)[np.arange(len(labels)), labels] for t in grid]
@@ -234,7 +234,7 @@ def test_a_trial_holds_calibrated_losses_and_the_gain_with_its_error_by_patient(
         losses.append(-logs[best])
         temperatures.append(grid[best])
     means = [part.mean() for part in losses]
-    np.testing.assert_allclose(trial.losses, means, atol=1e-5)
+    np.testing.assert_allclose(trial.losses, means, atol=1e-4)
     best = int(np.argmin(means))
     assert best > 0
     assert trial.temperature == pytest.approx(temperatures[best], rel=0.01)
