@@ -147,9 +147,10 @@ def test_a_killed_run_goes_on_at_the_next_fold_and_ends_as_if_nothing_had_happen
         thawed.append(fold)
         return whole(thaw, fold, *about)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(strategies, "thaw_fold", kill_second)
-        run(films, tmp_path / "run")
+        with pytest.raises(KeyboardInterrupt):
+            run(films, tmp_path / "run")
     units = [json.loads(line)["unit"] for line in (tmp_path / "run" / "journal.jsonl").read_text("utf-8").splitlines()]
     assert "rung 0 fine_tuning conv_head fold 0" in units
     assert "rung 0 fine_tuning conv_head fold 1" not in units
@@ -163,6 +164,24 @@ def test_a_killed_run_goes_on_at_the_next_fold_and_ends_as_if_nothing_had_happen
     assert thawed == [0, 1]
     assert again.n_resumed > 0
     assert drop_seconds(again.metrics) == drop_seconds(finished.metrics)
+
+
+def test_weights_of_a_fold_that_were_lost_are_trained_again_to_the_same(
+    films: Path, finished: thawline.RunResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("THAWLINE_DATA", str(tmp_path / "ledger"))
+    with monkeypatch.context() as patch:
+        patch.setattr("thawline.job.deliver", lambda *_: pytest.fail("stop here"))
+        with pytest.raises(pytest.fail.Exception):
+            run(films, tmp_path / "run")
+    lost = list((tmp_path / "run" / "units").glob("*fold_1_weights.npz"))
+    assert lost
+    lost[0].unlink()
+    again = run(films, tmp_path / "run")
+    kept, expected = (load_file(each.folder / "model" / "weights.safetensors") for each in (again, finished))
+    assert kept.keys() == expected.keys()
+    for name, tensor in expected.items():
+        np.testing.assert_array_equal(kept[name], tensor)
 
 
 def test_refitting_delivers_one_network(films: Path, tmp_path: Path) -> None:
@@ -236,9 +255,7 @@ def test_views_are_averaged_where_that_helps_and_the_model_repeats_it(
     assert result.metrics["validation"]["log_loss"]["value"] == pytest.approx(choice["evidence"][1]["log_loss"])
 
 
-def test_views_are_left_where_they_do_not_help(
-    films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_views_are_left_where_they_do_not_help(films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(delivery, "paired_difference", lambda *_: (-1.0, 0.1))
     result = run(films, tmp_path / "run", tta=True, thaw_line=None, head="linear")
     assert len(result.load_model().views) == 1

@@ -91,9 +91,7 @@ def _keep_networks(job: Job, chosen: TriedRung, strategies: Strategies) -> tuple
 def _find_member(job: Job, chosen: TriedRung, strategies: Strategies, fold: int, unit: str) -> Value:
     """Return the weights of one fold; trained again, with the same result, where their file was lost."""
     found = job.journal.find(f"{unit} weights")
-    if found is None:
-        _, found = strategies.fit(chosen.rung, fold, ())
-    return found or {}
+    return strategies.train_again(chosen.rung, fold, job.journal.find(unit) or {}) if found is None else found
 
 
 def measure_tta(job: Job, chosen: TriedRung, strategies: Strategies) -> TriedRung:

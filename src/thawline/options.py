@@ -157,6 +157,8 @@ def list_strategies(options: RunOptions) -> tuple[str, ...]:
         wanted = {"fine_tuning"}
     else:
         wanted = {*HEADS, *THAWED, *(name for name in _list_controls(options) if name in CONTROLS)}
+    if options.controls != RunOptions().controls:  # asked for, whatever else is
+        wanted |= {name for name in _list_controls(options) if name in CONTROLS}
     return tuple(name for name in STRATEGIES if name in wanted)
 
 

@@ -36,6 +36,7 @@ EDITABLE = (
     "rung",
     "size_px",
     "threshold",
+    "tta",
     "useful_gain",
     "wide_range",
 )
@@ -224,6 +225,7 @@ def _check_value(name: str, value: Any, own: Choice) -> None:
             check_recipe(value),
             f"the fields of the planned one, each a number or word of its kind: {own.value}",
         ),
+        "tta": (isinstance(value, bool), "true or false"),
         "useful_gain": (_is_number(value) and 0 <= value < 1, "a number from 0, below 1"),
         "interpolation": (value in ("bilinear", "bicubic"), "bilinear or bicubic"),
         "precision": (value in ("f32", "bf16"), "f32 or bf16"),

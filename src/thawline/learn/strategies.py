@@ -84,6 +84,7 @@ class Strategies:
         self.settings, self.listener = settings, listener
         self.prefix_s = prefix_s or PREFIX_SECONDS
         self._cached: Mapping[str, CachedActivations] = {}
+        self._fresh: dict[str, Activations] = {}
         self._bf16: dict[str, bool] = {}
 
     def forecast(self, rung: Rung, tried: Sequence[TriedRung]) -> float | None:
@@ -110,6 +111,11 @@ class Strategies:
             return {"probabilities": result.probabilities, "strength": float(result.strength)}, None
         found = thaw_fold(self.thaw(rung), fold, rung.name, self._inherit_rate(fold, tried))
         return record_fold(found), take_weights(found.classifier)
+
+    def train_again(self, rung: Rung, fold: int, recorded: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the weights of a fold above a line from what was recorded of it, as they were."""
+        first = recorded["trials"][0]["learning_rate"]
+        return take_weights(thaw_fold(self.thaw(rung), fold, rung.name, first).classifier)
 
     def score_views(self, rung: Rung, fold: int, weights: Mapping[str, Any], temperature: float) -> Probabilities:
         """Return the mean probabilities over all views of the items of ``fold``, of the network that is not to see them.
@@ -202,7 +208,9 @@ class Strategies:
         source, settings = self.source, self.settings
         about = (source.contents, source.digests, source.weights, source.contract, source.hardware)
         if line not in settings.cached:
-            return open_fresh(*about, settings.lines[line], settings.augmentation, settings.seed)
+            if line not in self._fresh:  # one engine at a time
+                self._fresh = {line: open_fresh(*about, settings.lines[line], settings.augmentation, settings.seed)}
+            return self._fresh[line]
         if not self._cached:
             chosen = [settings.lines[name] for name in settings.cached]
             self._cached = fill_activations(
