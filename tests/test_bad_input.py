@@ -373,7 +373,7 @@ def test_cache_that_cannot_be_written(films: Path, tmp_path: Path, monkeypatch: 
     ("options", "message"),
     [
         (["--backbone", "resnet_of_dreams"], "unknown backbone 'resnet_of_dreams': expected efficientnet_lite0"),
-        (["--budget", "20"], "expected a time with its unit, such as 90s, 20m or 2h; found '20'"),
+        (["--budget", "20"], "expected a time with its unit, such as 90s, 20m or 2h, or none; found '20'"),
         (["--budget", "0m"], "found '0m'"),
         (["--seed", "-1"], "--seed: expected 0 or more, found -1"),
         (["--folds", "1"], "--folds: expected 2 or more, found 1"),

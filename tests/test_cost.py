@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import subprocess
@@ -27,11 +28,15 @@ def test_durations_are_read_with_their_unit(text, seconds):
     assert read_duration(text) == pytest.approx(seconds)
 
 
+def test_none_is_without_end():
+    assert read_duration("none") == math.inf
+
+
 @pytest.mark.parametrize(
     "text", ["", "20", "m", "20 minutes", "-5m", "0s", "0.0h", "1e3s", "20M", "1h30m", "inf s", ".5m"]
 )
 def test_other_durations_are_refused_with_what_was_found(text):
-    with pytest.raises(OptionError, match=re.escape(f"such as 90s, 20m or 2h; found {text!r}")):
+    with pytest.raises(OptionError, match=re.escape(f"such as 90s, 20m or 2h, or none; found {text!r}")):
         read_duration(text)
 
 

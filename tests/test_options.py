@@ -87,7 +87,7 @@ def test_least_values_are_enforced(field):
 
 
 def test_a_budget_needs_its_unit():
-    with pytest.raises(OptionError, match="expected a time with its unit, such as 90s, 20m or 2h; found '20'"):
+    with pytest.raises(OptionError, match="expected a time with its unit, such as 90s, 20m or 2h, or none; found '20'"):
         check_options(RunOptions(budget="20"))
 
 

@@ -110,7 +110,7 @@ def run_command(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Run the main job: read, split by patient, extract frozen features, choose a head, judge, report."""
+    """Run the main job: read, split by patient, climb from the frozen network to thawed ones, choose, judge, report."""
     from thawline import job
 
     with TerminalListener(quiet=quiet) as listener:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import sys
@@ -37,10 +38,12 @@ class Clock:
 
 
 def read_duration(text: str) -> float:
-    """Read ``90s``, ``20m`` or ``2h`` into seconds; the unit is mandatory. Raises OptionError."""
+    """Read ``90s``, ``20m`` or ``2h`` into seconds; the unit is mandatory, ``none`` is without end. Raises OptionError."""
+    if text.strip() == "none":
+        return math.inf
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smh])\s*", text)
     if match is None or float(match[1]) == 0:
-        raise OptionError(f"expected a time with its unit, such as 90s, 20m or 2h; found {text!r}")
+        raise OptionError(f"expected a time with its unit, such as 90s, 20m or 2h, or none; found {text!r}")
     return float(match[1]) * _UNITS[match[2]]
 
 

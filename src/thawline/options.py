@@ -68,7 +68,7 @@ class RunOptions:
     tta: bool = option(False, "Average over augmented views in prediction, where that helps out of fold.")
     final: str = option("ensemble", "What a thawed rung delivers.", among=("ensemble", "refit"))
     budget: str = option(
-        "20m", "Time to spend on choosing, with its unit: 90s, 20m, 2h. The first rung is always finished."
+        "20m", "Time to spend on choosing, with its unit: 90s, 20m, 2h, or none. The first rung is always finished."
     )
     positive: str | None = option(None, "Positive class of a two-class task.")
     seed: int = option(0, "Seed of splits, heads and intervals.", least=0)

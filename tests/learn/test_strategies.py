@@ -347,15 +347,6 @@ def test_lines_are_forecast_from_timed_steps_by_the_items_that_training_sees(hou
     made.prepare(UPPER)
     assert made.forecast(UPPER, ()) == pytest.approx(n_seen * 0.01)
     assert house.make().prefix_s == PREFIX_SECONDS
-    past = [
-        make_tried(LINEAR, 100.0, 1.0),
-        make_tried(UPPER, 30.0, 10.0),
-        make_tried(UPPER, 10.0, 5.0),
-        make_tried(UPPER, 1.0, 100.0),
-        make_tried(UPPER, 1.0, None),
-        make_tried(RANDOM, 100.0, 1.0),
-    ]
-    assert made.forecast(LOWER, past) == pytest.approx(n_seen * 0.01 * 2.0)  # the median of 3, 2 and 0.01
 
 
 def test_timing_a_step_changes_neither_the_network_nor_the_generators(house):

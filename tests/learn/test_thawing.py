@@ -33,6 +33,7 @@ from thawline.learn.training import Epoch, Recipe, predict_logits, train
 N_ITEMS, LINE, RUNG = 120, "top", "fine_tuning top"
 RECIPE = Recipe(learning_rate=3e-2, epochs=5, batch_items=16, average=0.5)
 GOOD, POOR = Trial(1e-2, (0.7, 0.5, 0.6), 1.5, 0.2, 0.1), Trial(1e-2, (0.7, 0.4), 1.5, 0.3, 0.4)
+WORSE = Trial(1e-2, (0.4, 0.5, 0.6), 1.5, 0.0, 0.0)  # no epoch is better than the start
 
 
 class Backbone(torch.nn.Module):
@@ -186,9 +187,14 @@ def test_probabilities_are_a_softmax_at_the_temperature() -> None:
 
 @pytest.mark.parametrize(
     ("script", "rates"),
-    [([GOOD], [8.0]), ([POOR, GOOD], [8.0, 8.0 / SLOWER]), ([POOR, POOR, GOOD], [8.0, 8.0 / SLOWER])],
+    [
+        ([GOOD], [8.0]),
+        ([POOR, GOOD], [8.0, 8.0 / SLOWER]),
+        ([POOR, POOR, GOOD], [8.0, 8.0 / SLOWER]),
+        ([WORSE, GOOD], [8.0]),
+    ],
 )
-def test_a_smaller_rate_is_tried_where_the_first_gains_nothing_and_no_third(
+def test_a_smaller_rate_is_tried_where_the_first_gains_within_its_error_and_no_third(
     thaw: Thaw, monkeypatch: pytest.MonkeyPatch, script: list[Trial], rates: list[float]
 ) -> None:
     tried: list[float] = []

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import statistics
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -94,7 +93,7 @@ class Strategies:
             return TEXTURE_SECONDS * len(self.source.digests) / self.source.hardware.cores + (linear or 1.0)
         if rung.line is None:
             return None if linear is None else linear * RELATIVE_COSTS[rung.head]
-        return self._forecast_thaw(rung, tried)
+        return self._forecast_thaw(rung)
 
     def prepare(self, rung: Rung) -> None:
         """See `ladder.Fitter.prepare`: the activations that the cache is to hold, or the texture features."""
@@ -233,7 +232,7 @@ class Strategies:
         ]
         return rates[-1] if rates else None
 
-    def _forecast_thaw(self, rung: Rung, tried: Sequence[TriedRung]) -> float:
+    def _forecast_thaw(self, rung: Rung) -> float:
         """Seconds for all folds, if each trains once in the search and once after it for the whole schedule."""
         line, recipe = self.settings.lines[str(rung.line)], self.settings.recipe
         n_items, n_folds = len(self.development.labels), len(self.development.list_folds())
@@ -244,8 +243,7 @@ class Strategies:
             seconds += n_seen * self.prefix_s
         elif not self._cached:
             seconds += n_items * (self.settings.n_views + 1) * self.prefix_s
-        past = [each.seconds / each.forecast_s for each in tried if each.rung.strategy in THAWED and each.forecast_s]
-        return seconds * (statistics.median(past) if past else 1.0)
+        return seconds
 
 
 def time_step(stages: Stages, line: Line, n_classes: int, recipe: Recipe) -> float:
@@ -271,7 +269,7 @@ def time_step(stages: Stages, line: Line, n_classes: int, recipe: Recipe) -> flo
         return time.perf_counter() - began
 
     step(1)
-    first, more = step(1), step(1 + TIMED_STEPS)
+    first, more = (min(step(n_steps) for _ in range(2)) for n_steps in (1, 1 + TIMED_STEPS))  # others only slow it down
     return max(more - first, 1e-6) / TIMED_STEPS / len(items)
 
 

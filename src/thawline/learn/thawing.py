@@ -139,8 +139,8 @@ def thaw_fold(thaw: Thaw, fold: int, rung: str, rate: float | None = None) -> Th
 def search(thaw: Thaw, training: IntArray, rung: str, rate: float) -> tuple[Trial, ...]:
     """Try learning rates on a grouped inner part of the training items, until one gains more than its error.
 
-    The next is `SLOWER`; `ATTEMPTS` at most, since what gains at none is not to be thawed. Where patients are too few to be
-    parted, one trial says to stay frozen.
+    The next is `SLOWER`, and tried only where the one before gained at all; `ATTEMPTS` at most. Where patients are too few
+    to be parted, one trial says to stay frozen.
     """
     development = thaw.development
     labels, groups = development.labels[training], development.groups[training]
@@ -152,7 +152,7 @@ def search(thaw: Thaw, training: IntArray, rung: str, rate: float) -> tuple[Tria
     trials: list[Trial] = []
     for attempt in range(ATTEMPTS):
         trials.append(_try_rate(thaw, head, learned, held, rung, rate / SLOWER**attempt))
-        if trials[-1].n_epochs:
+        if trials[-1].n_epochs or trials[-1].gain <= 0:
             break
     return tuple(trials)
 
