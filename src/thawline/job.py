@@ -269,7 +269,13 @@ def _make_strategies(job: Job, features: Features) -> Strategies:
     device = "cuda" if job.hardware.cuda else "cpu"
     settings = Settings(
         plan["class_weight"],
-        Recipe(**plan["recipe"], device=device, compiled=job.options.compile, seed=job.options.seed),
+        Recipe(
+            **plan["recipe"],
+            patience=plan["recipe"]["epochs"],
+            device=device,
+            compiled=job.options.compile,
+            seed=job.options.seed,
+        ),
         lines,
         tuple(plan["cached_lines"]),
         plan["views"],

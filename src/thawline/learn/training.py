@@ -48,7 +48,7 @@ class Recipe:
     learning_rate: float = 8e-4
     epochs: int = 10
     stop: int | None = None
-    patience: int = 5
+    patience: int = 10
     batch_items: int = 32
     decay: float = 0.85
     head_rate: float = 0.3
