@@ -9,7 +9,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,12 @@ from PIL import Image
 from sklearn.metrics import accuracy_score, brier_score_loss, log_loss, roc_auc_score
 
 import thawline
-import thawline.job as job_module
+from thawline import delivery, state
 from thawline.data.phantoms import PhantomOptions, make_phantoms
 from thawline.errors import LeakError, OptionError
 from thawline.ledger import ledger_path
 from thawline.options import RunOptions
+from thawline.share import bundle
 from thawline.types import SilentListener
 
 pytestmark = pytest.mark.slow
@@ -113,6 +114,18 @@ def find_choice(run: Path, name: str) -> dict[str, Any]:
 def drop_costs(metrics: dict[str, Any]) -> dict[str, Any]:
     ladder = [{key: value for key, value in rung.items() if key != "seconds"} for rung in metrics["ladder"]]
     return {**{key: value for key, value in metrics.items() if key != "cost"}, "ladder": ladder}
+
+
+def watch_extraction(patch: pytest.MonkeyPatch, films: Path, note: Callable[[list[str]], object]) -> None:
+    """Call ``note`` with the names of all films whose features are extracted, by the run or by its model."""
+    real = state.extract
+
+    def watch(contents: Sequence[Any], *rest: Any) -> Any:
+        note([each.relative_to(films).as_posix() for each in contents if isinstance(each, Path)])
+        return real(contents, *rest)
+
+    patch.setattr(state, "extract", watch)
+    patch.setattr(bundle, "extract", watch)
 
 
 def take_part(rows: Sequence[Row], split: str, name: str) -> tuple[Any, Any]:
@@ -266,7 +279,7 @@ def test_a_finished_run_is_returned_untouched(main: Finished, monkeypatch: pytes
         return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
     before, notes = digest_files(), Notes()
-    monkeypatch.setattr(job_module, "extract", None)  # nothing is computed again
+    monkeypatch.setattr(state, "extract", None)  # nothing is computed again
     again = run_job(main.data, main.run, listener=notes)
     assert again.metrics == main.result.metrics
     assert digest_files() == before
@@ -352,18 +365,14 @@ def test_plan_is_written_before_the_test_part_is_opened(
     films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[str, bool]] = []
-    out, real_extract, real_record = tmp_path / "run", job_module.extract, job_module.record_opening
-
-    def watch_extract(contents: Sequence[Any], *rest: Any) -> Any:
-        seen.extend((Path(each).relative_to(films).as_posix(), (out / "plan.json").is_file()) for each in contents)
-        return real_extract(contents, *rest)
+    out, real_record = tmp_path / "run", delivery.record_opening
+    watch_extraction(monkeypatch, films, lambda names: seen.extend((n, (out / "plan.json").is_file()) for n in names))
 
     def watch_record(test_digest: str, plan_digest: str) -> Any:
         assert read_json(out / "plan.json")["digest"] == plan_digest
         return real_record(test_digest, plan_digest)
 
-    monkeypatch.setattr(job_module, "extract", watch_extract)
-    monkeypatch.setattr(job_module, "record_opening", watch_record)
+    monkeypatch.setattr(delivery, "record_opening", watch_record)
     run_job(films, out)
     test = {row["item"] for row in read_rows(out / "splits.csv") if row["split"] == "test"}
     assert {name for name, _ in seen} > test
@@ -379,13 +388,7 @@ def test_held_test_part_stays_closed(
     films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ledger: Path
 ) -> None:
     extracted: set[str] = set()
-    real = job_module.extract
-
-    def watch(contents: Sequence[Any], *rest: Any) -> Any:
-        extracted.update(Path(each).relative_to(films).as_posix() for each in contents)
-        return real(contents, *rest)
-
-    monkeypatch.setattr(job_module, "extract", watch)
+    watch_extraction(monkeypatch, films, extracted.update)
     result = run_job(films, tmp_path / "run", hold_test=True)
     rows = read_rows(tmp_path / "run" / "splits.csv")
     assert extracted == {row["item"] for row in rows if row["split"] == "development"}

@@ -159,7 +159,7 @@ def test_several_strategies_are_listed_once_in_the_order_of_the_ladder():
         ({"controls": "random_init, handcrafted"}, (*HEADS, *THAWED, *CONTROLS)),
         ({"controls": "random_init"}, (*HEADS, *THAWED, "random_init")),
         ({"head": "linear"}, ("feature_extractor",)),
-        ({"head": "svm", "controls": "random_init"}, ("feature_extractor_hybrid",)),
+        ({"head": "svm", "controls": "random_init"}, ("feature_extractor_hybrid", "random_init")),
         ({"strategy": "handcrafted"}, ("handcrafted",)),
         ({"thaw_line": "blocks.5"}, ("fine_tuning",)),
         ({"ratio": 0.5}, ("fine_tuning",)),

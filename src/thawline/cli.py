@@ -27,7 +27,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help: half the start-up time
 )
 INTERRUPTED = 130
-DEMO_BUDGET = "70s"
+DEMO_BUDGET = "100s"
 
 Data = Annotated[
     Path, typer.Argument(help="Folder with a manifest or a subfolder a class, a manifest file, or an .npz.")

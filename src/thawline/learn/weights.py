@@ -167,11 +167,10 @@ def read_sidecar(path: Path, backbone: str) -> Weights:
 
 def load_network(weights: Weights) -> nn.Module:
     """Build the network of ``weights`` and fill it, classifier included where the file has one. Raises WeightsError."""
-    return _fill_network(weights, _read_tensors(weights.path))
+    return _fill_network(build_network(weights.architecture), weights, _read_tensors(weights.path))
 
 
-def _fill_network(weights: Weights, tensors: Mapping[str, Tensor]) -> nn.Module:
-    network = build_network(weights.architecture)
+def _fill_network(network: nn.Module, weights: Weights, tensors: Mapping[str, Tensor]) -> nn.Module:
     own = network.state_dict()
     given = {key: tensor for key, tensor in tensors.items() if not key.startswith(MEMBERS)}
     if given.keys().isdisjoint(own):
@@ -195,8 +194,8 @@ def _fill_network(weights: Weights, tensors: Mapping[str, Tensor]) -> nn.Module:
 
 def load_backbone(weights: Weights) -> nn.Module:
     """Build what ``weights`` say is run: normalised float32 (items, 3, size, size) in, one row an item out."""
-    tensors = _read_tensors(weights.path)
-    backbone = cut_classifier(_fill_network(weights, tensors), weights.architecture)
+    network, tensors = build_network(weights.architecture), _read_tensors(weights.path)
+    backbone = cut_classifier(_fill_network(network, weights, tensors), weights.architecture)
     if weights.thaw_line:
         return load_ensemble(find_stages_at(backbone, [weights.thaw_line]), weights.thaw_line, tensors)
     return tap_lines(find_stages_at(backbone, weights.taps), weights.taps) if weights.taps else backbone
