@@ -112,7 +112,10 @@ def find_choice(run: Path, name: str) -> dict[str, Any]:
 
 
 def drop_costs(metrics: dict[str, Any]) -> dict[str, Any]:
-    ladder = [{key: value for key, value in rung.items() if key != "seconds"} for rung in metrics["ladder"]]
+    ladder = [
+        {key: value for key, value in rung.items() if key not in ("seconds", "forecast_seconds")}
+        for rung in metrics["ladder"]
+    ]
     return {**{key: value for key, value in metrics.items() if key != "cost"}, "ladder": ladder}
 
 

@@ -97,7 +97,8 @@ def stop(arguments: list[str], run: Path, n_lines: int, how: signal.Signals) -> 
 
 def drop_costs(run: Path) -> dict[str, Any]:
     metrics = json.loads((run / "metrics.json").read_text("utf-8"))
-    metrics["ladder"] = [{k: v for k, v in rung.items() if k != "seconds"} for rung in metrics["ladder"]]
+    costs = ("seconds", "forecast_seconds")
+    metrics["ladder"] = [{k: v for k, v in rung.items() if k not in costs} for rung in metrics["ladder"]]
     return {key: value for key, value in metrics.items() if key != "cost"}
 
 
@@ -187,8 +188,9 @@ def test_interrupted_extraction_keeps_the_features_it_has(case: Case, cold_cache
             if self.step.startswith("features"):
                 raise KeyboardInterrupt
 
+    options = {"folds": 2, "strategy": "feature_extractor,hybrid"}
     with pytest.raises(KeyboardInterrupt):
-        thawline.run(case.data, tmp_path / "run", folds=2, plan=case.plan, listener=Impatient())
+        thawline.run(case.data, tmp_path / "run", plan=case.plan, listener=Impatient(), **options)
     assert sum(path.stat().st_size for path in (cold_cache / "features").glob("*/*.keys")) == 8 * 32
     steps = call(*case.arguments(tmp_path / "run")).stderr
     assert "8 computed, 8 from the cache" in steps
