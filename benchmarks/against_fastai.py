@@ -110,11 +110,11 @@ def time_one_fit(manifest: Path, work: Path, line: str) -> float:
     from thawline.learn.facts import describe_backbone
     from thawline.learn.features import extract
     from thawline.learn.stages import find_stages
-    from thawline.learn.thawing import Thaw, fit_start
-    from thawline.learn.training import Recipe, predict_logits, train
+    from thawline.learn.thawing import Thaw, fit_head
+    from thawline.learn.training import predict_logits, train
     from thawline.learn.weights import find_weights, load_backbone
     from thawline.plan_thawing import AUGMENTATIONS
-    from thawline.types import Contract, SilentListener
+    from thawline.types import Contract, Recipe, SilentListener
 
     cache, quiet = os.environ["THAWLINE_CACHE"], SilentListener()
     with tempfile.TemporaryDirectory(dir=work) as folder:
@@ -136,7 +136,7 @@ def time_one_fit(manifest: Path, work: Path, line: str) -> float:
         recipe = Recipe(epochs=EPOCHS)
         thaw = Thaw(find_stages(load_backbone(weights)), line, activations, features, development, recipe)
         items = np.flatnonzero(~is_test)
-        start = fit_start(thaw, items)
+        start = thaw.start(fit_head(thaw, items))
         trained, _ = train(start, activations, labels, items, recipe, "one fit", blocks=thaw.blocks)
         predict_logits(trained, activations, np.flatnonzero(is_test))
         seconds = time.perf_counter() - began

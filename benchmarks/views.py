@@ -2,8 +2,8 @@
 
     python benchmarks/views.py [--data chest-xray3] [--line blocks.5] [--folds 2] [--json FILE]
 
-The same folds, head, recipe and seed each time, no search; the loss is taken at the best temperature of each setting, so
-that what differs is the network and not how sure it is. The first folds of five are scored.
+The same folds, head, recipe and seed each time, no search; the loss is taken at each setting's best scale of the logits,
+so that what differs is the network and not how sure it is. The first folds of five are scored.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from peers import SHARED
 from thawline.data.dataset import load_dataset
 from thawline.data.scan import scan
 from thawline.data.splits import make_folds, make_groups
-from thawline.judge.calibration import fit_temperature
+from thawline.judge.calibration import blend, fit_scales
 from thawline.judge.metrics import item_log_loss, macro_auc
 from thawline.learn.activations import fill_activations, open_fresh
 from thawline.learn.development import Development
@@ -28,11 +28,11 @@ from thawline.learn.engine import detect_hardware
 from thawline.learn.facts import describe_backbone
 from thawline.learn.features import extract
 from thawline.learn.stages import find_stages
-from thawline.learn.thawing import Thaw, fit_start, to_probabilities
-from thawline.learn.training import Recipe, predict_logits, train
+from thawline.learn.thawing import Thaw, fit_head
+from thawline.learn.training import predict_logits, train
 from thawline.learn.weights import find_weights, load_backbone
 from thawline.plan_thawing import AUGMENTATIONS
-from thawline.types import Contract, SilentListener
+from thawline.types import Contract, Recipe, SilentListener
 
 VIEWS = (1, 4, 8)
 
@@ -77,9 +77,9 @@ def score(thaw: Thaw, folds: range) -> dict[str, float]:
     for fold in folds:
         training, scored = (np.flatnonzero(part) for part in (development.folds != fold, development.folds == fold))
         about = (thaw.activations, development.labels, training, thaw.recipe, "views")
-        trained, _ = train(fit_start(thaw, training), *about, blocks=thaw.blocks)
+        trained, _ = train(thaw.start(fit_head(thaw, training)), *about, blocks=thaw.blocks)
         logits, labels = predict_logits(trained, thaw.activations, scored), development.labels[scored]
-        probabilities = to_probabilities(logits / fit_temperature(labels, logits))
+        probabilities = blend(fit_scales(labels, logits), logits)
         losses.append(item_log_loss(labels, probabilities))
         areas.append(macro_auc(labels, probabilities))
         right.append(probabilities.argmax(axis=1) == labels)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,12 +14,10 @@ from thawline.journal import Value
 from thawline.judge.evaluation import evaluate
 from thawline.judge.statistics import Selection, paired_difference
 from thawline.learn.augment import CLEAN
-from thawline.learn.ensemble import calibrate_members, name_members, refit
-from thawline.learn.heads import fit_final
+from thawline.learn.ensemble import calibrate_members, make_frozen_member, name_members, refit
 from thawline.learn.ladder import Climb, TriedRung
-from thawline.learn.strategies import Strategies, take_weights
+from thawline.learn.strategies import Strategies, split_weights, take_weights
 from thawline.ledger import digest_test, record_opening
-from thawline.options import THAWED
 from thawline.share.bundle import Model, save_model
 from thawline.share.card import write_card
 from thawline.share.examples import write_examples
@@ -36,7 +34,7 @@ def deliver(job: Job, chosen: TriedRung, strategies: Strategies) -> Probabilitie
     at = time.perf_counter()
     contract = job.plan.contract(job.facts)
     if chosen.rung.line is None:
-        parts, value = _refit_head(job, chosen, strategies)
+        parts, value = _refit_head(chosen, strategies)
     else:
         contract = dataclasses.replace(contract, feature_dtype="float32")
         parts, value = _keep_networks(job, chosen, strategies)
@@ -55,41 +53,36 @@ def deliver(job: Job, chosen: TriedRung, strategies: Strategies) -> Probabilitie
     return None if job.options.hold_test else _open_test(job, model)
 
 
-def _refit_head(job: Job, chosen: TriedRung, strategies: Strategies) -> tuple[dict[str, Any], Value]:
+def _refit_head(chosen: TriedRung, strategies: Strategies) -> tuple[dict[str, Any], Value]:
     """Fit the chosen head again on all development patients."""
-    development = job.development()
-    texture = chosen.rung.strategy == "handcrafted"
-    head, strength = fit_final(
-        chosen.rung.head,
-        strategies.texture if texture else strategies.features,
-        development.labels,
-        development.groups,
-        development.n_classes,
-        folds=development.folds,
-        seed=job.options.seed,
-        class_weight="balanced" if job.plan["class_weight"] == "balanced" else None,
-        n_jobs=job.hardware.cores,
-    )
-    return {"head": head, "texture": texture}, {"head": chosen.rung.head, "strength": float(strength)}
+    head, strength = strategies.fit_final(chosen.rung)
+    parts = {"head": head, "texture": chosen.rung.strategy == "handcrafted"}
+    return parts, {"head": chosen.rung.head, "strength": float(strength)}
 
 
 def _keep_networks(job: Job, chosen: TriedRung, strategies: Strategies) -> tuple[dict[str, Any], Value]:
-    """Keep the networks of all folds, each calibrated on its own held-out fold, or train one for their median steps."""
+    """Keep the networks of all folds, each blended by its own held-out fold, or train one for their median steps."""
     rung, development = chosen.rung, job.development()
-    units = {fold: f"{rung.unit} fold {fold}" for fold in development.list_folds()}
-    folds: Mapping[int, Value] = {fold: job.journal.find(unit) or {} for fold, unit in units.items()}
+    folds: Mapping[int, Value] = {
+        fold: job.journal.find(rung.fold_unit(fold)) or {} for fold in development.list_folds()
+    }
     if job.plan["final"] == "refit":
-        classifier, head = refit(strategies.thaw(rung), folds, rung.name)
-        members = [take_weights(classifier)]
+        classifier, frozen, head = refit(strategies.thaw(rung), folds, rung.name)
+        networks, heads = [take_weights(classifier)], [frozen]
     else:
         head = calibrate_members(folds, development)
-        members = [_find_member(job, chosen, strategies, fold, unit) for fold, unit in units.items()]
+        found = [split_weights(_find_member(job, chosen, strategies, fold)) for fold in folds]
+        networks, heads = [network for network, _ in found], [frozen for _, frozen in found]
+    members = list(networks)
+    if frozen_heads := [each for each in heads if each is not None]:
+        members.append(take_weights(make_frozen_member(strategies.stages.suffix(str(rung.line)), frozen_heads)))
     parts = {"head": head, "members": name_members(members), "thaw_line": rung.line}
-    return parts, {"networks": len(members), "temperatures": [round(each, 3) for each in head.temperatures]}
+    return parts, {"networks": len(networks), "scales": [[round(each, 2) for each in row] for row in head.scales]}
 
 
-def _find_member(job: Job, chosen: TriedRung, strategies: Strategies, fold: int, unit: str) -> Value:
+def _find_member(job: Job, chosen: TriedRung, strategies: Strategies, fold: int) -> Value:
     """Return the weights of one fold; trained again, with the same result, where their file was lost."""
+    unit = chosen.rung.fold_unit(fold)
     found = job.journal.find(f"{unit} weights")
     return strategies.train_again(chosen.rung, fold, job.journal.find(unit) or {}) if found is None else found
 
@@ -105,12 +98,12 @@ def measure_tta(job: Job, chosen: TriedRung, strategies: Strategies) -> TriedRun
     probabilities = np.full_like(chosen.probabilities, np.nan)
     job.listener.begin("test-time views", len(development.list_folds()))
     for fold in development.list_folds():
-        unit = f"{rung.unit} fold {fold}"
-        temperature = (job.journal.find(unit) or {}).get("temperature", 1.0)
+        unit = rung.fold_unit(fold)
+        scales = (job.journal.find(unit) or {}).get("scales", ())
 
-        def score(fold: int = fold, unit: str = unit, temperature: float = temperature) -> Value:
-            weights = _find_member(job, chosen, strategies, fold, unit) if rung.line else {}
-            return {"probabilities": strategies.score_views(rung, fold, weights, temperature)}
+        def score(fold: int = fold, scales: Sequence[float] = scales) -> Value:
+            weights = _find_member(job, chosen, strategies, fold) if rung.line else {}
+            return {"probabilities": strategies.score_views(rung, fold, weights, scales)}
 
         value = job.journal.unit(f"views of {unit}", score)
         probabilities[development.folds == fold] = value["probabilities"]
@@ -203,5 +196,5 @@ def judge(job: Job, climb: Climb, selection: Selection, chosen: TriedRung, test:
     write_json(job.out / "audit.json", {**job.inspection.record, "test_openings": openings})
     write_atomic(job.out / "model" / "card.md", write_card(metrics, job.plan, job.weights))
     job.listener.end()
-    thawed = tuple(each.rung.unit for each in climb.tried if each.rung.strategy in (*THAWED, "random_init"))
+    thawed = tuple(each.rung.unit for each in climb.tried if each.rung.line)
     write_json(job.out / "metrics.json", {**metrics, "cost": job.sum_costs(thawed)})

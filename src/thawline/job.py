@@ -29,12 +29,11 @@ from thawline.learn.engine import detect_hardware, name_engine
 from thawline.learn.facts import describe_backbone
 from thawline.learn.ladder import Climb, Rules, choose_rung, climb, list_rungs
 from thawline.learn.strategies import Settings, Strategies
-from thawline.learn.training import Recipe
 from thawline.learn.weights import Weights, find_weights
 from thawline.measure import measure_aspect, measure_precision
 from thawline.options import (
     CONTROLS,
-    THAWED,
+    TRAINED,
     RunOptions,
     change_options,
     check_options,
@@ -48,7 +47,7 @@ from thawline.share.bundle import Model, load_model
 from thawline.share.report import write_report
 from thawline.share.results import describe_candidates, format_splits
 from thawline.state import Job
-from thawline.types import Augmentation, BackboneFacts, Hardware, Listener, SilentListener
+from thawline.types import Augmentation, BackboneFacts, Hardware, Listener, Recipe, SilentListener
 
 if TYPE_CHECKING:
     from thawline.types import Features, Groups, Labels
@@ -246,7 +245,7 @@ def _check_unchanged(job: Job) -> None:
 
 
 def _describe_backbone(weights: Weights, options: RunOptions) -> BackboneFacts:
-    thaws = not {*THAWED, "random_init"}.isdisjoint(list_strategies(options))
+    thaws = not set(TRAINED).isdisjoint(list_strategies(options))
     layers = thaws and (options.sequence == "layers" or options.last_layers is not None)
     return describe_backbone(weights, lines=thaws, layers=layers)
 
@@ -265,21 +264,19 @@ def _make_strategies(job: Job, features: Features) -> Strategies:
     lines = {line.name: line for line in list_chosen(job.facts, plan["lines"])}
     if "random_init" in plan["controls"]:
         lines.setdefault(job.facts.lines[-1].name, job.facts.lines[-1])
-    augmentation = {**plan["augmentation"], "scale": tuple(plan["augmentation"]["scale"])}
-    device = "cuda" if job.hardware.cuda else "cpu"
     settings = Settings(
-        plan["class_weight"],
+        "balanced" if plan["class_weight"] == "balanced" else None,
         Recipe(
             **plan["recipe"],
             patience=plan["recipe"]["epochs"],
-            device=device,
+            device=job.hardware.device,
             compiled=job.options.compile,
             seed=job.options.seed,
         ),
         lines,
         tuple(plan["cached_lines"]),
         plan["views"],
-        Augmentation(**augmentation),
+        Augmentation.from_json(plan["augmentation"]),
         plan["highest_block"],
         job.options.head_layers,
         job.options.seed,

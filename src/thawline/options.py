@@ -27,6 +27,7 @@ HEADS: dict[str, tuple[str, ...]] = {  # strategy: its heads, cheapest first; th
 }
 ALL_HEADS = tuple(head for heads in HEADS.values() for head in heads)
 THAWED = ("fine_tuning", "fine_tuning_from_scratch")
+TRAINED = (*THAWED, "random_init")  # all that train networks
 CONTROLS = ("handcrafted", "random_init")  # reported, never chosen where there is anything else
 MODALITIES = ("unknown", "xray", "ct", "mri", "ultrasound", "microscopy", "dermoscopy", "fundus", "endoscopy")
 
@@ -57,7 +58,7 @@ class RunOptions:
     head_layers: int = option(1, "Fully connected layers of a thawed network's head.", least=1)
     auto_rgn: bool = option(False, "Weight the learning rate of each parameter by its relative gradient norm.")
     train_norms: bool = option(False, "Train the running statistics of batch normalisation above the line.")
-    mixup: float = option(0.0, "Manifold mixup: both parameters of the beta distribution, 0 for none.", least=0)
+    mixup: float = option(0.4, "Manifold mixup: both parameters of the beta distribution, 0 for none.", least=0)
     loss: str = option("cross_entropy", "Loss of thawed networks.", among=("cross_entropy", "focal"))
     sampling: str = option("natural", "How items are drawn in training.", among=("natural", "balanced"))
     modality: str = option("unknown", "What the images are; decides how they are augmented.", among=MODALITIES)

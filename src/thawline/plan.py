@@ -17,7 +17,7 @@ from typing import Any
 from thawline.errors import OptionError
 from thawline.files import json_digest
 from thawline.options import ALL_HEADS, RunOptions, list_backbones, list_heads
-from thawline.plan_thawing import check_recipe, choose_thawing
+from thawline.plan_thawing import check_recipe, choose_thawing, name_strategy
 from thawline.types import ASPECTS, BackboneFacts, Choice, Contract, Hardware, Kind
 
 NEGATIVE_NAMES = ("no", "normal", "negative", "benign", "control", "healthy", "no_findings", "no_finding", "0")
@@ -384,12 +384,6 @@ def _list_rung_names(heads: Sequence[str], thawing: Sequence[Choice], facts: Bac
         reason = next(choice.reason for choice in thawing if choice.name == "lines")
         raise OptionError(f"--strategy: nothing is left to try: {reason}; ask for feature_extractor too")
     return list(names)
-
-
-def name_strategy(line: str, facts: BackboneFacts) -> str:
-    """The strategy of a line: that of the lowest one trains everything."""
-    lowest = {lines[-1].name for lines in (facts.lines, facts.fine_lines) if lines}
-    return "fine_tuning_from_scratch" if line in lowest else "fine_tuning"
 
 
 def _choose_rung(names: Sequence[str]) -> Choice:

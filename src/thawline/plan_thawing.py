@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from thawline.errors import OptionError
-from thawline.options import CONTROLS, THAWED, RunOptions, list_strategies
-from thawline.types import Augmentation, BackboneFacts, Choice, Hardware, Kind, Line
+from thawline.options import CONTROLS, THAWED, TRAINED, RunOptions, list_strategies
+from thawline.types import BALANCES, Augmentation, BackboneFacts, Choice, Hardware, Kind, Line, Recipe
 
 MODERATE = Augmentation(turn_deg=8, shift=0.1, scale=(0.95, 1.25), flip_sides=True, tone=0.15)
 ANY_WAY_UP = Augmentation(
@@ -48,19 +48,21 @@ VIEWS = (4, 2, 1)
 LEAST_LINES = 2  # cached for a number of views, or fewer views are taken
 WORTH_CACHING = 0.75  # share of compute above a line, beyond which the prefix is too small a part of a step to be kept
 ITEM_PASSES, LEAST_EPOCHS = 10_000, 3  # what a training takes in, in whole epochs: at least 3, at most the recipe's
-RECIPE: dict[str, Any] = {  # the fields of training.Recipe that a plan may change
-    "learning_rate": 8e-4,
-    "epochs": 10,
-    "batch_items": 32,
-    "decay": 0.85,
-    "weight_decay": 0.02,
-    "label_smoothing": 0.1,
-    "mixup": 0.0,
-    "balance": "none",
-    "focal": 0.0,
-    "train_norms": False,
-    "auto_rgn": False,
-}
+PLANNED = (  # the fields of a Recipe that a plan may change
+    "learning_rate",
+    "epochs",
+    "batch_items",
+    "decay",
+    "head_rate",
+    "weight_decay",
+    "label_smoothing",
+    "mixup",
+    "balance",
+    "focal",
+    "train_norms",
+    "auto_rgn",
+)
+RECIPE: dict[str, Any] = {name: getattr(Recipe(), name) for name in PLANNED}
 
 
 def choose_thawing(
@@ -102,6 +104,12 @@ def describe_line(line: Line) -> str:
     return f"{line.name} ({line.thawed_fraction:.0%} of parameters, {line.compute_fraction:.0%} of compute)"
 
 
+def name_strategy(line: str, facts: BackboneFacts) -> str:
+    """The strategy of a line: that of the lowest one trains everything."""
+    lowest = {lines[-1].name for lines in (facts.lines, facts.fine_lines) if lines}
+    return "fine_tuning_from_scratch" if line in lowest else "fine_tuning"
+
+
 def check_recipe(value: Any) -> bool:
     """Tell whether an edited recipe has the known fields, each of its kind."""
     return (
@@ -113,7 +121,7 @@ def check_recipe(value: Any) -> bool:
         and value["batch_items"] >= 1
         and 0 < value["decay"] <= 1
         and value["label_smoothing"] < 1
-        and value["balance"] in ("none", "weights", "sampling")
+        and value["balance"] in BALANCES
     )
 
 
@@ -128,7 +136,7 @@ def _choose_lines(facts: BackboneFacts, options: RunOptions) -> Choice:
     """The lines to climb, from the top down, with what lies above each."""
     strategies = list_strategies(options)
     steps = facts.fine_lines if options.sequence == "layers" or options.last_layers else facts.lines
-    if {*THAWED, "random_init"}.isdisjoint(strategies):
+    if set(TRAINED).isdisjoint(strategies):
         return Choice("lines", [], "given", "no strategy that thaws is asked for")
     if not steps:
         return Choice("lines", [], "rule", f"the blocks of {facts.name} cannot be traced, so it stays frozen")
@@ -137,9 +145,7 @@ def _choose_lines(facts: BackboneFacts, options: RunOptions) -> Choice:
     one = _find_line(steps, options)
     if one is not None:
         return Choice("lines", [one.name], "given", f"trained above: {describe_line(one)}")
-    wanted = [
-        line for line in steps if ("fine_tuning" if line != steps[-1] else "fine_tuning_from_scratch") in strategies
-    ]
+    wanted = [line for line in steps if name_strategy(line.name, facts) in strategies]
     if not wanted:
         reason = f"the only line of {facts.name} trains everything, which is fine_tuning_from_scratch"
         return Choice("lines", [], "given", reason)
@@ -270,8 +276,9 @@ def _choose_recipe(fingerprint: Mapping[str, Any], facts: BackboneFacts, options
     }
     recipe = {**RECIPE, **changes}
     reason = (
-        "AdamW from the head of the frozen features, weights averaged; each fold's inner part chooses the learning rate "
-        f"(this one or smaller), the temperature, and how many of the {epochs} epochs are run, as {n_items} items call for"
+        "AdamW from the head of the frozen features, weights averaged; a part held back of each fold chooses the "
+        f"learning rate (this one or smaller), the epoch of the {epochs} that {n_items} items call for, and how much of "
+        "the frozen head is blended in"
     )
     return Choice("recipe", recipe, "rule" if recipe == {**RECIPE, "epochs": epochs} else "given", reason)
 

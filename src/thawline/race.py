@@ -7,7 +7,6 @@ round adds one grouped fold (successive halving: Jamieson and Talwalkar, AISTATS
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,15 +14,15 @@ import numpy as np
 
 from thawline.cost import read_duration
 from thawline.errors import DataError, ThawlineError
+from thawline.judge.metrics import item_log_loss
 from thawline.learn.facts import describe_backbone
 from thawline.learn.features import extract
 from thawline.learn.ladder import LEAST_SHARE, Rung
 from thawline.learn.strategies import Settings, Strategies
-from thawline.learn.training import Recipe
 from thawline.learn.weights import Weights
 from thawline.measure import sample_patients
 from thawline.state import Job
-from thawline.types import Augmentation, Contract, SilentListener
+from thawline.types import Augmentation, Contract, Recipe, SilentListener
 
 SIZE_PX, EPOCHS, VIEWS = 128, 4, 1
 SHARE_OF_BUDGET = 0.25
@@ -104,18 +103,16 @@ def _race_fold(job: Job, weights: Weights, chosen: Any, fold: int) -> dict[str, 
         job.plan["aspect"] or "squash",
         job.plan.contract(job.facts, "squash").wide_range,
     )
-    source = dataclasses.replace(job.source(chosen, contract), weights=weights)
-    features = extract(source.contents, source.digests, weights, contract, job.hardware, SilentListener()).features
+    source = job.source(chosen, contract)._replace(weights=weights)
+    features = extract(*source, SilentListener()).features
     line = next((line for line in facts.lines if line.thawed_fraction >= LEAST_SHARE), None)
-    recipe = Recipe(epochs=EPOCHS, device="cuda" if job.hardware.cuda else "cpu", seed=job.options.seed)
-    augmentation = Augmentation(**{**job.plan["augmentation"], "scale": tuple(job.plan["augmentation"]["scale"])})
+    recipe = Recipe(epochs=EPOCHS, device=job.hardware.device, seed=job.options.seed)
+    augmentation = Augmentation.from_json(job.plan["augmentation"])
     lines = {line.name: line} if line else {}
-    settings = Settings("none", recipe, lines, tuple(lines), VIEWS, augmentation, seed=job.options.seed)
+    settings = Settings(None, recipe, lines, tuple(lines), VIEWS, augmentation, seed=job.options.seed)
     development = job.development(chosen)
     strategies = Strategies(source, features, development, settings, SilentListener())
     rung = Rung(0, "fine_tuning", line=line.name) if line else Rung(0, "feature_extractor")
     value, _ = strategies.fit(rung, fold, ())
-    probabilities = np.full((len(development.labels), development.n_classes), 1.0)
-    probabilities[development.folds == fold] = value["probabilities"]
-    losses = development.losses(probabilities)[development.folds[development.scored()] == fold]
+    losses = item_log_loss(development.labels[development.folds == fold], value["probabilities"])
     return {"loss": float(losses.mean()), "items": len(losses)}

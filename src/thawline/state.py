@@ -78,10 +78,8 @@ class Job:
 
     def extract(self, chosen: IntArray, contract: Contract, step: str) -> Extraction:
         """Extract the features of the items at the positions ``chosen``."""
-        contents = [self.dataset.contents[index] for index in chosen]
-        digests = [self.inspection.digests[index] for index in chosen]
         at = time.perf_counter()
-        found = extract(contents, digests, self.weights, contract, self.hardware, self.listener, step)
+        found = extract(*self.source(chosen, contract), self.listener, step)
         if found.n_computed:
             value = {"computed": found.n_computed, "cached": found.n_cached}
             self.journal.record(step, value, time.perf_counter() - at + self.journal.spent(step))

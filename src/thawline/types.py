@@ -13,6 +13,7 @@ Conventions
 from __future__ import annotations
 
 import dataclasses
+import math
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,6 +38,7 @@ Aspect = Literal["squash", "letterbox", "crop"]
 Interpolation = Literal["bilinear", "bicubic"]
 Precision = Literal["f32", "bf16", "f16"]
 Split = Literal["train", "val", "test"]
+BALANCES = ("none", "weights", "sampling")
 ASPECTS: tuple[Aspect, ...] = ("squash", "letterbox", "crop")
 
 
@@ -118,6 +120,50 @@ class Augmentation:
     colour: float = 0.0
     hue: float = 0.0
 
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Augmentation:
+        """Rebuild from plain JSON data; raises TypeError or KeyError for unknown or missing fields."""
+        return cls(**{**data, "scale": tuple(data["scale"])})
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a classifier is trained; one value each.
+
+    ``learning_rate`` is that of the highest block; each block below has ``decay`` times that of the one above it, the
+    head ``head_rate`` times it. ``epochs`` is the length of the schedule, ``stop`` how many of them are run, ``patience``
+    how many without improvement end a validated one. Weights are averaged over the last ``average`` epochs or so.
+    ``mixup`` is the parameter of its beta distribution, 0 for none. ``auto_rgn`` weights the rate of each parameter by its
+    relative gradient norm. ``balance`` (one of `BALANCES`) and ``focal`` change the loss, see `learn.objective`. ``device``
+    is torch's name of one, ``bf16`` trains under autocast, ``compiled`` through torch.compile.
+    """
+
+    learning_rate: float = 4e-4
+    epochs: int = 10
+    stop: int | None = None
+    patience: int = 10
+    batch_items: int = 32
+    decay: float = 1.0
+    head_rate: float = 2.5
+    weight_decay: float = 0.02
+    warmup: float = 0.2
+    clip_norm: float = 1.0
+    average: float = 1.0
+    label_smoothing: float = 0.05
+    mixup: float = 0.4
+    balance: str = "none"
+    focal: float = 0.0
+    train_norms: bool = False
+    auto_rgn: bool = False
+    device: str = "cpu"
+    bf16: bool = False
+    compiled: bool = False
+    seed: int = 0
+
+    def count_steps(self, n_items: int) -> int:
+        """Steps in an epoch of so many items."""
+        return math.ceil(n_items / self.batch_items)
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Line:
@@ -158,6 +204,11 @@ class Hardware:
     bf16: bool = False
     cuda: str | None = None
     cache_mib: int = 2048
+
+    @property
+    def device(self) -> str:
+        """Torch's name of where networks run."""
+        return "cuda" if self.cuda else "cpu"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from thawline.types import BoolArray, FloatArray, IntArray, Labels, Probabilities
 
 N_BINS = 15  # Guo et al. 2017
-MAX_TEMPERATURE = 20.0
+MAX_SCALE = 20.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -117,24 +118,38 @@ def correct_prior(probabilities: Probabilities, trained_prior: ArrayLike, true_p
     return np.asarray(scaled / scaled.sum(axis=1, keepdims=True))
 
 
-def fit_temperature(labels: Labels, logits: FloatArray) -> float:
-    """Return the temperature T above 0 that makes the log-loss of softmax(logits / T) smallest: Guo et al., ICML 2017.
+def fit_scales(labels: Labels, *logits: FloatArray) -> tuple[float, ...]:
+    """Return the scales s that make the log-loss of softmax(s1 logits1 + s2 logits2 + ...) smallest, one for each source.
 
-    ``logits`` has shape (items, classes). Between 1/20 and 20, which also bounds it where all items are ranked rightly.
-    Raises DataError without items.
+    With one source 1 / s is the temperature of Guo et al. (ICML 2017); with several this is a stacked classifier (Wolpert,
+    Neural Networks 5:241, 1992) whose weights are not negative. Each ``logits`` has shape (items, classes). Scales lie
+    between 0 and 20, which bounds them where all items are ranked rightly, and sum to at least 1/20. Raises DataError
+    without items.
     """
-    from scipy.optimize import minimize_scalar
+    from scipy.optimize import minimize
     from scipy.special import log_softmax
 
-    truth, given = np.asarray(labels), np.asarray(logits, np.float64)
-    check_lengths(labels=truth, logits=given)
+    truth, given = np.asarray(labels), np.stack([np.asarray(each, np.float64) for each in logits])
+    check_lengths(labels=truth, logits=given[0])
     if not len(truth):
-        raise DataError("A temperature is fitted on at least one item; found none.")
+        raise DataError("Scales of logits are fitted on at least one item; found none.")
+    rows = np.arange(len(truth))
+    wanted = given[:, rows, truth].mean(axis=1)
 
-    def loss(log_temperature: float) -> float:
-        logs = log_softmax(given / np.exp(log_temperature), axis=1)
-        return float(-logs[np.arange(len(truth)), truth].mean())
+    def loss(scales: FloatArray) -> tuple[float, FloatArray]:
+        logs = log_softmax(np.tensordot(scales, given, 1), axis=1)
+        slopes = (given * np.exp(logs)).sum(axis=2).mean(axis=1) - wanted
+        return float(-logs[rows, truth].mean()), slopes
 
-    bound = np.log(MAX_TEMPERATURE)
-    found = minimize_scalar(loss, bounds=(-bound, bound), method="bounded", options={"xatol": 1e-4})
-    return float(np.exp(found.x))
+    start = np.full(len(given), 1 / len(given))
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(0.0, MAX_SCALE)] * len(given)).x
+    short = 1 / MAX_SCALE - found.sum()
+    return tuple((found + max(short, 0.0) / len(given)).tolist())
+
+
+def blend(scales: Sequence[float], *logits: FloatArray) -> Probabilities:
+    """Return softmax(s1 logits1 + s2 logits2 + ...), (items, classes)."""
+    from scipy.special import softmax
+
+    found: Probabilities = softmax(np.tensordot(scales, np.stack(logits), 1), axis=1)
+    return found

@@ -42,10 +42,7 @@ class View:
             raise ValueError(
                 f"views of version {data['version']}, where this Thawline draws those of {AUGMENT_VERSION}"
             )
-        fields: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in data["augmentation"].items()
-        }
-        return cls(int(data["number"]), int(data["seed"]), Augmentation(**fields))
+        return cls(int(data["number"]), int(data["seed"]), Augmentation.from_json(data["augmentation"]))
 
 
 CLEAN = View()

@@ -80,8 +80,8 @@ def group_parameters(suffix: nn.Module, blocks: Sequence[str]) -> list[list[nn.P
 def load_ensemble(stages: Stages, line: str, tensors: Mapping[str, Tensor]) -> nn.Module:
     """Rebuild the ensemble above a line from the tensors of a model folder, ``members.0.suffix…`` among them.
 
-    Images in, the members' logits in one row of (members x classes) out. Each member has weights of its own, shared with
-    nothing. Raises WeightsError where tensors do not fit.
+    Images in, the members' logits in one row out. Each member has weights of its own, shared with nothing; the last may be
+    the suffix as it was, with the frozen heads of all others. Raises WeightsError where tensors do not fit.
     """
     import torch
     from torch import nn
@@ -90,9 +90,11 @@ def load_ensemble(stages: Stages, line: str, tensors: Mapping[str, Tensor]) -> n
         _load_member(stages.suffix(line), given, f"member {number} above {line}")
         for number, given in enumerate(split_members(tensors))
     ]
-    if len(sizes := {len(member.get_parameter("linear.bias")) for member in members}) > 1:
+    sizes = [len(member.get_parameter("linear.bias")) for member in members]
+    if len(set(sizes[:-1])) > 1 or sizes[-1] not in (sizes[0], sum(sizes[:-1])):
         raise WeightsError(
-            f"expected members with the same classes above {line}, found {sorted(sizes)} classes; {RETRY}"
+            f"expected members with the same classes above {line}, the last perhaps with all of theirs; found {sizes} "
+            f"classes; {RETRY}"
         )
 
     class Ensemble(nn.Module):

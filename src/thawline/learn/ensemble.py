@@ -1,20 +1,26 @@
-"""What a thawed rung delivers: the networks of its folds as one, each at its own temperature; or one network refitted."""
+"""What a thawed rung delivers: the networks of its folds as one, each blended with its frozen head; or one refitted."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import math
 import statistics
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from thawline.errors import DataError
-from thawline.judge.calibration import fit_temperature
-from thawline.learn.thawing import Thaw, fit_start, to_probabilities
+from thawline.judge.calibration import blend, fit_scales
+from thawline.learn.cuts import MEMBERS, make_classifier
+from thawline.learn.linear import LinearHead
+from thawline.learn.thawing import Thaw, fit_head
 from thawline.learn.training import train
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from torch import nn
 
     from thawline.learn.development import Development
     from thawline.types import Features, Probabilities
@@ -22,58 +28,72 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class EnsembleHead:
-    """The mean of members' probabilities: a softmax of each one's logits over its temperature."""
+    """The mean of members' probabilities, each a softmax of its scaled logits.
 
-    temperatures: tuple[float, ...]
+    ``scales`` has a row for each member: the scale of its network's logits, and where its frozen head is part of it, that
+    of the head's, see `blend`. All rows are as long.
+    """
+
+    scales: tuple[tuple[float, ...], ...]
     n_classes: int
     name: ClassVar[str] = "ensemble"
 
     def predict_proba(self, features: Features) -> Probabilities:
-        """Return probabilities, float64 (items, classes), for members' logits in one row, (items, members x classes).
+        """Return probabilities, float64 (items, classes), for logits in one row, (items, sources x members x classes).
 
-        Raises DataError for rows of another width.
+        The logits of all networks come first, those of all frozen heads behind them. Raises DataError for rows of another
+        width.
         """
-        width = len(self.temperatures) * self.n_classes
-        if features.ndim != 2 or features.shape[1] != width:
+        shape = (len(self.scales[0]), len(self.scales), self.n_classes)
+        if features.ndim != 2 or features.shape[1] != (width := math.prod(shape)):
             raise DataError(f"{width} logits an item are expected, {self.n_classes} a member; found {features.shape}.")
-        logits = np.asarray(features, np.float64).reshape(len(features), len(self.temperatures), self.n_classes)
-        scaled = logits / np.array(self.temperatures)[:, None]
-        members = to_probabilities(scaled.reshape(-1, self.n_classes)).reshape(logits.shape)
-        return np.asarray(members.mean(axis=1))
+        logits = np.asarray(features, np.float64).reshape(len(features), *shape).transpose(2, 1, 0, 3)
+        return np.asarray(np.mean([blend(scales, *each) for scales, each in zip(self.scales, logits, strict=True)], 0))
 
 
 def calibrate_members(folds: Mapping[int, Mapping[str, Any]], development: Development) -> EnsembleHead:
-    """Give each member the temperature of its own held-out fold; ``folds`` holds the ``logits`` of each."""
-    temperatures = [
-        fit_temperature(development.labels[development.folds == fold], np.asarray(value["logits"]))
+    """Blend each member by its own held-out fold; ``folds`` holds the ``logits`` of each, (sources, items, classes)."""
+    scales = [
+        fit_scales(development.labels[development.folds == fold], *np.asarray(value["logits"]))
         for fold, value in folds.items()
     ]
-    return EnsembleHead(tuple(temperatures), development.n_classes)
+    return EnsembleHead(tuple(scales), development.n_classes)
 
 
-def refit(thaw: Thaw, folds: Mapping[int, Mapping[str, Any]], rung: str) -> tuple[Any, EnsembleHead]:
-    """Train one network on all development items for the median number of steps of the folds; return it with its head.
+def refit(
+    thaw: Thaw, folds: Mapping[int, Mapping[str, Any]], rung: str
+) -> tuple[nn.Module, LinearHead | None, EnsembleHead]:
+    """Train one network on all development items for the median number of steps of the folds.
 
-    The learning rate is the folds' geometric median, the temperature is that of their out-of-fold logits together.
+    Returns it with the frozen head of all items, which blends in, and the head of the two. The learning rate is the folds'
+    geometric median, the scales are those of their out-of-fold logits together.
     """
     development, values = thaw.development, list(folds.values())
     everything = np.arange(len(development.labels))
-    classifier = fit_start(thaw, everything)
-    per_epoch = -(-len(everything) // thaw.recipe.batch_items)
-    stop = round(statistics.median(value["n_steps"] for value in values) / per_epoch)
+    head = fit_head(thaw, everything)
+    classifier = thaw.start(head)
+    stop = round(statistics.median(value["n_steps"] for value in values) / thaw.recipe.count_steps(len(everything)))
     if stop:
         rate = float(np.exp(statistics.median(np.log(value["learning_rate"]) for value in values)))
         recipe = dataclasses.replace(thaw.recipe, learning_rate=rate, stop=stop)
-        classifier, _ = train(
-            classifier, thaw.activations, development.labels, everything, recipe, rung, blocks=thaw.blocks
-        )
+        about = (thaw.activations, development.labels, everything, recipe, rung)
+        classifier, _ = train(classifier, *about, blocks=thaw.blocks)
     labels = np.concatenate([development.labels[development.folds == fold] for fold in folds])
-    logits = np.concatenate([np.asarray(value["logits"]) for value in values])
-    return classifier, EnsembleHead((fit_temperature(labels, logits),), development.n_classes)
+    logits = np.concatenate([np.asarray(value["logits"]) for value in values], axis=1)
+    joint = EnsembleHead((fit_scales(labels, *logits),), development.n_classes)
+    return classifier, None if thaw.features is None else head, joint
+
+
+def make_frozen_member(suffix: nn.Module, heads: Sequence[LinearHead]) -> nn.Module:
+    """Return the suffix as it was with the heads of all members as one: their logits in one row."""
+    affine = [head.to_affine() for head in heads]
+    slopes, offsets = (np.concatenate(parts) for parts in zip(*affine, strict=True))
+    n_features = slopes.shape[1]
+    return make_classifier(
+        copy.deepcopy(suffix), LinearHead(np.zeros(n_features), np.ones(n_features), slopes, offsets)
+    )
 
 
 def name_members(members: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the tensors of all members under the names they have in a model folder."""
-    from thawline.learn.cuts import MEMBERS
-
     return {f"{MEMBERS}{number}.{name}": array for number, each in enumerate(members) for name, array in each.items()}

@@ -40,7 +40,7 @@ def save_head(head: Head, folder: Path) -> None:
         arrays = {name: np.ascontiguousarray(array) for name, array in head.to_tensors().items()}
         (folder / "head.safetensors").write_bytes(save(arrays))
     elif isinstance(head, EnsembleHead):
-        facts["temperatures"] = list(head.temperatures)
+        facts["scales"] = [list(scales) for scales in head.scales]
     elif isinstance(head, ForeignHead):
         import sklearn
 
@@ -98,13 +98,14 @@ def _load_linear(path: Path, facts: dict[str, Any]) -> LinearHead:
 
 def _load_ensemble(path: Path, facts: dict[str, Any]) -> Head:
     try:
-        temperatures = tuple(map(float, facts["temperatures"]))
+        scales = tuple(tuple(map(float, row)) for row in facts["scales"])
         n_classes = int(facts["n_classes"])
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{path} lacks or misstates {error}; copy the model folder again.") from error
-    if not temperatures or not all(0 < temperature < math.inf for temperature in temperatures):
-        raise ModelError(f"{path}: expected temperatures above 0, found {temperatures}; copy the model folder again.")
-    return EnsembleHead(temperatures, n_classes)
+    finite = all(0 <= scale < math.inf for row in scales for scale in row)
+    if {len(row) for row in scales} not in ({1}, {2}) or not finite:
+        raise ModelError(f"{path}: expected one or two scales a member, found {scales}; copy the model folder again.")
+    return EnsembleHead(scales, n_classes)
 
 
 def _load_model(path: Path, facts: dict[str, Any]) -> Any:

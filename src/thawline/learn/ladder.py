@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -19,7 +19,8 @@ from thawline.journal import Journal
 from thawline.judge.statistics import Selection, choose_within_one_se, compare_aucs
 from thawline.learn.development import Development
 from thawline.options import CONTROLS, HEADS, THAWED
-from thawline.plan import Plan, name_strategy
+from thawline.plan import Plan
+from thawline.plan_thawing import name_strategy
 from thawline.types import BackboneFacts, Estimate, Listener
 
 if TYPE_CHECKING:
@@ -51,6 +52,10 @@ class Rung:
     def unit(self) -> str:
         """What the journal calls it."""
         return f"rung {self.number} {self.name}"
+
+    def fold_unit(self, fold: int) -> str:
+        """What the journal calls one of its folds."""
+        return f"{self.unit} fold {fold}"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -131,7 +136,7 @@ def climb(
     journal: Journal,
     listener: Listener,
     rules: Rules,
-    spent_s: Any,
+    spent_s: Callable[[], float],
 ) -> Climb:
     """Try the rungs in their order; a fold that the journal holds is not fitted again.
 
@@ -164,7 +169,7 @@ def choose_rung(tried: Sequence[TriedRung], development: Development) -> Selecti
 
 
 def _plan_rung(
-    rung: Rung, fitter: Fitter, tried: Sequence[TriedRung], journal: Journal, rules: Rules, spent_s: Any
+    rung: Rung, fitter: Fitter, tried: Sequence[TriedRung], journal: Journal, rules: Rules, spent_s: Callable[[], float]
 ) -> tuple[float | None, dict[str, Any] | None]:
     """Return the forecast of a rung, and the reason not to try it; both as the journal has them where it does."""
     if (stop := journal.find(f"stop before {rung.name}")) is not None:
@@ -201,7 +206,7 @@ def _try_rung(
     forecast: float | None,
 ) -> TriedRung:
     folds = development.list_folds()
-    if any(f"{rung.unit} fold {fold}" not in journal for fold in folds):
+    if any(rung.fold_unit(fold) not in journal for fold in folds):
         began = time.perf_counter()
         fitter.prepare(rung)
         journal.record(f"{rung.unit} prepared", {}, time.perf_counter() - began)
@@ -209,7 +214,7 @@ def _try_rung(
     probabilities = np.full((len(development.labels), development.n_classes), np.nan)
     records = []
     for fold in folds:
-        unit = f"{rung.unit} fold {fold}"
+        unit = rung.fold_unit(fold)
 
         def fit(fold: int = fold, unit: str = unit) -> dict[str, Any]:
             value, weights = fitter.fit(rung, fold, tried)

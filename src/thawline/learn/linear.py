@@ -59,13 +59,21 @@ class LinearHead:
         """Columns of `predict_proba`."""
         return len(self.intercept)
 
+    def predict_logits(self, features: Features) -> FloatArray:
+        """Return logits, float64 (items, classes), for ``features`` of shape (items, features)."""
+        check_features(features, len(self.mean))
+        slopes, offset = self.to_affine()
+        parts = [np.asarray(part, np.float64) @ slopes.T + offset for _, part in _cut_rows(features)]
+        return np.concatenate(parts) if parts else np.empty((0, self.n_classes))
+
+    def to_affine(self) -> tuple[FloatArray, FloatArray]:
+        """Return slopes (classes, features) and offsets (classes,) for features that are not standardised."""
+        slopes = self.coefficients / self.scale
+        return slopes, self.intercept - slopes @ self.mean
+
     def predict_proba(self, features: Features) -> Probabilities:
         """Return probabilities, float64 (items, classes), for ``features`` of shape (items, features)."""
-        check_features(features, len(self.mean))
-        slopes = (self.coefficients / self.scale).T
-        offset = self.intercept - self.mean @ slopes
-        parts = [np.asarray(part, np.float64) @ slopes + offset for _, part in _cut_rows(features)]
-        logits = np.concatenate(parts) if parts else np.empty((0, self.n_classes))
+        logits = self.predict_logits(features)
         expected = np.exp(logits - logits.max(axis=1, keepdims=True))
         return np.asarray(expected / expected.sum(axis=1, keepdims=True))
 

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from thawline.types import FloatArray, IntArray, Labels
 
-BALANCES = ("none", "weights", "sampling")
-
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
@@ -66,7 +64,7 @@ class Objective:
 def make_objective(
     labels: Labels, items: IntArray, n_classes: int, *, balance: str, label_smoothing: float, focal: float
 ) -> Objective:
-    """Make the loss for training on ``items`` (positions into ``labels``); ``balance`` is one of `BALANCES`.
+    """Make the loss for training on ``items`` (positions into ``labels``); ``balance`` is one of `types.BALANCES`.
 
     Weights are those of scikit-learn's ``balanced``: items over classes times items of the class; a class without items
     has the largest of the others.

@@ -9,23 +9,25 @@ import dataclasses
 import functools
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from thawline.judge.calibration import blend
 from thawline.learn.activations import Activations, CachedActivations, fill_activations, open_fresh
 from thawline.learn.augment import View, list_views
 from thawline.learn.development import Development
 from thawline.learn.features import extract
 from thawline.learn.handcrafted import extract_handcrafted
-from thawline.learn.heads import FoldResult, fit_fold
+from thawline.learn.heads import FoldResult, Head, fit_final, fit_fold
 from thawline.learn.ladder import Rung, TriedRung
+from thawline.learn.linear import LinearHead
 from thawline.learn.stages import Stages, find_stages_at
-from thawline.learn.thawing import INNER_FOLDS, Thaw, ThawedFold, thaw_fold, to_probabilities, zero_head
-from thawline.learn.training import Recipe, compare_bf16, predict_logits, train
+from thawline.learn.thawing import INNER_FOLDS, Thaw, ThawedFold, thaw_fold, zero_head
+from thawline.learn.training import compare_bf16, predict_logits, train
 from thawline.learn.weights import Weights, load_backbone, load_random
 from thawline.options import THAWED
-from thawline.types import Augmentation, Contract, Hardware, Line, Listener
+from thawline.types import Augmentation, Contract, Hardware, Line, Listener, Recipe
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,10 +40,10 @@ TIMED_STEPS = 2
 TEXTURE_SECONDS = 0.022
 LEAST_COSINE = 0.99  # of gradients in bf16 with those in float32
 FRESH_TTA_VIEWS = 4  # where none are cached
+FROZEN_HEAD = "frozen."  # in front of the names of its arrays
 
 
-@dataclasses.dataclass(frozen=True)
-class Source:
+class Source(NamedTuple):
     """Where the development items and the backbone come from."""
 
     contents: Sequence[Content]
@@ -56,7 +58,7 @@ class Settings:
     """What the plan says of fitting: weights of classes for the heads; for thawing the recipe, the lines by name, those
     of them whose activations are cached for ``n_views`` augmented views, and the options of `Thaw`."""
 
-    class_weight: str
+    class_weight: str | None
     recipe: Recipe
     lines: Mapping[str, Line]
     cached: tuple[str, ...]
@@ -109,17 +111,19 @@ class Strategies:
             result = self._fit_fold(rung.head, features, fold)
             return {"probabilities": result.probabilities, "strength": float(result.strength)}, None
         found = thaw_fold(self.thaw(rung), fold, rung.name, self._inherit_rate(fold, tried))
-        return record_fold(found), take_weights(found.classifier)
+        return record_fold(found), collect_weights(found)
 
     def train_again(self, rung: Rung, fold: int, recorded: Mapping[str, Any]) -> dict[str, Any]:
         """Return the weights of a fold above a line from what was recorded of it, as they were."""
         first = recorded["trials"][0]["learning_rate"]
-        return take_weights(thaw_fold(self.thaw(rung), fold, rung.name, first).classifier)
+        return collect_weights(thaw_fold(self.thaw(rung), fold, rung.name, first))
 
-    def score_views(self, rung: Rung, fold: int, weights: Mapping[str, Any], temperature: float) -> Probabilities:
+    def score_views(
+        self, rung: Rung, fold: int, weights: Mapping[str, Any], scales: Sequence[float] = ()
+    ) -> Probabilities:
         """Return the mean probabilities over all views of the items of ``fold``, of the network that is not to see them.
 
-        For a head of the frozen backbone, which is fitted again for it, ``weights`` and ``temperature`` do not matter.
+        For a head of the frozen backbone, which is fitted again for it, ``weights`` and ``scales`` do not matter.
         """
         scored = np.flatnonzero(self.development.folds == fold)
         if rung.line is None:
@@ -128,17 +132,34 @@ class Strategies:
         import torch
 
         thaw = self.thaw(rung)
-        classifier = thaw.start(zero_head(thaw.stages, thaw.line, thaw.activations, self.development.n_classes))
-        classifier.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
+        network, frozen = split_weights(weights)
+        sources = [thaw.start(zero_head(thaw.stages, thaw.line, thaw.activations, self.development.n_classes))]
+        sources[0].load_state_dict({name: torch.from_numpy(array) for name, array in network.items()})
+        if frozen is not None:
+            sources.append(thaw.start(frozen))
         numbers = range((thaw.activations.n_views if rung.line in self.settings.cached else FRESH_TTA_VIEWS) + 1)
-        logits = [predict_logits(classifier, thaw.activations, scored, number) for number in numbers]
-        return np.asarray(np.mean([to_probabilities(each / temperature) for each in logits], axis=0))
+        logits = [[predict_logits(each, thaw.activations, scored, number) for each in sources] for number in numbers]
+        return np.asarray(np.mean([blend(scales, *each) for each in logits], axis=0))
+
+    def fit_final(self, rung: Rung) -> tuple[Head, float]:
+        """Return the head of a rung without a line fitted on all items, and its strength."""
+        development, settings = self.development, self.settings
+        return fit_final(
+            rung.head,
+            self.texture if rung.strategy == "handcrafted" else self.features,
+            development.labels,
+            development.groups,
+            development.n_classes,
+            folds=development.folds,
+            seed=settings.seed,
+            class_weight=settings.class_weight,
+            n_jobs=self.source.hardware.cores,
+        )
 
     @functools.cached_property
     def views_of_features(self) -> list[Features]:
         """Features of the frozen backbone of all items, a table for each view."""
-        source = self.source
-        about = (source.contents, source.digests, source.weights, source.contract, source.hardware, self.listener)
+        about = (*self.source, self.listener)
         return [extract(*about, f"features, view {view.number}", view).features for view in self.views]
 
     @property
@@ -198,22 +219,21 @@ class Strategies:
             fold,
             development.n_classes,
             seed=self.settings.seed,
-            class_weight="balanced" if self.settings.class_weight == "balanced" else None,
+            class_weight=self.settings.class_weight,
             n_jobs=self.source.hardware.cores,
         )
 
     def _open(self, line: str) -> Activations:
         """Return the activations at a line, from the cache where the plan has room for them."""
         source, settings = self.source, self.settings
-        about = (source.contents, source.digests, source.weights, source.contract, source.hardware)
         if line not in settings.cached:
             if line not in self._fresh:  # one engine at a time
-                self._fresh = {line: open_fresh(*about, settings.lines[line], settings.augmentation, settings.seed)}
+                self._fresh = {line: open_fresh(*source, settings.lines[line], settings.augmentation, settings.seed)}
             return self._fresh[line]
         if not self._cached:
             chosen = [settings.lines[name] for name in settings.cached]
             self._cached = fill_activations(
-                *about,
+                *source,
                 chosen,
                 settings.augmentation,
                 settings.n_views,
@@ -233,11 +253,11 @@ class Strategies:
         return rates[-1] if rates else None
 
     def _forecast_thaw(self, rung: Rung) -> float:
-        """Seconds for all folds, if each trains once in the search and once after it for the whole schedule."""
+        """Seconds for all folds, if each trains once for the whole schedule."""
         line, recipe = self.settings.lines[str(rung.line)], self.settings.recipe
         n_items, n_folds = len(self.development.labels), len(self.development.list_folds())
         n_training = n_items * (1 - 1 / max(n_folds, 2))
-        n_seen = n_folds * n_training * recipe.epochs * (2 - 1 / INNER_FOLDS)
+        n_seen = n_folds * n_training * recipe.epochs * (1 - 1 / INNER_FOLDS)
         seconds = n_seen * time_step(self.stages, line, self.development.n_classes, recipe)
         if line.name not in self.settings.cached:
             seconds += n_seen * self.prefix_s
@@ -281,9 +301,22 @@ def record_fold(found: ThawedFold) -> dict[str, Any]:
         "learning_rate": found.learning_rate,
         "n_epochs": found.n_epochs,
         "n_steps": found.n_steps,
-        "temperature": found.temperature,
+        "scales": list(found.scales),
         "trials": [dataclasses.asdict(trial) for trial in found.trials],
     }
+
+
+def collect_weights(found: ThawedFold) -> dict[str, Any]:
+    """Return all tensors of a fold as arrays by name: of its network, and of its frozen head."""
+    head = {} if found.head is None else found.head.to_tensors()
+    return {**take_weights(found.classifier), **{f"{FROZEN_HEAD}{name}": array for name, array in head.items()}}
+
+
+def split_weights(weights: Mapping[str, Any]) -> tuple[dict[str, Any], LinearHead | None]:
+    """Reverse `collect_weights`: the arrays of the network, and the frozen head where there is one."""
+    network = {name: array for name, array in weights.items() if not name.startswith(FROZEN_HEAD)}
+    head = {name.removeprefix(FROZEN_HEAD): array for name, array in weights.items() if name not in network}
+    return network, LinearHead.from_tensors(head) if head else None
 
 
 def take_weights(classifier: Any) -> dict[str, Any]:

@@ -1,21 +1,21 @@
-"""One fold of one rung above a thaw line: a search inside the training part, one training on all of it, one scoring.
+"""One fold of one rung above a thaw line: a training that is watched on a part held back, and one scoring.
 
-LP-FT (Kumar et al., ICLR 2022): the classifier starts as the suffix with the linear head of its own training part, which
-reproduces the frozen rung. A grouped inner part of the training fold chooses the learning rate, how long to train, and the
-temperature of the probabilities (Guo et al., ICML 2017). Where no epoch gains more than the standard error of its gain,
-nothing is thawed and the fold stays the frozen rung's.
+LP-FT (Kumar et al., ICLR 2022): the classifier starts as the suffix with the linear head of the items it is to learn, which
+reproduces the frozen rung. A grouped part of the training fold is held back and chooses the learning rate, how long to
+train, and how the logits are blended with those of the frozen head: an ensemble in output space, which is better than
+either where both have learned something of their own (Wortsman et al., Robust fine-tuning, CVPR 2022). Where no epoch is
+better than the start, the fold stays the frozen rung's.
 """
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from thawline.judge.calibration import fit_temperature
+from thawline.judge.calibration import blend, fit_scales
 from thawline.judge.metrics import item_log_loss
 from thawline.judge.statistics import paired_difference
 from thawline.learn.activations import Activations
@@ -24,14 +24,16 @@ from thawline.learn.development import Development
 from thawline.learn.heads import HEADS, Training, fit_part, make_folds
 from thawline.learn.linear import LinearHead
 from thawline.learn.stages import Stages
-from thawline.learn.training import Recipe, predict_logits, train
+from thawline.learn.training import predict_logits, train
+from thawline.types import Recipe
 
 if TYPE_CHECKING:
     from torch import nn
 
     from thawline.types import Features, FloatArray, IntArray, Probabilities
 
-INNER_FOLDS = 4  # one of them chooses, the others train
+INNER_FOLDS = 5  # one of them chooses, the others train
+FROZEN = (0.0, 1.0)  # scales of a fold that stays as it was
 SLOWER = 4.0  # the next learning rate tried is this much smaller
 ATTEMPTS = 2
 
@@ -70,26 +72,31 @@ class Thaw:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Trial:
-    """One learning rate on the inner part, from the start (epoch 0) to the last epoch: calibrated losses.
+    """One learning rate on the inner part, from the start (epoch 0) to the last epoch: losses of the best blend.
 
-    ``gain`` is what the best epoch gained on the start, ``gain_error`` its standard error by patient.
+    ``scales`` are those of the blend at the best epoch, see `blend`; ``gain`` is what it gained on the start, ``gain_error``
+    its standard error by patient.
     """
 
     learning_rate: float
     losses: tuple[float, ...]
-    temperature: float
+    scales: tuple[float, ...]
     gain: float
     gain_error: float
 
     @property
     def n_epochs(self) -> int:
-        """Epochs to the smallest loss; 0 where the gain is within its error, which is to stay frozen."""
-        return int(np.argmin(self.losses)) if self.gain > self.gain_error else 0
+        """Epochs to the smallest loss; 0 where none was better than the start, which is to stay frozen."""
+        return int(np.argmin(self.losses))
 
 
 @dataclasses.dataclass(frozen=True)
 class ThawedFold:
-    """One trained fold: logits of its scored items, (items, classes) in their order, the search, and the classifier."""
+    """One trained fold: the search, the network that it kept, and the frozen head beside it.
+
+    ``logits`` are those of the scored items in their order, (sources, items, classes): of the network, then of the frozen
+    ``head`` of the whole training part. From a random start there is no frozen head.
+    """
 
     fold: int
     logits: FloatArray
@@ -97,105 +104,110 @@ class ThawedFold:
     learning_rate: float
     n_epochs: int
     n_steps: int
-    temperature: float
+    scales: tuple[float, ...]
     classifier: nn.Module
-    seconds: float
+    head: LinearHead | None
 
     @property
     def probabilities(self) -> Probabilities:
-        """Probabilities of the scored items, at the temperature that the inner part chose."""
-        return to_probabilities(self.logits / self.temperature)
+        """Probabilities of the scored items, blended as the inner part chose."""
+        return blend(self.scales, *self.logits)
 
 
 def thaw_fold(thaw: Thaw, fold: int, rung: str, rate: float | None = None) -> ThawedFold:
-    """Search inside the training part of ``fold``, train on all of it, and score the fold once.
+    """Train inside the training part of ``fold``, and score the fold once.
 
     The search begins with learning rate ``rate``, by default the recipe's. Raises TrainingError, naming the ``rung``,
     where the loss is not finite.
     """
-    began = time.perf_counter()
     development = thaw.development
     training, scored = np.flatnonzero(development.folds != fold), np.flatnonzero(development.folds == fold)
-    trials = search(thaw, training, rung, rate or thaw.recipe.learning_rate)
-    best = min(trials, key=lambda trial: (not trial.n_epochs, min(trial.losses)))  # one that trains, where there is
-    classifier = fit_start(thaw, training)
-    recipe = dataclasses.replace(thaw.recipe, learning_rate=best.learning_rate, stop=best.n_epochs)
-    if best.n_epochs:
-        about = (thaw.activations, development.labels, training, recipe, rung)
-        classifier, _ = train(classifier, *about, blocks=thaw.blocks)
+    learned, held = part_inner(thaw, training)
+    head = None if thaw.features is None else fit_head(thaw, training)
+    trials, classifier = search(thaw, learned, held, rung, rate or thaw.recipe.learning_rate)
+    best = min(trials, key=lambda trial: min(trial.losses))
+    logits = [predict_logits(classifier, thaw.activations, scored)]
+    if head is not None and thaw.features is not None:
+        logits.append(head.predict_logits(thaw.features[scored]))
     return ThawedFold(
         fold,
-        predict_logits(classifier, thaw.activations, scored),
+        np.stack(logits),
         trials,
         best.learning_rate,
         best.n_epochs,
-        best.n_epochs * -(-len(training) // recipe.batch_items),
-        best.temperature if best.n_epochs else 1.0,
+        best.n_epochs * thaw.recipe.count_steps(len(learned)),
+        best.scales,
         classifier,
-        time.perf_counter() - began,
+        head,
     )
 
 
-def search(thaw: Thaw, training: IntArray, rung: str, rate: float) -> tuple[Trial, ...]:
-    """Try learning rates on a grouped inner part of the training items, until one gains more than its error.
+def part_inner(thaw: Thaw, training: IntArray) -> tuple[IntArray, IntArray]:
+    """Part the training items into those that are learned and those held back to choose by, by patient.
 
-    The next is `SLOWER`, and tried only where the one before gained at all; `ATTEMPTS` at most. Where patients are too few
-    to be parted, one trial says to stay frozen.
+    None are held back where patients are too few to be parted.
     """
     development = thaw.development
-    labels, groups = development.labels[training], development.groups[training]
-    inner = make_folds(labels, groups, INNER_FOLDS, thaw.recipe.seed)
-    if inner is None:
-        return (Trial(rate, (0.0,), 1.0, 0.0, 0.0),)
-    learned, held = training[inner != 0], training[inner == 0]
-    head = _fit_head(thaw, learned)
-    trials: list[Trial] = []
+    inner = make_folds(development.labels[training], development.groups[training], INNER_FOLDS, thaw.recipe.seed)
+    return (training, training[:0]) if inner is None else (training[inner != 0], training[inner == 0])
+
+
+def search(
+    thaw: Thaw, learned: IntArray, held: IntArray, rung: str, rate: float
+) -> tuple[tuple[Trial, ...], nn.Module]:
+    """Try learning rates on the ``learned`` items until one gains more than its error on those ``held`` back.
+
+    The next is `SLOWER`, and tried only where the one before gained at all; `ATTEMPTS` at most. Returns the trials and the
+    network of the best, at its best epoch. Without items to choose by the network stays as it is.
+    """
+    start = fit_head(thaw, learned)
+    if not len(held):
+        return (Trial(rate, (0.0,), FROZEN if thaw.features is not None else (1.0,), 0.0, 0.0),), thaw.start(start)
+    found: list[tuple[Trial, nn.Module]] = []
     for attempt in range(ATTEMPTS):
-        trials.append(_try_rate(thaw, head, learned, held, rung, rate / SLOWER**attempt))
-        if trials[-1].n_epochs or trials[-1].gain <= 0:
+        found.append(_try_rate(thaw, start, learned, held, rung, rate / SLOWER**attempt))
+        trial = found[-1][0]
+        if trial.gain > trial.gain_error or trial.gain <= 0:
             break
-    return tuple(trials)
+    _, network = min(found, key=lambda each: min(each[0].losses))
+    return tuple(trial for trial, _ in found), network
 
 
-def _try_rate(thaw: Thaw, head: LinearHead, learned: IntArray, held: IntArray, rung: str, rate: float) -> Trial:
-    """Train on the ``learned`` items at one rate, and follow the calibrated loss of the ``held`` ones."""
+def _try_rate(
+    thaw: Thaw, head: LinearHead, learned: IntArray, held: IntArray, rung: str, rate: float
+) -> tuple[Trial, nn.Module]:
+    """Train on the ``learned`` items at one rate, following the loss of the ``held`` ones; return the best network too."""
     development = thaw.development
     labels = development.labels[held]
-    found: list[tuple[float, FloatArray]] = []
+    frozen: list[FloatArray] = []
+    found: list[tuple[tuple[float, ...], FloatArray]] = []
 
     def validate(classifier: nn.Module) -> float:
         logits = predict_logits(classifier, thaw.activations, held)
         if not np.isfinite(logits).all():
             return float("nan")
-        temperature = fit_temperature(labels, logits)
-        found.append((temperature, item_log_loss(labels, to_probabilities(logits / temperature))))
+        sources = [logits, *frozen]
+        scales = fit_scales(labels, *sources)
+        found.append((scales, item_log_loss(labels, blend(scales, *sources))))
+        if thaw.features is not None and not frozen:
+            frozen.append(logits)
         return float(found[-1][1].mean())
 
     start = thaw.start(head)
     validate(start)
     recipe = dataclasses.replace(thaw.recipe, learning_rate=rate)
-    train(
-        start,
-        thaw.activations,
-        development.labels,
-        learned,
-        recipe,
-        rung,
-        blocks=thaw.blocks,
-        validate=validate,
-    )
+    about = (thaw.activations, development.labels, learned, recipe, rung)
+    classifier, _ = train(start, *about, blocks=thaw.blocks, validate=validate)
     losses = [float(losses.mean()) for _, losses in found]
     best = int(np.argmin(losses))
     gain, error = paired_difference(found[0][1], found[best][1], development.groups[held])
-    return Trial(rate, tuple(losses), found[best][0], gain, float(np.nan_to_num(error)))
+    scales = found[best][0]
+    if best == 0:
+        classifier, scales = thaw.start(head), (*FROZEN[:1], *scales) if frozen else scales
+    return Trial(rate, tuple(losses), scales, gain, float(np.nan_to_num(error))), classifier
 
 
-def fit_start(thaw: Thaw, training: IntArray) -> nn.Module:
-    """Return the classifier before its first step on the training items (positions)."""
-    return thaw.start(_fit_head(thaw, training))
-
-
-def _fit_head(thaw: Thaw, training: IntArray) -> LinearHead:
+def fit_head(thaw: Thaw, training: IntArray) -> LinearHead:
     """Return the linear head of the training items, as the frozen rung fits it; zeros for a random start."""
     from threadpoolctl import threadpool_limits
 
@@ -225,11 +237,3 @@ def zero_head(stages: Stages, line: str, activations: Activations, n_classes: in
         n_features = int(stages.suffix(line).eval()(row).shape[1])
     zeros = np.zeros((n_classes, n_features))
     return LinearHead(np.zeros(n_features), np.ones(n_features), zeros, zeros[:, 0])
-
-
-def to_probabilities(logits: FloatArray) -> Probabilities:
-    """Return the softmax of logits (items, classes)."""
-    from scipy.special import softmax
-
-    found: Probabilities = softmax(logits, axis=1)
-    return found

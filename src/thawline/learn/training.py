@@ -22,6 +22,7 @@ from thawline.learn.activations import Activations
 from thawline.learn.cuts import group_parameters
 from thawline.learn.fusing import fused_norms
 from thawline.learn.objective import Objective, make_objective
+from thawline.types import Recipe
 
 if TYPE_CHECKING:
     import torch
@@ -31,41 +32,6 @@ if TYPE_CHECKING:
 
 SCORED_ITEMS = 64  # items predicted at a time
 RGN_BATCHES = 4  # whose gradients weight the rates of an epoch
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Recipe:
-    """How a classifier is trained; one value each.
-
-    ``learning_rate`` is that of the highest block; each block below has ``decay`` times that of the one above it, the
-    head ``head_rate`` times it. ``epochs`` is the length of the schedule, ``stop`` how many of them are run,
-    ``patience`` how many without improvement end a validated one. Weights are averaged over the
-    last ``average`` epochs or so. ``auto_rgn`` weights the rate of each parameter by its relative gradient norm.
-    ``balance`` and ``focal`` change the loss, see `make_objective`. ``device`` is torch's name of one, ``bf16`` trains
-    under autocast, ``compiled`` through torch.compile.
-    """
-
-    learning_rate: float = 8e-4
-    epochs: int = 10
-    stop: int | None = None
-    patience: int = 10
-    batch_items: int = 32
-    decay: float = 0.85
-    head_rate: float = 0.3
-    weight_decay: float = 0.02
-    warmup: float = 0.15
-    clip_norm: float = 1.0
-    average: float = 2.0
-    label_smoothing: float = 0.1
-    mixup: float = 0.0
-    balance: str = "none"
-    focal: float = 0.0
-    train_norms: bool = False
-    auto_rgn: bool = False
-    device: str = "cpu"
-    bf16: bool = False
-    compiled: bool = False
-    seed: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -98,7 +64,7 @@ def train(
     from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
     classifier.to(recipe.device)
-    n_steps = math.ceil(len(items) / recipe.batch_items)
+    n_steps = recipe.count_steps(len(items))
     optimiser, factor = make_optimiser(classifier, recipe, blocks), make_schedule(recipe, n_steps)
     objective = make_objective(
         labels,
