@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from thawline.errors import OptionError
 from thawline.options import ALL_HEADS, RunOptions
-from thawline.plan import EDITABLE, Plan, _hanley_mcneil_error, apply_given, make_plan, name_strategy, read_plan
-from thawline.plan_thawing import RECIPE
+from thawline.plan import EDITABLE, Plan, _hanley_mcneil_error, apply_given, make_plan, read_plan
+from thawline.plan_thawing import RECIPE, name_strategy
 from thawline.types import BackboneFacts, Hardware, Kind, Line
 
 LINES = (

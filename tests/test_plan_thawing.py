@@ -24,7 +24,7 @@ from thawline.plan_thawing import (
     describe_line,
     list_chosen,
 )
-from thawline.types import Augmentation, BackboneFacts, Hardware, Line
+from thawline.types import BALANCES, Augmentation, BackboneFacts, Hardware, Line, Recipe
 
 LITE0 = (  # the default backbone, to a few digits
     Line("conv_head", 0.12, 0.05, (320, 7, 7)),
@@ -493,9 +493,6 @@ def test_films_are_changed_less_than_slides():
 
 
 def test_the_recipe_is_that_of_the_training_loop():
-    from thawline.learn.objective import BALANCES
-    from thawline.learn.training import Recipe
-
     assert Recipe(**RECIPE) == Recipe()
     choice = choose()["recipe"]
     assert (choice.value, choice.kind) == (RECIPE, "rule")
@@ -517,13 +514,14 @@ def test_many_items_are_gone_through_fewer_times(n_items):
         assert (epochs - 0.5) * n_items <= ITEM_PASSES
     else:
         assert (epochs + 0.5) * n_items >= ITEM_PASSES
-    assert f"of the {epochs} epochs are run, as {n_items} items call for" in choice.reason
+    assert f"the epoch of the {epochs} that {n_items} items call for" in choice.reason
 
 
 @pytest.mark.parametrize(
     ("options", "changes"),
     [
-        ({"mixup": 0.4}, {"mixup": 0.4}),
+        ({"mixup": 0.2}, {"mixup": 0.2}),
+        ({"mixup": 0}, {"mixup": 0.0}),
         ({"mixup": 1}, {"mixup": 1.0}),
         ({"loss": "focal"}, {"focal": 2.0}),
         ({"sampling": "balanced"}, {"balance": "sampling"}),

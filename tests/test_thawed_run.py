@@ -108,10 +108,18 @@ def test_what_lies_below_the_line_is_the_pretrained_network(finished: thawline.R
     for name, tensor in pretrained.items():
         np.testing.assert_array_equal(kept[name], tensor.numpy())
     members = {name.split(".")[1] for name in kept if name.startswith("members.")}
-    assert members == {"0", "1"}
+    assert members == {"0", "1", "2"}  # of the two folds, and the frozen heads of both
     trained = {name.split(".", 3)[3] for name in kept if name.startswith("members.0.suffix.")}
     assert trained
     assert all(name.startswith(("conv_head.", "bn2.")) for name in trained)
+    frozen = {
+        name.removeprefix("members.2.suffix."): kept[name] for name in kept if name.startswith("members.2.suffix.")
+    }
+    assert frozen.keys() == trained
+    for name, tensor in frozen.items():
+        np.testing.assert_array_equal(tensor, pretrained[name].numpy())
+    rows = [len(kept[f"members.{number}.linear.bias"]) for number in range(3)]
+    assert rows == [2, 2, 4]
 
 
 def test_running_statistics_of_the_members_are_those_of_the_pretrained_network(finished: thawline.RunResult) -> None:
@@ -187,7 +195,7 @@ def test_weights_of_a_fold_that_were_lost_are_trained_again_to_the_same(
 def test_refitting_delivers_one_network(films: Path, tmp_path: Path) -> None:
     result = run(films, tmp_path / "run", final="refit")
     model = result.load_model()
-    assert len(model.head.temperatures) == 1  # type: ignore[attr-defined]
+    assert [len(scales) for scales in model.head.scales] == [2]  # type: ignore[attr-defined]
     files, expected = read_test_rows(result.folder, films)
     np.testing.assert_allclose(model.predict_proba(files), expected, atol=1e-4)
 

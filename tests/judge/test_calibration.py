@@ -1,4 +1,5 @@
-"""Referees: scikit-learn's calibration curve and temperature, a loop over bins, Bayes' rule on Gaussians, simulations."""
+"""Referees: scikit-learn's calibration curve, temperature and logistic regression, a loop over bins, Bayes' rule on
+Gaussians, grids, simulations."""
 
 from __future__ import annotations
 
@@ -13,9 +14,18 @@ from scipy.stats import norm
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.calibration import CalibratedClassifierCV, calibration_curve
 from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
 
 from thawline.errors import DataError, OptionError
-from thawline.judge.calibration import MAX_TEMPERATURE, assign_bins, correct_prior, ece, fit_temperature, reliability
+from thawline.judge.calibration import (
+    MAX_SCALE,
+    assign_bins,
+    blend,
+    correct_prior,
+    ece,
+    fit_scales,
+    reliability,
+)
 
 
 def make_binary(n_items, seed=0):
@@ -135,32 +145,40 @@ def test_unusable_input_is_refused():
         assign_bins([0.1], n_bins=0)
 
 
-# --- temperature ------------------------------------------------------------------------------------------------------
+# --- scales of one source: a temperature ------------------------------------------------------------------------------
 
 
 def make_logits(n_items, n_classes, temperature=1.0, seed=0):
     """Labels drawn from softmax(z), and z times the temperature that has to be found."""
     draw = np.random.default_rng(seed)
     exact = draw.normal(size=(n_items, n_classes)) * 2
-    chances = softmax(exact, axis=1)
-    labels = (chances.cumsum(axis=1) < draw.random((n_items, 1))).sum(axis=1)
-    return labels, exact * temperature
+    return draw_labels(exact, draw), exact * temperature
 
 
-def measure_loss(labels, logits, temperature):
-    return -log_softmax(logits / temperature, axis=1)[np.arange(len(labels)), labels].mean()
+def draw_labels(exact, draw):
+    return (softmax(exact, axis=1).cumsum(axis=1) < draw.random((len(exact), 1))).sum(axis=1)
+
+
+def measure_loss(labels, scales, *logits):
+    blended = sum(scale * each for scale, each in zip(scales, logits, strict=True))
+    return -log_softmax(blended, axis=1)[np.arange(len(labels)), labels].mean()
+
+
+def fit_temperature(labels, logits):
+    (scale,) = fit_scales(labels, logits)
+    return 1 / scale
 
 
 @pytest.mark.parametrize("temperature", [0.2, 4.0])
 @pytest.mark.parametrize(("n_items", "n_classes"), [(12, 2), (150, 2), (150, 5)])
-def test_a_temperature_is_the_best_of_a_fine_grid(n_items, n_classes, temperature):
+def test_a_scale_is_the_best_of_a_fine_grid(n_items, n_classes, temperature):
     labels, logits = make_logits(n_items, n_classes, temperature, seed=n_items + n_classes)
     labels[:2] = 1 - labels[:2].clip(max=1)  # so that not all are ranked rightly
-    found = fit_temperature(labels, logits)
-    grid = np.geomspace(1 / MAX_TEMPERATURE, MAX_TEMPERATURE, 2001)  # steps of 0.3 %
-    losses = [measure_loss(labels, logits, each) for each in grid]
-    assert found == pytest.approx(grid[int(np.argmin(losses))], rel=5e-3)
-    assert measure_loss(labels, logits, found) <= min(losses) + 1e-9
+    found = fit_scales(labels, logits)
+    grid = np.geomspace(1 / MAX_SCALE, MAX_SCALE, 2001)  # steps of 0.3 %
+    losses = [measure_loss(labels, (each,), logits) for each in grid]
+    assert found == (pytest.approx(grid[int(np.argmin(losses))], rel=5e-3),)
+    assert measure_loss(labels, found, logits) <= min(losses) + 1e-9
 
 
 class Passing(ClassifierMixin, BaseEstimator):
@@ -177,19 +195,19 @@ class Passing(ClassifierMixin, BaseEstimator):
         return self.classes_[rows.argmax(axis=1)]
 
 
-def test_a_temperature_is_that_of_scikit_learn():
+def test_a_scale_is_the_temperature_of_scikit_learn():
     labels, logits = make_logits(200, 3, temperature=2.5)
     peer = CalibratedClassifierCV(FrozenEstimator(Passing().fit(logits, labels)), method="temperature")
     expected = peer.fit(logits, labels).predict_proba(logits)
-    np.testing.assert_allclose(softmax(logits / fit_temperature(labels, logits), axis=1), expected, atol=1e-4)
+    np.testing.assert_allclose(blend(fit_scales(labels, logits), logits), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 5.0])
 def test_the_temperature_of_a_simulation_is_found(temperature):
     labels, logits = make_logits(40_000, 3, temperature)
-    found = fit_temperature(labels, logits)
-    assert found == pytest.approx(temperature, rel=0.05)
-    assert ece(labels, softmax(logits / found, axis=1)) < 0.01
+    found = fit_scales(labels, logits)
+    assert found == (pytest.approx(1 / temperature, rel=0.05),)
+    assert ece(labels, blend(found, logits)) < 0.01
 
 
 @given(factor=st.floats(0.25, 4), seed=st.integers(0, 20))
@@ -202,17 +220,96 @@ def test_a_temperature_scales_with_the_logits_and_ignores_what_rows_share(factor
     )
 
 
-def test_a_temperature_is_bounded_where_all_items_are_ranked_rightly_or_wrongly():
+@pytest.mark.parametrize("n_sources", [1, 2, 3])
+def test_scales_are_bounded_where_all_items_are_ranked_rightly_or_wrongly(n_sources):
     labels = np.array([0, 1, 1, 0])
-    logits = np.eye(2)[labels] * 3.0
-    found = fit_temperature(labels, logits)
-    assert 1 / MAX_TEMPERATURE <= found < 0.1
-    assert measure_loss(labels, logits, found) < 1e-12
-    assert fit_temperature(1 - labels, logits) == pytest.approx(MAX_TEMPERATURE, rel=1e-3)
+    logits = [np.eye(2)[labels] * 3.0 / (number + 1) for number in range(n_sources)]
+    rightly, wrongly = fit_scales(labels, *logits), fit_scales(1 - labels, *logits)
+    assert len(rightly) == len(wrongly) == n_sources
+    assert all(1 <= scale <= MAX_SCALE for scale in rightly)
+    assert measure_loss(labels, rightly, *logits) < 1e-4
+    assert wrongly == (pytest.approx(1 / MAX_SCALE / n_sources),) * n_sources
 
 
-def test_a_temperature_needs_items_and_as_many_labels():
+def test_scales_do_not_pass_their_bound():
+    labels = np.array([0, 1, 1, 0])
+    assert fit_scales(labels, np.eye(2)[labels] * 0.01) == (pytest.approx(MAX_SCALE),)
+
+
+def test_scales_need_items_and_as_many_labels():
     with pytest.raises(DataError, match="at least one item; found none"):
-        fit_temperature(np.zeros(0, np.int64), np.zeros((0, 2)))
+        fit_scales(np.zeros(0, np.int64), np.zeros((0, 2)))
     with pytest.raises(DataError, match="3"):
-        fit_temperature(np.zeros(3, np.int64), np.zeros((2, 2)))
+        fit_scales(np.zeros(3, np.int64), np.zeros((2, 2)), np.zeros((2, 2)))
+
+
+# --- scales of several sources: a blend -------------------------------------------------------------------------------
+
+
+def make_sources(n_items, n_classes, scales, seed=0):
+    """Sources of normal logits, and labels drawn from the softmax of their sum at the true scales."""
+    draw = np.random.default_rng(seed)
+    sources = draw.normal(size=(len(scales), n_items, n_classes)) * 2
+    return draw_labels(np.tensordot(scales, sources, 1), draw), sources
+
+
+def test_a_blend_by_its_closed_form():
+    """Logits 2 x ln 3 at a scale of a half, and ln 2 at 1, are odds of 3 and of 2: together of 6."""
+    first, second = np.array([[2 * np.log(3), 0.0], [0.0, 0.0]]), np.array([[np.log(2), 0.0], [0.0, 0.0]])
+    np.testing.assert_allclose(blend((0.5, 1.0), first, second), [[6 / 7, 1 / 7], [0.5, 0.5]])
+    np.testing.assert_allclose(blend((0.5,), first), [[0.75, 0.25], [0.5, 0.5]])
+    np.testing.assert_allclose(blend((0.0, 1.0), first, second), [[2 / 3, 1 / 3], [0.5, 0.5]])
+    np.testing.assert_allclose(blend((20.0,), np.array([[1e4, -1e4]])), [[1.0, 0.0]])
+
+
+@pytest.mark.parametrize("scales", [(0.4, 0.9), (1.5, 0.2), (0.3, 0.5, 0.8)])
+def test_a_blend_of_two_classes_is_scikit_learns_logistic_regression_on_margins(scales):
+    """With two classes it is the logistic function of the margins times the scales; there is no intercept in it."""
+    labels, sources = make_sources(400, 2, scales)
+    margins = (sources[..., 1] - sources[..., 0]).T
+    peer = LogisticRegression(C=np.inf, fit_intercept=False, tol=1e-10).fit(margins, labels)
+    assert (peer.coef_ > 0.05).all()  # none at its bound
+    found = fit_scales(labels, *sources)
+    np.testing.assert_allclose(found, peer.coef_[0], rtol=2e-3)
+    np.testing.assert_allclose(blend(found, *sources), peer.predict_proba(margins), atol=1e-3)
+
+
+def test_scales_of_two_sources_are_the_best_of_a_grid():
+    labels, sources = make_sources(150, 4, (0.7, 0.3))
+    grid = np.linspace(0, 1.5, 76)
+    losses = np.array([[measure_loss(labels, (one, other), *sources) for other in grid] for one in grid])
+    best = np.unravel_index(losses.argmin(), losses.shape)
+    found = fit_scales(labels, *sources)
+    np.testing.assert_allclose(found, grid[list(best)], atol=0.021)  # a step
+    assert measure_loss(labels, found, *sources) <= losses.min() + 1e-9
+
+
+def test_the_scales_of_a_simulation_are_found_and_those_of_useless_sources_are_near_zero():
+    labels, sources = make_sources(40_000, 3, (0.6, 0.0, 0.3))
+    found = fit_scales(labels, *sources)
+    np.testing.assert_allclose(found, (0.6, 0.0, 0.3), atol=0.02)
+    assert ece(labels, blend(found, *sources)) < 0.01
+
+
+def test_a_source_that_misleads_has_a_scale_of_zero():
+    labels, (good, bad) = make_sources(400, 3, (0.8, -0.4))
+    found = fit_scales(labels, good, bad)
+    assert found == (pytest.approx(fit_scales(labels, good)[0], rel=2e-3), pytest.approx(0.0, abs=1e-6))
+
+
+@given(
+    seed=st.integers(0, 100), scales=st.lists(st.floats(-0.5, 2), min_size=1, max_size=2), n_classes=st.integers(2, 4)
+)
+@settings(max_examples=30, deadline=None)
+def test_a_blend_never_loses_to_its_best_source_alone(seed, scales, n_classes):
+    labels, sources = make_sources(40, n_classes, (1.0, *scales), seed)
+    found = fit_scales(labels, *sources)
+    assert all(0 <= scale <= MAX_SCALE for scale in found)
+    assert sum(found) >= 1 / MAX_SCALE - 1e-12
+    alone = [measure_loss(labels, fit_scales(labels, each), each) for each in sources]
+    assert measure_loss(labels, found, *sources) <= min(alone) + 1e-6
+
+
+def test_scales_follow_the_order_of_the_sources():
+    labels, sources = make_sources(200, 3, (0.9, 0.2))
+    np.testing.assert_allclose(fit_scales(labels, *sources[::-1]), fit_scales(labels, *sources)[::-1], rtol=5e-3)

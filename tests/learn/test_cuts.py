@@ -354,10 +354,29 @@ def test_tensors_of_another_line_are_refused():
         load_ensemble(stages, "c", tensors)
 
 
-def test_members_with_other_classes_are_refused():
-    stages = make_stages()
-    tensors = {**make_members(stages, "c", 2, n_classes=3)[1], **make_members(stages, "c", 1, n_classes=2)[1]}
-    with pytest.raises(WeightsError, match=r"above c, found \[2, 3\] classes"):
+@pytest.mark.parametrize("n_networks", [1, 2, 4])
+def test_the_last_member_may_have_the_classes_of_all_others_together(n_networks):
+    import torch
+
+    stages, images = make_stages(), make_images(4, 12)
+    members, tensors = make_members(stages, "c", n_networks)
+    (last,), given = make_members(stages, "c", 1, n_classes=3 * n_networks)
+    tensors |= {name.replace(f"{MEMBERS}0.", f"{MEMBERS}{n_networks}."): tensor for name, tensor in given.items()}
+    with torch.no_grad():
+        (activations,) = stages.prefix(["c"])(images)
+        expected = torch.cat([member(activations) for member in [*members, last]], 1)
+        found = load_ensemble(stages, "c", tensors)(images)
+    assert found.shape == (4, 2 * 3 * n_networks)
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("sizes", [(2, 3), (3, 3, 2), (3, 3, 9), (3, 2, 3), (3, 2, 5), (3, 6, 3)])
+def test_members_with_other_classes_are_refused(sizes):
+    stages, tensors = make_stages(), {}
+    for number, n_classes in enumerate(sizes):
+        given = make_members(stages, "c", 1, n_classes)[1]
+        tensors |= {name.replace(f"{MEMBERS}0.", f"{MEMBERS}{number}."): tensor for name, tensor in given.items()}
+    with pytest.raises(WeightsError, match=rf"above c, .*found {re.escape(str([*sizes]))} classes"):
         load_ensemble(stages, "c", tensors)
 
 

@@ -1,26 +1,29 @@
-"""What a thawed rung delivers: the mean of its members' softmaxes, or one network trained for their median steps."""
+"""What a thawed rung delivers: the mean of its members' blends, or one network trained for their median steps."""
 
 from __future__ import annotations
 
 import copy
+import dataclasses
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from scipy.special import softmax
+from scipy.optimize import minimize
+from scipy.special import log_softmax, softmax
 
 from thawline.errors import DataError
-from thawline.judge.calibration import fit_temperature
 from thawline.learn import ensemble
 from thawline.learn.cuts import load_ensemble, make_classifier, split_members
 from thawline.learn.development import Development
-from thawline.learn.ensemble import EnsembleHead, calibrate_members, name_members, refit
+from thawline.learn.ensemble import EnsembleHead, calibrate_members, make_frozen_member, name_members, refit
 from thawline.learn.heads import fit_final
 from thawline.learn.linear import LinearHead
 from thawline.learn.stages import find_stages
-from thawline.learn.thawing import Thaw, fit_start
-from thawline.learn.training import Recipe, predict_logits, train
+from thawline.learn.strategies import take_weights
+from thawline.learn.thawing import Thaw, fit_head
+from thawline.learn.training import predict_logits, train
+from thawline.types import Recipe
 
 N_ITEMS, LINE, RUNG = 96, "3", "fine_tuning 3"
 RECIPE = Recipe(learning_rate=1e-2, epochs=10, batch_items=20)  # five steps an epoch
@@ -55,82 +58,140 @@ def thaw() -> Thaw:
 
 
 def make_folds(
-    development: Development, overconfidence: tuple[float, ...] = (1.0, 3.0, 0.5)
+    development: Development, overconfidence: tuple[float, ...] = (1.0, 3.0, 0.5), n_sources: int = 2
 ) -> dict[int, dict[str, Any]]:
-    """What each fold recorded: logits that exaggerate, to different degrees."""
+    """What each fold recorded: logits that exaggerate, to different degrees; (sources, items, classes)."""
     draw = np.random.default_rng(1)
     found = {}
     for fold, factor in enumerate(overconfidence):
         labels = development.labels[development.folds == fold]
-        logits = draw.normal(size=(len(labels), 2)) + np.eye(2)[labels]
+        logits = draw.normal(size=(n_sources, len(labels), 2)) + np.eye(2)[labels]
         found[fold] = {"logits": factor * logits, "learning_rate": 10.0 ** -(fold + 1), "n_steps": 5 * (2 + 2 * fold)}
     return found
+
+
+def make_heads(n_heads: int, n_classes: int = 2, n_features: int = 6) -> list[LinearHead]:
+    draw = np.random.default_rng(3)
+    return [
+        LinearHead(
+            draw.normal(size=n_features),
+            draw.uniform(0.3, 2, n_features),
+            draw.normal(size=(n_classes, n_features)),
+            draw.normal(size=n_classes),
+        )
+        for _ in range(n_heads)
+    ]
+
+
+def minimise_scales(labels: np.ndarray, sources: np.ndarray) -> np.ndarray:
+    """The scales with the smallest log-loss, found without a gradient."""
+
+    def lose(scales: np.ndarray) -> float:
+        logs = log_softmax(sum(scale * each for scale, each in zip(scales, sources, strict=True)), axis=1)
+        return float(-logs[np.arange(len(labels)), labels].mean())
+
+    bounds, settings = [(0.0, 20.0)] * len(sources), {"xatol": 1e-7, "fatol": 1e-11, "maxiter": 4000}
+    return np.asarray(minimize(lose, [0.7] * len(sources), method="Nelder-Mead", bounds=bounds, options=settings).x)
 
 
 # --- the mean of members ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("n_members", "n_classes"), [(1, 2), (3, 2), (2, 5)])
-def test_an_ensemble_is_the_mean_of_the_members_softmaxes(n_members: int, n_classes: int) -> None:
+@pytest.mark.parametrize(
+    ("n_sources", "n_members", "n_classes"), [(1, 1, 2), (2, 1, 3), (1, 3, 2), (2, 3, 2), (2, 2, 5)]
+)
+def test_an_ensemble_is_the_mean_of_softmaxes_of_scaled_sums(n_sources: int, n_members: int, n_classes: int) -> None:
     draw = np.random.default_rng(0)
-    logits = draw.normal(size=(7, n_members, n_classes)) * 4
-    temperatures = tuple(draw.uniform(0.3, 4, n_members).tolist())
-    expected = sum(softmax(logits[:, k] / t, axis=1) for k, t in enumerate(temperatures)) / n_members
-    found = EnsembleHead(temperatures, n_classes).predict_proba(logits.reshape(7, -1))
+    logits = draw.normal(size=(7, n_sources, n_members, n_classes)) * 4
+    scales = tuple(map(tuple, draw.uniform(0.3, 2, (n_members, n_sources)).tolist()))
+    sums = [
+        sum(scale * logits[:, source, member] for source, scale in enumerate(row)) for member, row in enumerate(scales)
+    ]
+    expected = sum(softmax(each, axis=1) for each in sums) / n_members
+    found = EnsembleHead(scales, n_classes).predict_proba(logits.reshape(7, -1))
     np.testing.assert_allclose(found, expected, atol=1e-12)
     assert found.dtype == np.float64
-    halved = EnsembleHead(temperatures, n_classes).predict_proba(logits.reshape(7, -1).astype(np.float16))
+    halved = EnsembleHead(scales, n_classes).predict_proba(logits.reshape(7, -1).astype(np.float16))
     np.testing.assert_allclose(halved, expected, atol=0.02)
 
 
 def test_an_ensemble_of_no_items_is_empty_and_large_logits_do_not_overflow() -> None:
-    head = EnsembleHead((0.05, 1.0), 3)
+    head = EnsembleHead(((20.0,), (1.0,)), 3)
     assert head.predict_proba(np.zeros((0, 6), np.float32)).shape == (0, 3)
     found = head.predict_proba(np.array([[1e4, 0.0, -1e4, 0.0, 0.0, 0.0]]))
     np.testing.assert_allclose(found, [[(1 + 1 / 3) / 2, 1 / 6, 1 / 6]])
 
 
-@pytest.mark.parametrize("shape", [(4, 5), (4, 7), (6,), (2, 3, 2)])
-def test_logits_of_another_width_are_refused(shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("scales", [((1.0,), (1.0,)), ((1.0, 0.5),)])
+@pytest.mark.parametrize("shape", [(4, 5), (4, 7), (4, 3), (4, 12), (6,), (2, 3, 2)])
+def test_logits_of_another_width_are_refused(scales: tuple[tuple[float, ...], ...], shape: tuple[int, ...]) -> None:
     with pytest.raises(DataError, match="6 logits an item are expected, 3 a member"):
-        EnsembleHead((1.0, 1.0), 3).predict_proba(np.zeros(shape, np.float32))
+        EnsembleHead(scales, 3).predict_proba(np.zeros(shape, np.float32))
 
 
-def test_each_member_is_calibrated_on_its_own_held_out_fold(thaw: Thaw) -> None:
-    folds = make_folds(thaw.development)
+@pytest.mark.parametrize("n_sources", [1, 2])
+def test_each_member_is_blended_by_its_own_held_out_fold(thaw: Thaw, n_sources: int) -> None:
+    folds = make_folds(thaw.development, n_sources=n_sources)
     head = calibrate_members(folds, thaw.development)
     assert head.n_classes == 2
-    of, grid = thaw.development, np.geomspace(0.05, 20, 2001)
-    for fold, found in enumerate(head.temperatures):
-        labels, logits = of.labels[of.folds == fold], folds[fold]["logits"]
-        losses = [-np.log(softmax(logits / t, axis=1)[np.arange(len(labels)), labels]).mean() for t in grid]
-        assert found == pytest.approx(grid[int(np.argmin(losses))], rel=0.01)
-    assert len(set(head.temperatures)) == 3
+    of = thaw.development
+    for fold, found in enumerate(head.scales):
+        expected = minimise_scales(of.labels[of.folds == fold], folds[fold]["logits"])
+        np.testing.assert_allclose(found, expected, rtol=5e-3, atol=1e-4)
+        assert len(found) == n_sources
+    assert len(set(head.scales)) == 3
 
 
-def test_members_of_a_model_folder_are_those_of_the_folds(thaw: Thaw) -> None:
-    """From fold networks to named tensors, to one network and its head: the mean of each fold's own softmax."""
+# --- the member of frozen heads ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("n_heads", "n_classes"), [(1, 2), (3, 2), (2, 5)])
+def test_the_frozen_member_gives_the_logits_of_all_heads_in_one_row(thaw: Thaw, n_heads: int, n_classes: int) -> None:
+    heads, suffix = make_heads(n_heads, n_classes), thaw.stages.suffix(LINE)
+    member = make_frozen_member(suffix, heads)
+    found = predict_logits(member, thaw.activations, np.arange(N_ITEMS))
+    assert thaw.features is not None
+    expected = [
+        ((thaw.features - head.mean) / head.scale) @ head.coefficients.T + head.intercept for head in heads
+    ]  # the formula of a linear head
+    assert found.shape == (N_ITEMS, n_heads * n_classes)
+    np.testing.assert_allclose(found, np.concatenate(expected, axis=1), atol=1e-4)
+    owned = {tensor.data_ptr() for tensor in member.state_dict().values()}
+    assert not owned & {tensor.data_ptr() for tensor in suffix.state_dict().values()}
+
+
+@pytest.mark.parametrize("with_frozen", [True, False])
+@pytest.mark.parametrize("n_networks", [1, 3])
+def test_members_of_a_model_folder_are_those_of_the_folds(thaw: Thaw, n_networks: int, with_frozen: bool) -> None:
+    """From fold networks and heads to named tensors, to one network and its head: the mean of each fold's own blend."""
     draw = np.random.default_rng(0)
-    members = []
-    for _ in range(3):
-        head = LinearHead(np.zeros(6), np.ones(6), draw.normal(size=(2, 6)), draw.normal(size=2))
-        members.append(make_classifier(copy.deepcopy(thaw.stages.suffix(LINE)), head, layers=2))
-    arrays = [{name: tensor.numpy().copy() for name, tensor in each.state_dict().items()} for each in members]
+    networks = []
+    for head in make_heads(n_networks):
+        networks.append(make_classifier(copy.deepcopy(thaw.stages.suffix(LINE)), head, layers=2))
+        with torch.no_grad():  # each trained on its own
+            for parameter in networks[-1].parameters():
+                parameter.add_(torch.from_numpy(0.1 * draw.normal(size=tuple(parameter.shape))).float())
+    heads = make_heads(2 * n_networks)[n_networks:]
+    members = [*networks, make_frozen_member(thaw.stages.suffix(LINE), heads)] if with_frozen else networks
+    arrays = [take_weights(each) for each in members]
     named = name_members(arrays)
     assert len(named) == sum(map(len, arrays))
     tensors = {name: torch.from_numpy(array) for name, array in named.items()}
     for member, again in zip(arrays, split_members(tensors), strict=True):
         assert all(np.array_equal(again[name].numpy(), array) for name, array in member.items())
+    scales = [(0.5, 0.8), (1.0, 0.0), (0.2, 1.5)][:n_networks]
     images = torch.from_numpy(draw.normal(size=(5, 6))).float()
-    temperatures = (0.5, 1.0, 3.0)
     with torch.no_grad():
         logits = load_ensemble(thaw.stages, LINE, tensors)(images).numpy()
         (activations,) = thaw.stages.prefix([LINE])(images)
-        each = [
-            softmax(member(activations).double().numpy() / t, 1)
-            for member, t in zip(members, temperatures, strict=True)
+        features = thaw.stages.network(images).numpy()
+        sums = [
+            scale * network(activations).double().numpy() + with_frozen * other * head.predict_logits(features)
+            for network, head, (scale, other) in zip(networks, heads, scales, strict=True)
         ]
-    np.testing.assert_allclose(EnsembleHead(temperatures, 2).predict_proba(logits), np.mean(each, axis=0), atol=1e-6)
+    rows = tuple(row if with_frozen else row[:1] for row in scales)
+    expected = np.mean([softmax(each, axis=1) for each in sums], axis=0)
+    np.testing.assert_allclose(EnsembleHead(rows, 2).predict_proba(logits), expected, atol=1e-5)
 
 
 # --- one network ------------------------------------------------------------------------------------------------------
@@ -139,17 +200,32 @@ def test_members_of_a_model_folder_are_those_of_the_folds(thaw: Thaw) -> None:
 def test_a_refit_is_one_training_on_all_items_for_the_median_steps_and_rate(thaw: Thaw) -> None:
     """Steps of 10, 20 and 30 at five an epoch are four epochs; rates of 0.1, 0.01 and 0.001 are 0.01."""
     folds = make_folds(thaw.development)
-    classifier, head = refit(thaw, folds, RUNG)
+    classifier, frozen, head = refit(thaw, folds, RUNG)
     everything = np.arange(N_ITEMS)
     recipe = Recipe(learning_rate=1e-2, epochs=10, batch_items=20, stop=4)
     about = thaw.activations, thaw.development.labels, everything, recipe, RUNG
-    expected, _ = train(fit_start(thaw, everything), *about, blocks=thaw.blocks)
+    expected, _ = train(thaw.start(fit_head(thaw, everything)), *about, blocks=thaw.blocks)
     for name, tensor in expected.state_dict().items():
         torch.testing.assert_close(classifier.state_dict()[name], tensor, rtol=1e-5, atol=1e-6)
-    by_fold = [np.flatnonzero(thaw.development.folds == fold) for fold in range(3)]
-    logits = np.concatenate([folds[fold]["logits"] for fold in range(3)])
-    assert head.temperatures == (fit_temperature(thaw.development.labels[np.concatenate(by_fold)], logits),)
+    assert frozen is not None
+    np.testing.assert_array_equal(frozen.coefficients, fit_head(thaw, everything).coefficients)
     assert head.n_classes == 2
+
+
+@pytest.mark.parametrize("n_sources", [1, 2])
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+def test_the_scales_of_a_refit_are_those_of_all_out_of_fold_logits(
+    thaw: Thaw, n_sources: int, order: tuple[int, ...]
+) -> None:
+    recorded = make_folds(thaw.development, n_sources=n_sources)
+    folds = {fold: {**recorded[fold], "n_steps": 0} for fold in order}
+    head = refit(thaw, folds, RUNG)[2]
+    pooled = np.zeros((n_sources, N_ITEMS, 2))
+    for fold, value in recorded.items():
+        pooled[:, thaw.development.folds == fold] = value["logits"]
+    assert len(head.scales) == 1
+    expected = minimise_scales(thaw.development.labels, pooled)
+    np.testing.assert_allclose(head.scales[0], expected, rtol=5e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -177,13 +253,24 @@ def test_where_most_folds_stayed_frozen_the_refit_is_the_head_of_all_items(thaw:
     folds = make_folds(thaw.development)
     for value in folds.values():
         value["n_steps"] = 0
-    classifier, head = refit(thaw, folds, RUNG)
+    classifier, frozen, head = refit(thaw, folds, RUNG)
     logits = predict_logits(classifier, thaw.activations, np.arange(N_ITEMS))
     of = thaw.development
     assert thaw.features is not None
+    assert frozen is not None
     inner, strength = fit_final("linear", thaw.features, of.labels, of.groups, 2, folds=of.folds, seed=0)
-    found = softmax(logits, axis=1)
-    assert np.corrcoef(found[:, 1], inner.predict_proba(thaw.features)[:, 1])[0, 1] > 0.98
+    for found in (softmax(logits, axis=1), frozen.predict_proba(thaw.features)):
+        assert np.corrcoef(found[:, 1], inner.predict_proba(thaw.features)[:, 1])[0, 1] > 0.98
     assert strength > 0
-    with_temperature = head.predict_proba(logits.astype(np.float32))
-    np.testing.assert_allclose(with_temperature, softmax(logits / head.temperatures[0], axis=1), atol=1e-5)
+    ((first, second),) = head.scales
+    row = np.concatenate([logits, frozen.predict_logits(thaw.features)], axis=1)
+    # both are the same head, so that their scales add up
+    np.testing.assert_allclose(head.predict_proba(row), softmax((first + second) * logits, axis=1), atol=1e-5)
+
+
+def test_a_refit_from_a_random_start_has_no_frozen_head(thaw: Thaw) -> None:
+    thaw = dataclasses.replace(thaw, features=None, recipe=dataclasses.replace(RECIPE, epochs=1))
+    classifier, frozen, head = refit(thaw, make_folds(thaw.development, n_sources=1), RUNG)
+    assert frozen is None
+    assert [len(row) for row in head.scales] == [1]
+    assert predict_logits(classifier, thaw.activations, np.arange(N_ITEMS)).any()  # no longer zeros: it was trained

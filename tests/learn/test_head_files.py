@@ -126,12 +126,13 @@ def test_only_heads_of_the_table_are_stored(tmp_path):
 # --- ensembles --------------------------------------------------------------------------------------------------------
 
 
-def test_a_stored_ensemble_gives_the_same_probabilities(tmp_path):
-    head = EnsembleHead((0.7, 1.0 / 3.0, 12.5), 4)
+@pytest.mark.parametrize("scales", [((0.7,), (1.0 / 3.0,), (12.5,)), ((0.7, 0.0), (1.0 / 3.0, 0.1), (0.0, 12.5))])
+def test_a_stored_ensemble_gives_the_same_probabilities(tmp_path, scales):
+    head = EnsembleHead(scales, 4)
     save_head(head, tmp_path / "model")
     again = load_head(tmp_path / "model")
     assert again == head
-    logits = np.random.default_rng(0).normal(size=(9, 12)).astype(np.float32)
+    logits = np.random.default_rng(0).normal(size=(9, 12 * len(scales[0]))).astype(np.float32)
     np.testing.assert_array_equal(again.predict_proba(logits), head.predict_proba(logits))
     assert [path.name for path in (tmp_path / "model").iterdir()] == ["head.json"]
 
@@ -139,28 +140,31 @@ def test_a_stored_ensemble_gives_the_same_probabilities(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"temperatures": None}, "lacks or misstates"),
-        ({"temperatures": ["warm"]}, "lacks or misstates"),
-        ({"temperatures": []}, "expected temperatures above 0"),
-        ({"temperatures": [1.0, 0.0]}, r"above 0, found \(1\.0, 0\.0\)"),
-        ({"temperatures": [-1.0]}, "above 0"),
-        ({"temperatures": [float("nan")]}, "above 0"),
-        ({"temperatures": [float("inf")]}, "above 0"),
+        ({"scales": None}, "lacks or misstates"),
+        ({"scales": [1.0, 2.0]}, "lacks or misstates"),
+        ({"scales": [["large"]]}, "lacks or misstates"),
+        ({"scales": []}, "expected one or two scales a member"),
+        ({"scales": [[], []]}, "one or two scales a member"),
+        ({"scales": [[1.0, 0.5], [2.0]]}, r"a member, found \(\(1\.0, 0\.5\), \(2\.0,\)\)"),
+        ({"scales": [[1.0, 2.0, 3.0]]}, "one or two scales a member"),
+        ({"scales": [[-1.0]]}, "one or two scales a member"),
+        ({"scales": [[1.0, float("nan")]]}, "one or two scales a member"),
+        ({"scales": [[float("inf")]]}, "one or two scales a member"),
         ({"n_classes": "many"}, "lacks or misstates"),
         ({"name": "orchestra"}, "named one of"),
     ],
 )
 def test_a_damaged_ensemble_is_refused(tmp_path, changes, said):
-    save_head(EnsembleHead((1.0, 2.0), 3), tmp_path)
+    save_head(EnsembleHead(((1.0,), (2.0,)), 3), tmp_path)
     facts = json.loads((tmp_path / "head.json").read_text())
     (tmp_path / "head.json").write_text(json.dumps({**facts, **changes}))
     with pytest.raises(ModelError, match=said):
         load_head(tmp_path)
 
 
-@pytest.mark.parametrize("missing", ["temperatures", "n_classes"])
+@pytest.mark.parametrize("missing", ["scales", "n_classes"])
 def test_an_ensemble_lacks_nothing(tmp_path, missing):
-    save_head(EnsembleHead((1.0, 2.0), 3), tmp_path)
+    save_head(EnsembleHead(((1.0,), (2.0,)), 3), tmp_path)
     facts = json.loads((tmp_path / "head.json").read_text())
     del facts[missing]
     (tmp_path / "head.json").write_text(json.dumps(facts))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
@@ -237,6 +238,29 @@ def test_head_survives_as_tensors():
     np.testing.assert_array_equal(again.predict_proba(features), head.predict_proba(features))
     assert again.n_classes == 3
     assert head.predict_proba(features[:0]).shape == (0, 3)
+
+
+@pytest.mark.parametrize("n_classes", [2, 4])
+@pytest.mark.parametrize("rows", [1_000_000, 7])
+def test_logits_are_those_of_the_standardised_features_and_of_the_affine_map(monkeypatch, n_classes, rows):
+    """The referees are scikit-learn's scaler, and the map applied to features as they are."""
+    monkeypatch.setattr(linear, "ROWS", rows)
+    features, labels = make_data((40, 12, n_classes))
+    head = linear.fit_path(linear.decompose(features), labels, n_classes, [0.1])[0]
+    found = head.predict_logits(features)
+    standardised = StandardScaler().fit(features.astype(np.float64)).transform(features.astype(np.float64))
+    np.testing.assert_allclose(found, standardised @ head.coefficients.T + head.intercept, atol=1e-4)
+    slopes, offsets = head.to_affine()
+    assert (slopes.shape, offsets.shape) == ((n_classes, 12), (n_classes,))
+    np.testing.assert_allclose(found, features.astype(np.float64) @ slopes.T + offsets, atol=1e-10)
+    np.testing.assert_allclose(softmax(found, axis=1), head.predict_proba(features), rtol=1e-12)
+
+
+def test_logits_need_the_features_of_the_fit_and_may_be_of_no_item():
+    head = linear.LinearHead(np.zeros(3), np.ones(3), np.zeros((2, 3)), np.zeros(2))
+    assert head.predict_logits(np.empty((0, 3), np.float32)).shape == (0, 2)
+    with pytest.raises(DataError, match="3"):
+        head.predict_logits(np.zeros((5, 4), np.float32))
 
 
 def test_large_logits_do_not_overflow():

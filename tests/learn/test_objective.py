@@ -5,15 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.class_weight import compute_class_weight
 from torch.nn.functional import cross_entropy
 
 from thawline.learn.cuts import make_classifier
 from thawline.learn.linear import LinearHead
-from thawline.learn.objective import BALANCES, Objective, make_objective
-from thawline.learn.thawing import to_probabilities
-from thawline.learn.training import Recipe, predict_logits, train
+from thawline.learn.objective import Objective, make_objective
+from thawline.learn.training import predict_logits, train
+from thawline.types import BALANCES, Recipe
 
 LABELS = np.array([0, 0, 0, 0, 0, 1, 1, 1, 2, 2, 0, 1])
 ITEMS = np.arange(10)  # the last two items are no training items
@@ -171,9 +172,8 @@ def make_rare(n_items: int = 800) -> tuple[np.ndarray, np.ndarray]:
 def learn(balance: str) -> np.ndarray:
     rows, labels = make_rare()
     start = make_classifier(torch.nn.Identity(), LinearHead(np.zeros(2), np.ones(2), np.zeros((2, 2)), np.zeros(2)))
-    recipe = Recipe(
-        0.1, epochs=30, batch_items=100, head_rate=1.0, weight_decay=0.0, label_smoothing=0.0, balance=balance
-    )
+    plain = {"head_rate": 1.0, "weight_decay": 0.0, "label_smoothing": 0.0, "mixup": 0.0}
+    recipe = Recipe(0.1, epochs=30, batch_items=100, balance=balance, **plain)
     found, _ = train(start, Rows(rows), labels, np.arange(len(labels)), recipe, "rung")
     return predict_logits(found, Rows(rows), np.arange(len(labels)))
 
@@ -183,8 +183,8 @@ def test_trained_logits_stay_at_the_natural_prior_however_classes_are_balanced()
     referee = LogisticRegression(C=1e6).fit(rows, labels).predict_proba(rows)[:, 1]
     for balance in BALANCES:
         logits = learn(balance)
-        found = to_probabilities(logits)[:, 1]
+        found = softmax(logits, axis=1)[:, 1]
         assert found.mean() == pytest.approx(0.1, abs=0.015), balance
         assert np.abs(found - referee).mean() < 0.025, balance
         weights = compute_class_weight("balanced", classes=np.arange(2), y=labels)
-        assert to_probabilities(logits + np.log(weights))[:, 1].mean() > 0.25  # what it would be without the shift
+        assert softmax(logits + np.log(weights), axis=1)[:, 1].mean() > 0.25  # what it would be without the shift

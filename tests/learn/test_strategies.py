@@ -8,12 +8,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from scipy.special import softmax
 
 from thawline.journal import Journal
 from thawline.learn import strategies
 from thawline.learn.development import Development
 from thawline.learn.features import extract
-from thawline.learn.heads import fit_fold
+from thawline.learn.heads import fit_final, fit_fold
 from thawline.learn.ladder import Rules, Rung, TriedRung, climb
 from thawline.learn.stages import find_stages, list_lines
 from thawline.learn.strategies import (
@@ -24,19 +25,21 @@ from thawline.learn.strategies import (
     Settings,
     Source,
     Strategies,
+    collect_weights,
     record_fold,
+    split_weights,
     take_weights,
     time_step,
 )
-from thawline.learn.thawing import fit_start, thaw_fold, to_probabilities
-from thawline.learn.training import Recipe, predict_logits, train
+from thawline.learn.thawing import fit_head, thaw_fold
+from thawline.learn.training import predict_logits, train
 from thawline.learn.weights import find_weights, load_backbone
-from thawline.types import Augmentation, Contract, Hardware, Line, SilentListener
+from thawline.types import Augmentation, Contract, Hardware, Line, Recipe, SilentListener
 
 N_ITEMS, WIDTH, N_VIEWS = 96, 8, 2
 BLOCKS = ("e", "d", "c", "b", "a")  # from the top down
 LINES = {name: Line(name, (n + 1) / 5, (n + 1) / 5, (WIDTH,)) for n, name in enumerate(BLOCKS)}
-RECIPE = Recipe(learning_rate=2e-2, epochs=3, batch_items=16, average=0.5)
+RECIPE = Recipe(learning_rate=2e-2, epochs=3, batch_items=16, decay=0.85, average=0.5)
 LINEAR = Rung(0, "feature_extractor")
 UPPER, LOWER = (Rung(n, "fine_tuning", line=name, thawed_fraction=0.2 * n) for n, name in ((1, "d"), (2, "b")))
 RANDOM = Rung(3, "random_init", line="a", thawed_fraction=1.0)
@@ -128,7 +131,7 @@ class House:
     def make(self, prefix_s=None, **changes):
         contract = Contract(WIDTH, (0.5,) * 3, (0.5,) * 3)
         source = Source([None] * N_ITEMS, ["digest"] * N_ITEMS, "weights", contract, Hardware(2, 4096))
-        settings = Settings("none", RECIPE, LINES, ("d", "b"), N_VIEWS, Augmentation(), seed=3)
+        settings = Settings(None, RECIPE, LINES, ("d", "b"), N_VIEWS, Augmentation(), seed=3)
         settings = dataclasses.replace(settings, **changes)
         return Strategies(source, self.features, self.development, settings, SilentListener(), prefix_s)
 
@@ -147,18 +150,29 @@ def make_tried(rung, seconds, forecast_s=None, **folds):
 # --- heads ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("class_weight", "passed"), [("none", None), ("balanced", "balanced")])
+@pytest.mark.parametrize("class_weight", [None, "balanced"])
 @pytest.mark.parametrize("rung", [LINEAR, Rung(1, "feature_extractor_hybrid", "random_forest"), TEXTURE])
-def test_a_head_is_fitted_on_its_features_with_the_plans_weights(house, rung, class_weight, passed):
+def test_a_head_is_fitted_on_its_features_with_the_plans_weights(house, rung, class_weight):
     made = house.make(class_weight=class_weight)
     of, features = house.development, house.texture if rung is TEXTURE else house.features
     value, weights = made.fit(rung, 2, ())
-    expected = fit_fold(rung.head, features, of.labels, of.groups, of.folds, 2, 2, seed=3, class_weight=passed)
+    expected = fit_fold(rung.head, features, of.labels, of.groups, of.folds, 2, 2, seed=3, class_weight=class_weight)
     np.testing.assert_allclose(value["probabilities"], expected.probabilities)
     assert value["strength"] == expected.strength
     assert weights is None
     made.fit(rung, 0, ())
     assert house.opened == ([("texture", 2)] if rung is TEXTURE else [])
+
+
+@pytest.mark.parametrize("rung", [LINEAR, TEXTURE])
+def test_the_final_head_is_fitted_on_all_items(house, rung):
+    of, features = house.development, house.texture if rung is TEXTURE else house.features
+    head, strength = house.make(class_weight="balanced").fit_final(rung)
+    about = of.labels, of.groups, of.n_classes
+    expected, wanted = fit_final("linear", features, *about, folds=of.folds, seed=3, class_weight="balanced")
+    np.testing.assert_allclose(head.predict_proba(features), expected.predict_proba(features))
+    assert strength == wanted
+    np.testing.assert_allclose(head.mean, features.mean(axis=0), atol=1e-5)  # of all, not of a part
 
 
 # --- networks ---------------------------------------------------------------------------------------------------------
@@ -171,11 +185,15 @@ def test_a_rung_above_a_line_is_its_folds_trained_one_by_one(house):
     np.testing.assert_array_equal(value["probabilities"], expected.probabilities)
     np.testing.assert_allclose(value["probabilities"].sum(axis=1), 1)
     assert value.keys() == {
-        "probabilities", "logits", "learning_rate", "n_epochs", "n_steps", "temperature", "trials"
+        "probabilities", "logits", "learning_rate", "n_epochs", "n_steps", "scales", "trials"
     }  # fmt: skip
-    state = expected.classifier.state_dict()
-    assert weights.keys() == state.keys()
+    state, head = expected.classifier.state_dict(), expected.head.to_tensors()
+    assert weights.keys() == {*state, *(f"frozen.{name}" for name in head)}
     assert all(np.array_equal(weights[name], tensor.numpy()) for name, tensor in state.items())
+    assert all(np.array_equal(weights[f"frozen.{name}"], array) for name, array in head.items())
+    again = made.train_again(LOWER, 1, value)
+    assert again.keys() == weights.keys()
+    assert all(np.array_equal(again[name], array) for name, array in weights.items())
     thaw = made.thaw(LOWER)
     assert (thaw.line, thaw.head_layers, thaw.upper, thaw.recipe) == ("b", 2, None, RECIPE)
 
@@ -216,7 +234,7 @@ def test_a_random_start_has_its_own_network_and_starts_at_even_chances(house):
     assert thaw.features is None
     assert thaw.recipe == dataclasses.replace(RECIPE, train_norms=True, decay=1.0, auto_rgn=False)
     random = make_network(104).state_dict()
-    start = fit_start(thaw, np.arange(N_ITEMS))
+    start = thaw.start(fit_head(thaw, np.arange(N_ITEMS)))
     assert all((start.get_submodule("suffix").state_dict()[name] == tensor).all() for name, tensor in random.items())
     np.testing.assert_array_equal(predict_logits(start, thaw.activations, np.arange(5)), np.zeros((5, 2)))
     assert house.opened == [("fresh", "a", 4), ("random", 4)]
@@ -226,6 +244,8 @@ def test_a_random_start_has_its_own_network_and_starts_at_even_chances(house):
     value, weights = made.fit(RANDOM, 0, ())
     np.testing.assert_allclose(value["probabilities"].sum(axis=1), 1)
     assert {f"suffix.{name}" for name in random} < weights.keys()
+    assert split_weights(weights)[1] is None
+    assert (value["logits"].shape[0], len(value["scales"])) == (1, 1)
 
 
 @pytest.mark.parametrize(
@@ -265,19 +285,47 @@ def test_a_fold_begins_with_the_rate_that_it_came_to_at_the_line_above(house, mo
     assert asked == [(1, "fine_tuning b", expected)]
 
 
-def test_views_are_averaged_as_probabilities_at_the_temperature(house):
-    made = house.make()
-    _, weights = made.fit(LOWER, 1, ())
-    found = made.score_views(LOWER, 1, weights, 1.7)
-    thaw, scored = made.thaw(LOWER), np.flatnonzero(house.development.folds == 1)
+def test_views_are_averaged_as_probabilities_of_the_blend(house):
+    """The referee for the frozen head is plain arithmetic on the features that the whole network gives a view."""
     import torch
 
-    classifier = fit_start(thaw, np.flatnonzero(house.development.folds != 1))
-    classifier.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
+    made = house.make()
+    _, weights = made.fit(LOWER, 1, ())
+    found = made.score_views(LOWER, 1, weights, (0.7, 0.4))
+    thaw, scored = made.thaw(LOWER), np.flatnonzero(house.development.folds == 1)
+    classifier = thaw.start(fit_head(thaw, np.flatnonzero(house.development.folds != 1)))
+    network = {name: torch.from_numpy(array) for name, array in weights.items() if not name.startswith("frozen.")}
+    classifier.load_state_dict(network)
+    mean, scale, coefficients, intercept = (
+        weights[f"frozen.{name}"] for name in ("mean", "scale", "coefficients", "intercept")
+    )
+    logits = []
     with torch.no_grad():
-        logits = [classifier.eval()(view[scored]).double().numpy() for view in thaw.activations.rows]
-    np.testing.assert_allclose(found, np.mean([to_probabilities(each / 1.7) for each in logits], axis=0), atol=1e-6)
-    assert not np.allclose(found, to_probabilities(logits[0] / 1.7), atol=1e-6)
+        for activations, images in zip(thaw.activations.rows, house.images, strict=True):
+            features = house.network(images[scored]).double().numpy()
+            frozen = (features - mean) / scale @ coefficients.T + intercept
+            logits.append(0.7 * classifier.eval()(activations[scored]).double().numpy() + 0.4 * frozen)
+    np.testing.assert_allclose(found, np.mean([softmax(each, axis=1) for each in logits], axis=0), atol=1e-5)
+    assert not np.allclose(found, softmax(logits[0], axis=1), atol=1e-4)
+
+
+@pytest.mark.parametrize("rung", [LOWER, RANDOM])
+def test_without_other_views_the_score_is_that_of_the_fold(house, rung):
+    house.images = house.images[:1]
+    made = house.make(cached=("d", "b", "a"))
+    value, weights = made.fit(rung, 2, ())
+    found = made.score_views(rung, 2, weights, value["scales"])
+    np.testing.assert_allclose(found, value["probabilities"], atol=1e-5)
+
+
+def test_weights_of_a_fold_are_parted_as_they_were_put_together(house):
+    found = thaw_fold(house.make().thaw(UPPER), 0, UPPER.name)
+    network, head = split_weights(collect_weights(found))
+    expected = take_weights(found.classifier)
+    assert network.keys() == expected.keys()
+    assert all(np.array_equal(network[name], array) for name, array in expected.items())
+    np.testing.assert_array_equal(head.predict_logits(house.features), found.head.predict_logits(house.features))
+    assert split_weights(collect_weights(dataclasses.replace(found, head=None)))[1] is None
 
 
 # --- a whole climb ----------------------------------------------------------------------------------------------------
@@ -334,11 +382,11 @@ def test_heads_are_forecast_by_what_they_cost_beside_the_linear_one(house):
 
 
 def test_lines_are_forecast_from_timed_steps_by_the_items_that_training_sees(house, monkeypatch):
-    """Three folds, each trained on two thirds of the items: once on three quarters of them, once on all."""
+    """Three folds, each trained once, on what is left of two thirds of the items when a part of them is held back."""
     seen = []
     monkeypatch.setattr(strategies, "time_step", lambda *about: seen.append(about) or 0.01)
     made = house.make(prefix_s=0.5)
-    n_seen = 3 * (N_ITEMS * 2 / 3) * RECIPE.epochs * (1 + 1 - 1 / INNER_FOLDS)
+    n_seen = 3 * (N_ITEMS * 2 / 3) * RECIPE.epochs * (1 - 1 / INNER_FOLDS)
     filling = N_ITEMS * (N_VIEWS + 1) * 0.5
     assert made.forecast(UPPER, ()) == pytest.approx(n_seen * 0.01 + filling)
     assert seen[0][1:] == (LINES["d"], 2, RECIPE)
@@ -366,9 +414,11 @@ def test_a_record_is_plain_but_for_its_arrays(house, tmp_path):
     journal.record("fold", value, 0.0)
     journal.record("weights", weights, 0.0)
     found = Journal(tmp_path).find("fold")
-    assert found["trials"] == [{**trial, "losses": list(trial["losses"])} for trial in value["trials"]]
-    assert {name: found[name] for name in ("learning_rate", "n_epochs", "n_steps", "temperature")} == {
-        name: value[name] for name in ("learning_rate", "n_epochs", "n_steps", "temperature")
+    assert found["trials"] == [
+        {**trial, "losses": list(trial["losses"]), "scales": list(trial["scales"])} for trial in value["trials"]
+    ]
+    assert {name: found[name] for name in ("learning_rate", "n_epochs", "n_steps", "scales")} == {
+        name: value[name] for name in ("learning_rate", "n_epochs", "n_steps", "scales")
     }
     again = Journal(tmp_path).find("weights")
     assert all(
@@ -378,10 +428,10 @@ def test_a_record_is_plain_but_for_its_arrays(house, tmp_path):
 
 def test_a_record_says_what_the_fold_came_to():
     fold = SimpleNamespace(
-        probabilities=1, logits=2, learning_rate=3, n_epochs=4, n_steps=5, temperature=6, trials=(), seconds=7
+        probabilities=1, logits=2, learning_rate=3, n_epochs=4, n_steps=5, scales=(6, 7), trials=(), head=8
     )
-    names = ("probabilities", "logits", "learning_rate", "n_epochs", "n_steps", "temperature")
-    assert record_fold(fold) == dict(zip(names, range(1, 7), strict=True)) | {"trials": []}
+    names = ("probabilities", "logits", "learning_rate", "n_epochs", "n_steps", "scales")
+    assert record_fold(fold) == dict(zip(names, [1, 2, 3, 4, 5, [6, 7]], strict=True)) | {"trials": []}
 
 
 # --- the packaged backbone --------------------------------------------------------------------------------------------
@@ -400,21 +450,20 @@ def test_the_packaged_backbone_is_thawed_at_its_top_line():
     contract = Contract(64, weights.architecture.mean, weights.architecture.std, weights.architecture.interpolation)
     digests = [hashlib.sha256(image.tobytes()).hexdigest() for image in images]
     source = Source(list(images), digests, weights, contract, hardware)
-    features = extract(
-        *(getattr(source, field.name) for field in dataclasses.fields(source)), SilentListener()
-    ).features
+    features = extract(*source, SilentListener()).features
     development = Development(labels, np.arange(24), np.arange(24) // 4 % 3, 2)
     line = next(each for each in list_lines(find_stages(load_backbone(weights)), 64) if each.name == "conv_head")
-    settings = Settings("none", RECIPE, {"conv_head": line}, ("conv_head",), 1, Augmentation(shift=0.05))
+    settings = Settings(None, RECIPE, {"conv_head": line}, ("conv_head",), 1, Augmentation(shift=0.05))
     made = Strategies(source, features, development, settings, SilentListener())
     rung = Rung(1, "fine_tuning", line="conv_head", thawed_fraction=line.thawed_fraction)
     assert made.forecast(rung, ()) > 0
     thaw = made.thaw(rung)
     assert thaw.activations.n_views == 1
     of, scored = development, np.flatnonzero(development.folds == 0)
-    start = to_probabilities(predict_logits(fit_start(thaw, np.flatnonzero(of.folds != 0)), thaw.activations, scored))
+    start = thaw.start(fit_head(thaw, np.flatnonzero(of.folds != 0)))
+    found = softmax(predict_logits(start, thaw.activations, scored), axis=1)
     frozen = fit_fold("linear", features, of.labels, of.groups, of.folds, 0, 2, seed=0).probabilities
-    np.testing.assert_allclose(start, frozen, atol=0.01)  # activations rest as float16
+    np.testing.assert_allclose(found, frozen, atol=0.01)  # activations rest as float16
     value, kept = made.fit(rung, 0, ())
     assert value["probabilities"].shape == (8, 2)
     assert (value["probabilities"].argmax(axis=1) == labels[scored]).mean() > 0.6

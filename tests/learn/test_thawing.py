@@ -1,4 +1,4 @@
-"""One fold above a thaw line: it starts as the frozen rung, searches inside its training part, and is scored once."""
+"""One fold above a thaw line: it starts as the frozen rung, trains inside its training part, and is scored once."""
 
 from __future__ import annotations
 
@@ -9,31 +9,26 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from scipy.special import log_softmax
+from scipy.optimize import minimize
+from scipy.special import log_softmax, softmax
 from sklearn.metrics import log_loss
 
 from thawline.errors import TrainingError
 from thawline.learn import thawing
 from thawline.learn.development import Development
 from thawline.learn.heads import FoldResult, fit_fold
+from thawline.learn.linear import LinearHead
 from thawline.learn.stages import find_stages
-from thawline.learn.thawing import (
-    SLOWER,
-    Thaw,
-    ThawedFold,
-    Trial,
-    fit_start,
-    search,
-    thaw_fold,
-    to_probabilities,
-    zero_head,
-)
-from thawline.learn.training import Epoch, Recipe, predict_logits, train
+from thawline.learn.thawing import SLOWER, Thaw, ThawedFold, Trial, fit_head, part_inner, search, thaw_fold, zero_head
+from thawline.learn.training import predict_logits, train
+from thawline.types import BALANCES, Recipe
 
 N_ITEMS, LINE, RUNG = 120, "top", "fine_tuning top"
-RECIPE = Recipe(learning_rate=3e-2, epochs=5, batch_items=16, average=0.5)
-GOOD, POOR = Trial(1e-2, (0.7, 0.5, 0.6), 1.5, 0.2, 0.1), Trial(1e-2, (0.7, 0.4), 1.5, 0.3, 0.4)
-WORSE = Trial(1e-2, (0.4, 0.5, 0.6), 1.5, 0.0, 0.0)  # no epoch is better than the start
+RECIPE = Recipe(learning_rate=3e-2, epochs=5, batch_items=16, average=0.5, head_rate=0.3, mixup=0.0)
+GOOD = Trial(1e-2, (0.7, 0.4, 0.6), (0.6, 0.5), 0.3, 0.1)
+POOR = Trial(1e-2, (0.7, 0.5), (0.6, 0.5), 0.2, 0.3)  # gains less than its error
+HARD = (0.5, 0.3)
+WORSE = Trial(1e-2, (0.4, 0.5, 0.6), (0.0, 1.2), 0.0, 0.0)  # no epoch is better than the start
 
 
 class Backbone(torch.nn.Module):
@@ -80,8 +75,14 @@ class Table:
         return self.rows[items]
 
 
-def make_thaw(make_network: Callable[[], torch.nn.Module], line: str, recipe: Recipe = RECIPE, **options: Any) -> Thaw:
-    """Two items a patient, four folds of whole patients; classes differ in half of the columns."""
+def make_thaw(
+    make_network: Callable[[], torch.nn.Module],
+    line: str,
+    recipe: Recipe = RECIPE,
+    apart: tuple[float, float] = (1.2, 0.0),
+    **options: Any,
+) -> Thaw:
+    """Two items a patient, four folds of whole patients; classes lie ``apart`` in the first columns, and the others."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = make_network().eval()
@@ -89,7 +90,7 @@ def make_thaw(make_network: Callable[[], torch.nn.Module], line: str, recipe: Re
     groups = np.arange(N_ITEMS) // 2
     labels = groups % 2
     images = torch.from_numpy(draw.standard_normal((N_ITEMS, 12))).float()
-    images[:, :6] += 1.2 * torch.from_numpy(2.0 * labels[:, None] - 1).float()
+    images += torch.from_numpy((2.0 * labels[:, None] - 1) * np.repeat(apart, 6)).float()
     stages = find_stages(network)
     with torch.no_grad():
         (rows,) = stages.prefix([line])(images)
@@ -101,6 +102,12 @@ def make_thaw(make_network: Callable[[], torch.nn.Module], line: str, recipe: Re
 @pytest.fixture
 def thaw() -> Thaw:
     return make_thaw(Backbone, LINE)
+
+
+@pytest.fixture
+def hard() -> Thaw:
+    """The frozen network sees something, the other columns tell more, and neither parts the classes."""
+    return make_thaw(Backbone, LINE, apart=HARD)
 
 
 def fit_frozen(thaw: Thaw, fold: int, class_weight: str | None = None) -> FoldResult:
@@ -131,150 +138,215 @@ def list_changed(module: torch.nn.Module, before: dict[str, torch.Tensor]) -> se
     return {name for name, tensor in module.state_dict().items() if not torch.equal(tensor, before[name])}
 
 
+def list_inner(thaw: Thaw, fold: int) -> tuple[np.ndarray, np.ndarray]:
+    return part_inner(thaw, list_training(thaw, fold))
+
+
+def minimise_loss(labels: np.ndarray, *sources: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The best scales, found without a gradient, and the loss of each item at them."""
+
+    def lose(scales: np.ndarray) -> np.ndarray:
+        blended = sum(scale * each for scale, each in zip(scales, sources, strict=True))
+        return -np.asarray(log_softmax(blended, axis=1))[np.arange(len(labels)), labels]
+
+    bounds, settings = [(0.0, 20.0)] * len(sources), {"xatol": 1e-7, "fatol": 1e-10, "maxiter": 4000}
+    found = minimize(
+        lambda scales: lose(scales).mean(), [0.7] * len(sources), method="Nelder-Mead", bounds=bounds, options=settings
+    )
+    return found.x, lose(found.x)
+
+
 # --- the start --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("balance", ["none", "weights", "sampling"])
+@pytest.mark.parametrize("balance", BALANCES)
 @pytest.mark.parametrize("head_layers", [1, 2, 3])
 def test_before_the_first_step_a_fold_is_that_of_the_frozen_rung(thaw: Thaw, head_layers: int, balance: str) -> None:
     recipe = dataclasses.replace(thaw.recipe, balance=balance, seed=3)
     thaw = dataclasses.replace(thaw, head_layers=head_layers, recipe=recipe)
-    head = fit_frozen(thaw, 1, None if balance == "none" else "balanced")
-    start = fit_start(thaw, list_training(thaw, 1))
-    found = to_probabilities(predict_logits(start, thaw.activations, np.flatnonzero(thaw.development.folds == 1)))
-    np.testing.assert_allclose(found, head.probabilities, atol=1e-6)
+    frozen = fit_frozen(thaw, 1, None if balance == "none" else "balanced")
+    scored = np.flatnonzero(thaw.development.folds == 1)
+    start = thaw.start(fit_head(thaw, list_training(thaw, 1)))
+    found = softmax(predict_logits(start, thaw.activations, scored), axis=1)
+    np.testing.assert_allclose(found, frozen.probabilities, atol=1e-6)
 
 
-@pytest.mark.parametrize(("trials", "n_calls"), [((POOR, POOR), 0), ((POOR,), 0), ((GOOD,), 1), ((POOR, GOOD), 1)])
-def test_a_fold_trains_only_where_an_epoch_gains_more_than_its_error(
-    thaw: Thaw, monkeypatch: pytest.MonkeyPatch, trials: tuple[Trial, ...], n_calls: int
+# --- a trial ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("losses", "n_epochs"), [((0.5, 0.4, 0.3, 0.3), 2), ((0.3, 0.4), 0), ((0.3, 0.3), 0), ((0.0,), 0)]
+)
+def test_a_trial_counts_the_epochs_to_its_smallest_loss(losses: tuple[float, ...], n_epochs: int) -> None:
+    assert Trial(1e-3, losses, (1.0, 0.0), 0.2, 0.3).n_epochs == n_epochs
+
+
+def test_probabilities_are_a_softmax_of_the_scaled_sum_of_the_sources() -> None:
+    """Odds of 9 at a scale of a half, times odds of 2: of 6."""
+    logits = np.array([[[2 * np.log(3.0), 0.0], [0.0, 0.0]], [[np.log(2.0), 0.0], [0.0, 0.0]]])
+    found = ThawedFold(0, logits, (), 1e-3, 1, 1, (0.5, 1.0), torch.nn.Identity(), None)
+    np.testing.assert_allclose(found.probabilities, [[6 / 7, 1 / 7], [0.5, 0.5]])
+    alone = dataclasses.replace(found, logits=logits[:1], scales=(0.5,))
+    np.testing.assert_allclose(alone.probabilities, [[0.75, 0.25], [0.5, 0.5]])
+
+
+@pytest.mark.parametrize("pretrained", [True, False])
+def test_a_trial_holds_losses_of_the_best_blend_and_the_gain_with_its_error_by_patient(
+    hard: Thaw, monkeypatch: pytest.MonkeyPatch, pretrained: bool
 ) -> None:
-    recipes: list[Recipe] = []
+    """The referee finds the scales of each epoch without a gradient, and the error by its formula for patients of two."""
+    logits: list[np.ndarray] = []
 
-    def note(start: Any, activations: Any, labels: Any, items: Any, recipe: Recipe, rung: str, **_: Any) -> Any:
-        recipes.append(recipe)
-        np.testing.assert_array_equal(items, list_training(thaw, 1))
+    def predict(classifier: Any, activations: Any, items: np.ndarray) -> np.ndarray:
+        np.testing.assert_array_equal(items, held)
+        logits.append(predict_logits(classifier, activations, items))
+        return logits[-1]
+
+    start = make_thaw(Tower, "a", dataclasses.replace(RECIPE, train_norms=True), HARD, features=None)
+    thaw = hard if pretrained else start
+    learned, held = list_inner(thaw, 3)
+    monkeypatch.setattr(thawing, "predict_logits", predict)
+    trial = search(thaw, learned, held, RUNG, RECIPE.learning_rate)[0][0]
+    of = thaw.development
+    frozen = [fit_head(thaw, learned).predict_logits(thaw.features[held])] if thaw.features is not None else []
+    fits = [minimise_loss(of.labels[held], each, *frozen) for each in logits[: RECIPE.epochs + 1]]
+    price = 1 / len(held) if pretrained else 0.0  # of the second scale
+    means = np.array([losses.mean() for _, losses in fits]) + price * (np.arange(len(fits)) > 0)
+    assert len(trial.losses) == RECIPE.epochs + 1
+    np.testing.assert_allclose(trial.losses, means, atol=1e-5)
+    best = int(np.argmin(means))
+    assert trial.n_epochs == best > 0
+    np.testing.assert_allclose(trial.scales, fits[best][0], rtol=0.02, atol=2e-3)
+    patients = of.groups[held].reshape(-1, 2)
+    assert (patients[:, 0] == patients[:, 1]).all()
+    by_patient = (fits[0][1] - fits[best][1]).reshape(-1, 2).mean(axis=1)
+    assert trial.gain == pytest.approx(by_patient.mean() - price, abs=1e-4)
+    assert trial.gain_error == pytest.approx(by_patient.std(ddof=1) / np.sqrt(len(by_patient)), rel=0.02)
+    if pretrained:
+        assert max(trial.losses) <= trial.losses[0] + price + 1e-6  # a blend can always leave the network out
+
+
+def test_networks_that_learned_nothing_leave_most_folds_frozen(thaw: Thaw, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the price of the second scale it would be none: a blend fitted on the same items always looks better."""
+    learned, held = list_inner(thaw, 3)
+    draw = np.random.default_rng(0)
+    labels = thaw.development.labels[held]
+    frozen = draw.normal(size=(len(held), 2)) + np.eye(2)[labels]
+
+    def train_nothing(start: Any, *_: Any, validate: Callable[[Any], float], **__: Any) -> Any:
+        monkeypatch.setattr(thawing, "predict_logits", lambda *_: draw.normal(size=frozen.shape))
+        validate(start)
         return start, []
 
-    trials = tuple(dataclasses.replace(trial, learning_rate=10.0**-n) for n, trial in enumerate(trials))
-    monkeypatch.setattr(thawing, "search", lambda *_: trials)
-    monkeypatch.setattr(thawing, "train", note)
-    found = thaw_fold(thaw, 1, RUNG)
-    assert len(recipes) == n_calls
-    if n_calls:
-        assert (recipes[0].learning_rate, recipes[0].stop) == (trials[-1].learning_rate, 1)
-        assert recipes[0].epochs == RECIPE.epochs
-        assert (found.n_epochs, found.n_steps, found.temperature) == (1, 6, 1.5)  # 90 items in batches of 16
-    else:
-        assert (found.n_epochs, found.n_steps, found.temperature) == (0, 0, 1.0)
-        np.testing.assert_allclose(found.probabilities, fit_frozen(thaw, 1).probabilities, atol=1e-6)
+    monkeypatch.setattr(thawing, "train", train_nothing)
+    stayed = 0
+    for _ in range(60):
+        monkeypatch.setattr(thawing, "predict_logits", lambda *_: frozen)
+        ((trial, *_), _) = search(thaw, learned, held, RUNG, 1e-2)
+        stayed += trial.n_epochs == 0
+    assert 42 <= stayed < 60  # a chi-square of one degree, one-sided, exceeds 2 in one of 12
 
 
-def test_a_trial_counts_the_epochs_to_its_smallest_loss_where_it_gains_more_than_its_error() -> None:
-    assert Trial(1e-3, (0.5, 0.4, 0.3, 0.3), 1.0, 0.2, 0.19).n_epochs == 2
-    assert Trial(1e-3, (0.5, 0.4, 0.3, 0.3), 1.0, 0.2, 0.2).n_epochs == 0
-    assert Trial(1e-3, (0.3, 0.4), 1.0, 0.0, 0.0).n_epochs == 0
-
-
-def test_probabilities_are_a_softmax_at_the_temperature() -> None:
-    logits = np.array([[2 * np.log(3.0), 0.0], [0.0, 0.0]])
-    found = ThawedFold(0, logits, (), 1e-3, 1, 1, 2.0, torch.nn.Identity(), 0.0)
-    np.testing.assert_allclose(found.probabilities, [[0.75, 0.25], [0.5, 0.5]])
+def test_a_network_without_finite_numbers_is_refused_before_it_is_trained(
+    thaw: Thaw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(thawing, "predict_logits", lambda _, __, items: np.full((len(items), 2), np.nan))
+    with pytest.raises(TrainingError, match=f"^{RUNG}: the network gives no finite numbers before it is trained"):
+        search(thaw, *list_inner(thaw, 3), RUNG, 1e-2)
 
 
 # --- the search -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("script", "rates"),
+    ("script", "rates", "kept"),
     [
-        ([GOOD], [8.0]),
-        ([POOR, GOOD], [8.0, 8.0 / SLOWER]),
-        ([POOR, POOR, GOOD], [8.0, 8.0 / SLOWER]),
-        ([WORSE, GOOD], [8.0]),
+        ([GOOD], [8.0], 0),
+        ([POOR, GOOD], [8.0, 8.0 / SLOWER], 1),
+        ([POOR, WORSE], [8.0, 8.0 / SLOWER], 1),
+        ([POOR, dataclasses.replace(POOR, losses=(0.7, 0.6)), GOOD], [8.0, 8.0 / SLOWER], 0),
+        ([POOR, POOR], [8.0, 8.0 / SLOWER], 0),
+        ([WORSE, GOOD], [8.0], 0),
     ],
 )
 def test_a_smaller_rate_is_tried_where_the_first_gains_within_its_error_and_no_third(
-    thaw: Thaw, monkeypatch: pytest.MonkeyPatch, script: list[Trial], rates: list[float]
+    thaw: Thaw, monkeypatch: pytest.MonkeyPatch, script: list[Trial], rates: list[float], kept: int
 ) -> None:
     tried: list[float] = []
+    networks = [torch.nn.Identity() for _ in script]
 
-    def try_rate(*about: Any) -> Trial:
+    def try_rate(*about: Any) -> tuple[Trial, torch.nn.Module]:
         tried.append(about[-1])
-        return script[len(tried) - 1]
+        return script[len(tried) - 1], networks[len(tried) - 1]
 
     monkeypatch.setattr(thawing, "_try_rate", try_rate)
-    assert search(thaw, list_training(thaw, 3), RUNG, 8.0) == tuple(script[: len(rates)])
+    trials, network = search(thaw, *list_inner(thaw, 3), RUNG, 8.0)
+    assert trials == tuple(script[: len(rates)])
     assert tried == rates
+    assert network is networks[kept]  # of the smallest loss, of equals the first
 
 
 @pytest.mark.parametrize(("rate", "first"), [(None, RECIPE.learning_rate), (0.5, 0.5)])
-def test_the_search_begins_with_the_rate_that_is_inherited(
+def test_the_search_begins_with_the_rate_that_is_inherited_and_a_fold_has_what_the_best_trial_found(
     thaw: Thaw, monkeypatch: pytest.MonkeyPatch, rate: float | None, first: float
 ) -> None:
     seen: list[float] = []
-    monkeypatch.setattr(thawing, "search", lambda *about: seen.append(about[-1]) or (POOR,))
-    thaw_fold(thaw, 1, RUNG, rate)
+    trials = POOR, dataclasses.replace(GOOD, learning_rate=3e-3, losses=(0.7, 0.6, 0.3)), POOR
+
+    def find(thaw: Thaw, learned: np.ndarray, held: np.ndarray, rung: str, rate: float) -> Any:
+        seen.append(rate)
+        return trials, thaw.start(fit_head(thaw, learned))
+
+    monkeypatch.setattr(thawing, "search", find)
+    found = thaw_fold(thaw, 1, RUNG, rate)
     assert seen == [first]
+    n_learned = len(list_inner(thaw, 1)[0])
+    assert (found.fold, found.trials, found.learning_rate, found.scales) == (1, trials, 3e-3, GOOD.scales)
+    assert (found.n_epochs, found.n_steps) == (2, 2 * -(-n_learned // 16))
 
 
-def test_a_trial_holds_calibrated_losses_and_the_gain_with_its_error_by_patient(
-    thaw: Thaw, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The referee finds each temperature on a grid, and the error by its formula for patients of two items."""
-    of, logits, held = thaw.development, [], []
-
-    def predict(classifier: Any, activations: Any, items: np.ndarray) -> np.ndarray:
-        logits.append(predict_logits(classifier, activations, items))
-        held.append(items)
-        return logits[-1]
-
-    monkeypatch.setattr(thawing, "predict_logits", predict)
-    (trial,) = search(thaw, list_training(thaw, 3), RUNG, RECIPE.learning_rate)
-    labels = of.labels[held[0]]
-    grid = np.geomspace(0.05, 20, 601)
-    losses, temperatures = [], []
-    for each in logits:
-        logs = [log_softmax(each / t, axis=1)[np.arange(len(labels)), labels] for t in grid]
-        best = int(np.argmax([part.mean() for part in logs]))
-        losses.append(-logs[best])
-        temperatures.append(grid[best])
-    means = [part.mean() for part in losses]
-    np.testing.assert_allclose(trial.losses, means, atol=1e-4)
-    best = int(np.argmin(means))
-    assert best > 0
-    assert trial.temperature == pytest.approx(temperatures[best], rel=0.01)
-    by_patient = (losses[0] - losses[best]).reshape(-1, 2).mean(axis=1)
-    assert (of.groups[held[0]].reshape(-1, 2)[:, 0] == of.groups[held[0]].reshape(-1, 2)[:, 1]).all()
-    assert trial.gain == pytest.approx(by_patient.mean(), abs=1e-4)
-    assert trial.gain_error == pytest.approx(by_patient.std(ddof=1) / np.sqrt(len(by_patient)), rel=0.02)
-    assert trial.n_epochs == best
+@pytest.mark.parametrize("fold", [0, 3])
+def test_a_fifth_of_the_patients_is_held_back_of_both_classes(thaw: Thaw, fold: int) -> None:
+    of = thaw.development
+    learned, held = list_inner(thaw, fold)
+    assert sorted([*learned, *held]) == list_training(thaw, fold).tolist()
+    assert not set(of.groups[learned]) & set(of.groups[held])
+    assert len(held) / len(list_training(thaw, fold)) == pytest.approx(0.2, abs=0.05)
+    assert set(of.labels[held]) == {0, 1}
+    again = part_inner(dataclasses.replace(thaw, recipe=dataclasses.replace(RECIPE, seed=5)), list_training(thaw, fold))
+    assert set(again[1]) != set(held)
 
 
-def test_the_search_never_sees_the_scored_fold_and_keeps_patients_whole(
+def test_the_search_never_sees_the_scored_fold_and_trains_on_the_learned_part(
     thaw: Thaw, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained: list[np.ndarray] = []
 
     def note(start: Any, activations: Any, labels: Any, items: np.ndarray, *about: Any, **options: Any) -> Any:
         trained.append(items)
-        return start, [Epoch(0.1, 0.2)]
+        return train(start, activations, labels, items, *about, **options)
 
     monkeypatch.setattr(thawing, "train", note)
     assert isinstance(thaw.activations, Table)
-    of = thaw.development
-    search(thaw, list_training(thaw, 3), RUNG, 1e-2)
-    scored = np.flatnonzero(of.folds == 3)
-    assert not set(thaw.activations.seen) & set(scored)
-    learned, held = set(of.groups[trained[0]]), set(of.groups[sorted(set(thaw.activations.seen))])
-    assert not learned & held
-    assert learned | held == set(of.groups[of.folds != 3])
+    learned, held = list_inner(thaw, 3)
+    trials, _ = search(thaw, learned, held, RUNG, 1e-2)
+    assert len(trained) == len(trials)
+    for items in trained:
+        np.testing.assert_array_equal(items, learned)
+    assert set(thaw.activations.seen) == set(learned) | set(held)
+    assert not set(thaw.activations.seen) & set(np.flatnonzero(thaw.development.folds == 3))
 
 
-def test_with_one_patient_in_a_class_there_is_nothing_to_search_with(thaw: Thaw) -> None:
+def test_with_one_patient_in_a_class_nothing_is_held_back_and_the_fold_stays_frozen(thaw: Thaw) -> None:
     of = dataclasses.replace(thaw.development, labels=(thaw.development.groups == 1).astype(np.int64))
-    found = search(dataclasses.replace(thaw, development=of), list_training(thaw, 3), RUNG, 1e-2)
-    assert [trial.n_epochs for trial in found] == [0]
+    thaw = dataclasses.replace(thaw, development=of)
+    learned, held = list_inner(thaw, 3)
+    np.testing.assert_array_equal(learned, list_training(thaw, 3))
+    assert len(held) == 0
+    found = thaw_fold(thaw, 3, RUNG)
+    assert [trial.n_epochs for trial in found.trials] == [0]
+    assert (found.n_epochs, found.n_steps, found.scales) == (0, 0, (0.0, 1.0))
+    np.testing.assert_allclose(found.probabilities, fit_frozen(thaw, 3).probabilities, atol=1e-6)
 
 
 def test_logits_that_are_not_finite_end_the_search_with_the_name_of_the_rung(
@@ -288,7 +360,7 @@ def test_logits_that_are_not_finite_end_the_search_with_the_name_of_the_rung(
 
     monkeypatch.setattr(thawing, "predict_logits", predict)
     with pytest.raises(TrainingError, match=f"^{RUNG}: the validation loss is nan in epoch 2"):
-        search(thaw, list_training(thaw, 3), RUNG, 1e-2)
+        search(thaw, *list_inner(thaw, 3), RUNG, 1e-2)
 
 
 # --- a whole fold -----------------------------------------------------------------------------------------------------
@@ -299,39 +371,74 @@ def test_thawing_finds_what_the_frozen_network_did_not_pass_on(thaw: Thaw, head_
     found = thaw_fold(dataclasses.replace(thaw, head_layers=head_layers), 2, RUNG)
     labels = thaw.development.labels[thaw.development.folds == 2]
     frozen = fit_frozen(thaw, 2).probabilities
-    assert found.logits.shape == (len(labels), 2)
-    assert (found.logits.argmax(axis=1) == labels).mean() > (frozen.argmax(axis=1) == labels).mean() + 0.1
+    assert found.logits.shape == (2, len(labels), 2)
+    right = [(each.argmax(axis=1) == labels).mean() for each in (found.logits[0], found.probabilities, frozen)]
+    assert min(right[:2]) > right[2] + 0.1
     assert log_loss(labels, found.probabilities) < log_loss(labels, frozen) - 0.1
-    assert found.learning_rate == found.trials[-1].learning_rate
+    best = min(found.trials, key=lambda trial: min(trial.losses))
+    assert (found.learning_rate, found.n_epochs, found.scales) == (best.learning_rate, best.n_epochs, best.scales)
     assert 1 <= found.n_epochs <= RECIPE.epochs
-    assert found.n_steps == 6 * found.n_epochs
-    assert found.temperature == found.trials[-1].temperature
-    assert found.seconds > 0
+    assert found.n_steps == -(-len(list_inner(thaw, 2)[0]) // 16) * found.n_epochs
 
 
-def test_a_fold_is_its_start_trained_on_its_whole_training_part_for_the_epochs_found(thaw: Thaw) -> None:
+def test_a_folds_network_is_its_start_trained_on_the_learned_part_for_the_epochs_found(hard: Thaw) -> None:
+    thaw = hard
     found = thaw_fold(thaw, 2, RUNG)
+    learned, _ = list_inner(thaw, 2)
+    assert 1 <= found.n_epochs < RECIPE.epochs  # an epoch on the way, or all epochs would do
     recipe = dataclasses.replace(RECIPE, learning_rate=found.learning_rate, stop=found.n_epochs)
-    about = thaw.activations, thaw.development.labels, list_training(thaw, 2)
-    expected, _ = train(fit_start(thaw, about[2]), *about, recipe, RUNG, blocks=thaw.blocks)
+    about = thaw.activations, thaw.development.labels, learned, recipe, RUNG
+    expected, _ = train(thaw.start(fit_head(thaw, learned)), *about, blocks=thaw.blocks)
     assert not list_changed(found.classifier, copy_state(expected))
+    scored = np.flatnonzero(thaw.development.folds == 2)
+    np.testing.assert_array_equal(found.logits[0], predict_logits(expected, thaw.activations, scored))
 
 
-def test_labels_and_activations_of_the_scored_fold_change_nothing_but_its_logits(thaw: Thaw) -> None:
-    clean = thaw_fold(thaw, 0, RUNG)
-    of = thaw.development
-    scored = of.folds == 0
-    rows = thaw.activations.rows.clone()  # type: ignore[attr-defined]
-    rows[scored] *= 100
+@pytest.mark.parametrize("balance", ["none", "weights"])
+def test_the_second_source_of_a_fold_is_the_frozen_head_of_its_whole_training_part(thaw: Thaw, balance: str) -> None:
+    thaw = dataclasses.replace(thaw, recipe=dataclasses.replace(RECIPE, balance=balance, epochs=1))
+    found = thaw_fold(thaw, 1, RUNG)
+    frozen = fit_frozen(thaw, 1, None if balance == "none" else "balanced")
+    np.testing.assert_allclose(softmax(found.logits[1], axis=1), frozen.probabilities, atol=1e-12)
+    assert found.head is not None
+    assert isinstance(frozen.head, LinearHead)
+    for name, array in frozen.head.to_tensors().items():
+        np.testing.assert_array_equal(found.head.to_tensors()[name], array)
+
+
+def test_a_fold_without_an_epoch_is_the_frozen_rung_at_its_temperature(hard: Thaw) -> None:
+    thaw = dataclasses.replace(hard, recipe=dataclasses.replace(RECIPE, stop=0))
+    found = thaw_fold(thaw, 1, RUNG)
+    learned, held = list_inner(thaw, 1)
     assert thaw.features is not None
-    features, labels = thaw.features.copy(), of.labels.copy()
-    features[scored] += 50
-    labels[scored] = 1 - labels[scored]
-    wrong = dataclasses.replace(of, labels=labels)
-    found = thaw_fold(dataclasses.replace(thaw, activations=Table(rows), features=features, development=wrong), 0, RUNG)
-    assert found.trials == clean.trials
-    assert not list_changed(found.classifier, copy_state(clean.classifier))
-    assert not np.allclose(found.logits, clean.logits)
+    start = fit_head(thaw, learned)
+    (scale,), losses = minimise_loss(thaw.development.labels[held], start.predict_logits(thaw.features[held]))
+    assert found.scales == (0.0, pytest.approx(scale, rel=2e-3))
+    assert found.trials[0].losses == (pytest.approx(losses.mean(), abs=1e-5),)
+    assert (len(found.trials), found.n_epochs, found.n_steps) == (1, 0, 0)
+    assert (found.trials[0].gain, found.trials[0].gain_error) == (0.0, 0.0)
+    expected = softmax(scale * np.log(fit_frozen(thaw, 1).probabilities), axis=1)
+    np.testing.assert_allclose(found.probabilities, expected, atol=1e-3)
+    assert not list_changed(found.classifier, copy_state(thaw.start(start)))
+
+
+def test_the_scored_fold_changes_nothing_but_its_logits_and_its_labels_not_even_those(thaw: Thaw) -> None:
+    clean, of = thaw_fold(thaw, 0, RUNG), thaw.development
+    assert thaw.features is not None
+    rows, features = thaw.activations.rows.clone(), thaw.features.copy()  # type: ignore[attr-defined]
+    rows[of.folds == 0] *= 100
+    features[of.folds == 0] += 50
+    wrong = dataclasses.replace(of, labels=np.where(of.folds == 0, 1 - of.labels, of.labels))
+    relabelled = thaw_fold(dataclasses.replace(thaw, development=wrong), 0, RUNG)
+    moved = thaw_fold(dataclasses.replace(thaw, activations=Table(rows), features=features), 0, RUNG)
+    for found in (relabelled, moved):
+        assert found.trials == clean.trials
+        assert not list_changed(found.classifier, copy_state(clean.classifier))
+        assert found.head is not None
+        assert clean.head is not None
+        np.testing.assert_array_equal(found.head.coefficients, clean.head.coefficients)
+    np.testing.assert_array_equal(relabelled.logits, clean.logits)
+    assert not any(np.allclose(now, before) for now, before in zip(moved.logits, clean.logits, strict=True))
 
 
 @pytest.mark.parametrize("changes", [{}, {"auto_rgn": True, "mixup": 0.3, "balance": "sampling", "focal": 1.0}])
@@ -354,7 +461,7 @@ def test_training_a_block_touches_nothing_outside_of_it(upper: str | None, train
     thaw = make_thaw(Tower, "c", dataclasses.replace(RECIPE, train_norms=train_norms), upper=upper)
     assert thaw.blocks == ("e", "d", "c")
     whole = copy_state(thaw.stages.network)
-    start = fit_start(thaw, list_training(thaw, 0))
+    start = thaw.start(fit_head(thaw, list_training(thaw, 0)))
     before = copy_state(start)
     about = thaw.activations, thaw.development.labels, list_training(thaw, 0)
     for found in (train(start, *about, thaw.recipe, RUNG, blocks=thaw.blocks)[0], start):
@@ -377,7 +484,7 @@ def test_a_random_start_has_zero_logits_and_trains_everything_with_its_statistic
     recipe = dataclasses.replace(RECIPE, train_norms=True, decay=1.0, head_rate=1.0, epochs=20)
     thaw = make_thaw(Tower, "a", recipe, features=None, head_layers=head_layers)
     items = np.arange(N_ITEMS)
-    start = fit_start(thaw, items)
+    start = thaw.start(fit_head(thaw, items))
     before = copy_state(start)
     np.testing.assert_array_equal(predict_logits(start, thaw.activations, items), np.zeros((N_ITEMS, 2)))
     found, epochs = train(start, thaw.activations, thaw.development.labels, items, recipe, RUNG, blocks=thaw.blocks)
@@ -390,10 +497,27 @@ def test_a_random_start_has_zero_logits_and_trains_everything_with_its_statistic
     assert right.mean() > 0.8
 
 
-def test_a_random_start_that_gains_nothing_stays_at_even_chances(monkeypatch: pytest.MonkeyPatch) -> None:
-    thaw = make_thaw(Tower, "a", features=None)
-    monkeypatch.setattr(thawing, "search", lambda *_: (POOR,))
-    np.testing.assert_array_equal(thaw_fold(thaw, 1, "random_init").probabilities, np.full((32, 2), 0.5))
+def test_a_random_start_has_no_frozen_head_beside_it() -> None:
+    thaw = make_thaw(Tower, "a", dataclasses.replace(RECIPE, train_norms=True), features=None)
+    found = thaw_fold(thaw, 1, "random_init")
+    labels = thaw.development.labels[thaw.development.folds == 1]
+    assert found.head is None
+    assert found.logits.shape == (1, len(labels), 2)
+    assert found.n_epochs > 0
+    np.testing.assert_allclose(found.probabilities, softmax(found.scales[0] * found.logits[0], axis=1))
+    assert log_loss(labels, found.probabilities) < np.log(2) - 0.1
+
+
+@pytest.mark.parametrize("held_back", [True, False])
+def test_a_random_start_that_does_not_train_stays_at_even_chances(held_back: bool) -> None:
+    thaw = make_thaw(Tower, "a", dataclasses.replace(RECIPE, stop=0), features=None)
+    if not held_back:
+        labels = (thaw.development.groups == 2).astype(np.int64)
+        thaw = dataclasses.replace(thaw, development=dataclasses.replace(thaw.development, labels=labels))
+        assert len(list_inner(thaw, 0)[1]) == 0
+    found = thaw_fold(thaw, 0, "random_init")
+    assert (found.n_epochs, len(found.scales)) == (0, 1)
+    np.testing.assert_array_equal(found.probabilities, np.full((32, 2), 0.5))
 
 
 @pytest.mark.parametrize(("make_network", "line", "width"), [(Backbone, LINE, 8), (Tower, "b", 12)])
@@ -402,7 +526,3 @@ def test_a_head_of_zeros_is_as_wide_as_what_the_suffix_gives(make_network: Any, 
     head = zero_head(thaw.stages, line, thaw.activations, 4)
     np.testing.assert_array_equal(head.coefficients, np.zeros((4, width)))
     np.testing.assert_array_equal(head.predict_proba(np.ones((3, width), np.float32)), np.full((3, 4), 0.25))
-
-
-def test_softmax_by_its_closed_form() -> None:
-    np.testing.assert_allclose(to_probabilities(np.array([[np.log(3.0), 0.0]])), [[0.75, 0.25]])

@@ -32,7 +32,7 @@ from thawline.learn.training import (
 from thawline.learn.weights import load_backbone, read_sidecar
 
 N_ITEMS, N_FEATURES, N_CLASSES = 60, 8, 3
-QUICK = Recipe(learning_rate=0.01, epochs=4, batch_items=16)
+QUICK = Recipe(learning_rate=0.01, epochs=4, batch_items=16, mixup=0.0)
 BLOCKS = ("conv_head", "blocks.4", "blocks.3")
 RUNG = "fine_tuning above blocks.5"
 
@@ -128,8 +128,8 @@ def compute_logits(network, rows):
 
 @pytest.mark.parametrize("train_norms", [False, True])
 def test_a_separable_problem_is_learnt(train_norms):
-    recipe = Recipe(
-        learning_rate=0.03, epochs=40, batch_items=16, head_rate=1.0, label_smoothing=0.0, train_norms=train_norms
+    recipe = dataclasses.replace(
+        QUICK, learning_rate=0.03, epochs=40, head_rate=1.0, label_smoothing=0.0, train_norms=train_norms
     )
     found, epochs = run(recipe)
     losses = [epoch.training_loss for epoch in epochs]
@@ -416,7 +416,9 @@ def test_the_objective_of_the_recipe_is_what_is_minimised(balance, focal, mixup)
 
     activations, labels = make_problem(n_views=0)
     labels = np.where(np.arange(N_ITEMS) < 40, 0, labels)  # the first class is common
-    recipe = Recipe(epochs=1, batch_items=N_ITEMS, balance=balance, focal=focal, mixup=mixup, seed=4)
+    recipe = Recipe(
+        epochs=1, batch_items=N_ITEMS, label_smoothing=0.1, balance=balance, focal=focal, mixup=mixup, seed=4
+    )
     _, (epoch,) = run(recipe, problem=(activations, labels))
     objective = make_objective(labels, np.arange(N_ITEMS), 3, balance=balance, label_smoothing=0.1, focal=focal)
     draw = np.random.Generator(np.random.PCG64(4))
@@ -572,7 +574,7 @@ def test_the_gradient_is_clipped_by_its_norm():
             norms.append(float(torch.cat([p.grad.flatten() for p in list_parameters(optimiser)]).double().norm()))
 
         with watch_steps(note, before=True):
-            run(Recipe(learning_rate=1e-6, epochs=1, batch_items=16, clip_norm=clip_norm))
+            run(Recipe(learning_rate=1e-6, epochs=1, batch_items=16, mixup=0.0, clip_norm=clip_norm))
         return np.array(norms)
 
     free = measure(1e9)
@@ -623,7 +625,7 @@ def test_a_gradient_that_is_not_finite_is_an_error_even_at_the_last_step():
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_the_loss_of_a_plain_batch_by_hand(smoothing):
     activations, labels = make_problem(n_views=1)
-    recipe = Recipe(epochs=1, batch_items=N_ITEMS, label_smoothing=smoothing)
+    recipe = Recipe(epochs=1, batch_items=N_ITEMS, mixup=0.0, label_smoothing=smoothing)
     _, (epoch,) = run(recipe, problem=(activations, labels))
     expected = cross_entropy(compute_logits(make_network(), activations.rows[1]), labels, smoothing)
     assert epoch.training_loss == pytest.approx(expected, rel=1e-5)
@@ -656,7 +658,7 @@ def test_dropout_draws_from_the_seed_and_leaves_torchs_and_numpys_generators_alo
         torch.manual_seed(mess)
         np.random.seed(mess)  # noqa: NPY002 - the global one is what is watched
         states = torch.get_rng_state(), np.random.get_state()[1].tolist()  # noqa: NPY002
-        _, (epoch,) = run(Recipe(epochs=1, batch_items=N_ITEMS, seed=seed), make_network(dropout=0.5))
+        _, (epoch,) = run(Recipe(epochs=1, batch_items=N_ITEMS, mixup=0.0, seed=seed), make_network(dropout=0.5))
         assert torch.equal(torch.get_rng_state(), states[0])
         assert np.random.get_state()[1].tolist() == states[1]  # noqa: NPY002
         return epoch.training_loss

@@ -21,7 +21,7 @@ from thawline.files import file_digest, json_digest
 from thawline.learn.augment import augment, list_views
 from thawline.learn.cuts import make_classifier
 from thawline.learn.engine import detect_hardware
-from thawline.learn.ensemble import EnsembleHead, name_members
+from thawline.learn.ensemble import EnsembleHead, make_frozen_member, name_members
 from thawline.learn.handcrafted import extract_handcrafted
 from thawline.learn.heads import fit_final
 from thawline.learn.linear import LinearHead
@@ -146,10 +146,11 @@ def test_foreign_heads_are_kept_too(weights: Weights, hardware: Hardware, tmp_pa
     assert (tmp_path / "head.skops").is_file()
 
 
+@pytest.mark.parametrize("scales", [((0.7,), (1.25,)), ((0.7, 0.6), (0.0, 1.1))], ids=["networks", "and frozen heads"])
 def test_networks_above_a_thaw_line_are_kept_and_predict_as_one(
-    weights: Weights, hardware: Hardware, head: LinearHead, tmp_path: Path
+    weights: Weights, hardware: Hardware, head: LinearHead, tmp_path: Path, scales: tuple[tuple[float, ...], ...]
 ) -> None:
-    """The referee is plain torch: every network by itself, and the mean of their probabilities."""
+    """The referee is plain torch: every network and frozen head by itself, and the mean of their probabilities."""
     import torch
 
     contract = dataclasses.replace(CONTRACT, feature_dtype="float32")
@@ -159,24 +160,32 @@ def test_networks_above_a_thaw_line_are_kept_and_predict_as_one(
         for number, network in enumerate(networks):
             for parameter in network.parameters():
                 parameter.mul_(1 + 0.02 * number)
-    folder, temperatures = tmp_path / "model", (1.5, 0.8)
+    heads = [dataclasses.replace(head, intercept=np.array([0.0, shift])) for shift in (0.5, -0.5)]
+    members, suffix = list(networks), stages.suffix("blocks.6")
+    if len(scales[0]) > 1:
+        members.append(make_frozen_member(suffix, heads))
+    folder = tmp_path / "model"
     made = save_model(
         folder,
         weights=weights,
         contract=contract,
-        head=EnsembleHead(temperatures, 2),
+        head=EnsembleHead(scales, 2),
         hardware=hardware,
         task=TASK,
         thaw_line="blocks.6",
-        members=name_members([take_weights(network) for network in networks]),
+        members=name_members([take_weights(member) for member in members]),
     )
     image = np.random.Generator(np.random.PCG64(2)).integers(0, 256, (224, 224, 3), np.uint8)
     given = torch.from_numpy((image / 255 - 0.5) / 0.5).permute(2, 0, 1)[None].float()
     with torch.inference_mode():
         (activations,) = stages.prefix(["blocks.6"])(given)
-        each = [
-            (net(activations) / t).softmax(1).double().numpy() for net, t in zip(networks, temperatures, strict=True)
-        ]
+        features = suffix(activations).numpy()
+        each = []
+        for network, frozen, row in zip(networks, heads, scales, strict=True):
+            logits = row[0] * network(activations).double()
+            if len(row) > 1:
+                logits += row[1] * torch.from_numpy(features @ frozen.coefficients.T + frozen.intercept)
+            each.append(logits.softmax(1).numpy())
     notes = Notes()
     found = load_model(folder, device="cpu", listener=notes)
     assert notes.warnings == []

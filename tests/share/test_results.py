@@ -99,7 +99,13 @@ def make_tried(rung: Rung, folds: list[dict[str, Any]], **changes: Any) -> Tried
 
 def make_thawed_fold(rate: float, n_epochs: int) -> dict[str, Any]:
     trials = [{"learning_rate": 4 * rate, "losses": (0.5, 0.6)}, {"learning_rate": rate, "losses": (0.5, 0.4)}]
-    return {"learning_rate": rate, "n_epochs": n_epochs, "n_steps": 7 * n_epochs, "temperature": 1.5, "trials": trials}
+    return {
+        "learning_rate": rate,
+        "n_epochs": n_epochs,
+        "n_steps": 7 * n_epochs,
+        "scales": [0.7, 0.2],
+        "trials": trials,
+    }
 
 
 GAIN = Estimate(0.02, -0.01, 0.05, method="paired")

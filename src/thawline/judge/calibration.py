@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 N_BINS = 15  # Guo et al. 2017
 MAX_SCALE = 20.0
+PRECISE = {"ftol": 1e-13, "gtol": 1e-9}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -142,7 +143,9 @@ def fit_scales(labels: Labels, *logits: FloatArray) -> tuple[float, ...]:
         return float(-logs[rows, truth].mean()), slopes
 
     start = np.full(len(given), 1 / len(given))
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(0.0, MAX_SCALE)] * len(given)).x
+    found = minimize(
+        loss, start, jac=True, method="L-BFGS-B", bounds=[(0.0, MAX_SCALE)] * len(given), options=PRECISE
+    ).x
     short = 1 / MAX_SCALE - found.sum()
     return tuple((found + max(short, 0.0) / len(given)).tolist())
 

@@ -45,7 +45,7 @@ class EnsembleHead:
         width.
         """
         shape = (len(self.scales[0]), len(self.scales), self.n_classes)
-        if features.ndim != 2 or features.shape[1] != (width := math.prod(shape)):
+        if features.shape[1:] != ((width := math.prod(shape)),):
             raise DataError(f"{width} logits an item are expected, {self.n_classes} a member; found {features.shape}.")
         logits = np.asarray(features, np.float64).reshape(len(features), *shape).transpose(2, 1, 0, 3)
         return np.asarray(np.mean([blend(scales, *each) for scales, each in zip(self.scales, logits, strict=True)], 0))

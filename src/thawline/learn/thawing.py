@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from thawline.errors import TrainingError
 from thawline.judge.calibration import blend, fit_scales
 from thawline.judge.metrics import item_log_loss
 from thawline.judge.statistics import paired_difference
@@ -30,7 +31,7 @@ from thawline.types import Recipe
 if TYPE_CHECKING:
     from torch import nn
 
-    from thawline.types import Features, FloatArray, IntArray, Probabilities
+    from thawline.types import Features, FloatArray, IntArray, Labels, Probabilities
 
 INNER_FOLDS = 5  # one of them chooses, the others train
 FROZEN = (0.0, 1.0)  # scales of a fold that stays as it was
@@ -74,8 +75,8 @@ class Thaw:
 class Trial:
     """One learning rate on the inner part, from the start (epoch 0) to the last epoch: losses of the best blend.
 
-    ``scales`` are those of the blend at the best epoch, see `blend`; ``gain`` is what it gained on the start, ``gain_error``
-    its standard error by patient.
+    A blend of two is charged for its second scale. ``scales`` are those at the best epoch, see `blend`; ``gain`` is what it
+    gained on the start, ``gain_error`` its standard error by patient.
     """
 
     learning_rate: float
@@ -178,33 +179,37 @@ def _try_rate(
 ) -> tuple[Trial, nn.Module]:
     """Train on the ``learned`` items at one rate, following the loss of the ``held`` ones; return the best network too."""
     development = thaw.development
-    labels = development.labels[held]
-    frozen: list[FloatArray] = []
-    found: list[tuple[tuple[float, ...], FloatArray]] = []
+    labels, start = development.labels[held], thaw.start(head)
+    logits = predict_logits(start, thaw.activations, held)
+    if not np.isfinite(logits).all():
+        raise TrainingError(f"{rung}: the network gives no finite numbers before it is trained; leave this rung out")
+    frozen = [] if thaw.features is None else [logits]
+    found = [_score_blend(labels, logits)]
 
     def validate(classifier: nn.Module) -> float:
         logits = predict_logits(classifier, thaw.activations, held)
         if not np.isfinite(logits).all():
             return float("nan")
-        sources = [logits, *frozen]
-        scales = fit_scales(labels, *sources)
-        found.append((scales, item_log_loss(labels, blend(scales, *sources))))
-        if thaw.features is not None and not frozen:
-            frozen.append(logits)
+        found.append(_score_blend(labels, logits, *frozen))
         return float(found[-1][1].mean())
 
-    start = thaw.start(head)
-    validate(start)
     recipe = dataclasses.replace(thaw.recipe, learning_rate=rate)
     about = (thaw.activations, development.labels, learned, recipe, rung)
     classifier, _ = train(start, *about, blocks=thaw.blocks, validate=validate)
-    losses = [float(losses.mean()) for _, losses in found]
+    price = len(frozen) / len(held)  # of one more scale: Akaike, IEEE Transactions on Automatic Control 19:716 (1974)
+    losses = [float(each.mean()) + (price if epoch else 0.0) for epoch, (_, each) in enumerate(found)]
     best = int(np.argmin(losses))
-    gain, error = paired_difference(found[0][1], found[best][1], development.groups[held])
     scales = found[best][0]
     if best == 0:
-        classifier, scales = thaw.start(head), (*FROZEN[:1], *scales) if frozen else scales
-    return Trial(rate, tuple(losses), scales, gain, float(np.nan_to_num(error))), classifier
+        classifier, scales = thaw.start(head), (0.0, *scales) if frozen else scales
+    _, error = paired_difference(found[0][1], found[best][1], development.groups[held])
+    return Trial(rate, tuple(losses), scales, losses[0] - losses[best], float(np.nan_to_num(error))), classifier
+
+
+def _score_blend(labels: Labels, *logits: FloatArray) -> tuple[tuple[float, ...], FloatArray]:
+    """Return the best scales of a blend, and the loss of each item with them."""
+    scales = fit_scales(labels, *logits)
+    return scales, item_log_loss(labels, blend(scales, *logits))
 
 
 def fit_head(thaw: Thaw, training: IntArray) -> LinearHead:
