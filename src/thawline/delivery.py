@@ -97,15 +97,14 @@ def measure_tta(job: Job, chosen: TriedRung, strategies: Strategies) -> TriedRun
     rung, development = chosen.rung, job.development()
     probabilities = np.full_like(chosen.probabilities, np.nan)
     job.listener.begin("test-time views", len(development.list_folds()))
-    for fold in development.list_folds():
-        unit = rung.fold_unit(fold)
-        scales = (job.journal.find(unit) or {}).get("scales", ())
+    for fold, record in zip(development.list_folds(), chosen.folds, strict=True):
+        scales = record.get("scales", ())
 
         def score(fold: int = fold, scales: Sequence[float] = scales) -> Value:
             weights = _find_member(job, chosen, strategies, fold) if rung.line else {}
             return {"probabilities": strategies.score_views(rung, fold, weights, scales)}
 
-        value = job.journal.unit(f"views of {unit}", score)
+        value = job.journal.unit(f"views of {rung.fold_unit(fold)}", score)
         probabilities[development.folds == fold] = value["probabilities"]
         job.listener.advance()
     losses = development.losses(chosen.probabilities), development.losses(probabilities)

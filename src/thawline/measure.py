@@ -29,13 +29,12 @@ def measure_precision(job: Job) -> None:
 
     def measure() -> dict[str, Any]:
         chosen = job.development_items()[:CHECKED_ITEMS]
-        contents = [job.dataset.contents[index] for index in chosen]
         aspect = job.plan["aspect"] or "squash"
         features = {}
         for precision in ("f32", "bf16"):
             contract = dataclasses.replace(job.plan.contract(job.facts, aspect), precision=precision)
             engine = open_engine(job.weights, contract, job.hardware)
-            inputs = prepare_all(contents, contract, job.hardware.cores)
+            inputs = prepare_all(job.source(chosen, contract).contents, contract, job.hardware.cores)
             features[precision] = np.concatenate(list(engine.run(batch_inputs(inputs, engine.batch_items))))
         return {"cosine": smallest_cosine(features["bf16"], features["f32"]), "n_items": len(chosen)}
 

@@ -7,8 +7,9 @@ round adds one grouped fold (successive halving: Jamieson and Talwalkar, AISTATS
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import functools
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,6 +24,9 @@ from thawline.learn.weights import Weights
 from thawline.measure import sample_patients
 from thawline.state import Job
 from thawline.types import Augmentation, Contract, Recipe, SilentListener
+
+if TYPE_CHECKING:
+    from thawline.types import IntArray
 
 SIZE_PX, EPOCHS, VIEWS = 128, 4, 1
 SHARE_OF_BUDGET = 0.25
@@ -58,6 +62,11 @@ def run_race(job: Job, candidates: Sequence[Weights]) -> tuple[Weights, str, lis
     left, losses = order_by_prior(candidates), {each.architecture.name: [] for each in candidates}  # type: ignore[var-annotated]
     budget_s, notes = SHARE_OF_BUDGET * read_duration(job.options.budget), {}
     rounds = 0
+
+    @functools.cache
+    def open_racer(name: str) -> Callable[[int], dict[str, Any]]:
+        return _open_racer(job, next(each for each in candidates if each.architecture.name == name), chosen)
+
     job.listener.begin("race")
     for fold in folds:
         for weights in left:
@@ -66,7 +75,7 @@ def run_race(job: Job, candidates: Sequence[Weights]) -> tuple[Weights, str, lis
                 continue
             unit = f"race {name} fold {fold}"
             try:
-                value = job.journal.unit(unit, lambda w=weights, f=fold: _race_fold(job, w, chosen, f))  # type: ignore[misc]
+                value = job.journal.unit(unit, lambda n=name, f=fold: open_racer(n)(f))  # type: ignore[misc]
                 losses[name].append(value["loss"])
             except ThawlineError as error:
                 notes[name] = f"could not be raced: {error}"
@@ -92,8 +101,8 @@ def run_race(job: Job, candidates: Sequence[Weights]) -> tuple[Weights, str, lis
     return winner, reason, evidence
 
 
-def _race_fold(job: Job, weights: Weights, chosen: Any, fold: int) -> dict[str, Any]:
-    """Thaw one candidate's upper half at low resolution, and return the log-loss of the fold's items."""
+def _open_racer(job: Job, weights: Weights, chosen: IntArray) -> Callable[[int], dict[str, Any]]:
+    """Prepare one candidate at low resolution; the result thaws its upper half for a fold, and returns the log-loss."""
     facts = describe_backbone(weights, size_px=SIZE_PX)
     contract = Contract(
         SIZE_PX,
@@ -113,6 +122,10 @@ def _race_fold(job: Job, weights: Weights, chosen: Any, fold: int) -> dict[str, 
     development = job.development(chosen)
     strategies = Strategies(source, features, development, settings, SilentListener())
     rung = Rung(0, "fine_tuning", line=line.name) if line else Rung(0, "feature_extractor")
-    value, _ = strategies.fit(rung, fold, ())
-    losses = item_log_loss(development.labels[development.folds == fold], value["probabilities"])
-    return {"loss": float(losses.mean()), "items": len(losses)}
+
+    def race(fold: int) -> dict[str, Any]:
+        value, _ = strategies.fit(rung, fold, ())
+        losses = item_log_loss(development.labels[development.folds == fold], value["probabilities"])
+        return {"loss": float(losses.mean()), "items": len(losses)}
+
+    return race

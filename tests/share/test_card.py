@@ -87,22 +87,23 @@ def test_card_names_task_model_weights_and_input(plan: Plan, weights: Weights) -
             {},
             "net, fine tuning from blocks.5",
             "blocks.5: trained from there up; everything below it is frozen",
-            "ensemble of the 3 folds' networks, each calibrated on its own held-out fold",
+            "ensemble of the 3 folds' networks, each blended with the frozen head and calibrated on its own held-out fold",
         ),
         (
             ("fine_tuning", "blocks.4", "linear", 0.96, [3, 0, 0]),
             {"highest_block": "blocks.5"},
             "net, fine tuning from blocks.4",
             "blocks.4: trained from there up to blocks.5; the rest of the backbone is frozen",
-            "ensemble of the 3 folds' networks, each calibrated on its own held-out fold; 2 of 3 not trained, since "
-            "nothing gained more than its error",
+            "ensemble of the 3 folds' networks, each blended with the frozen head and calibrated on its own held-out fold; "
+            "2 of 3 not trained, since "
+            "no epoch was better than the start",
         ),
         (
             ("fine_tuning_from_scratch", "conv_stem", "linear", 1.0, [2]),
             {},
             "net, fine tuning from scratch",
             "conv_stem, the lowest: every layer is trained, from the pretrained weights",
-            "the network of the one fold, calibrated on its held-out patients",
+            "the network of the one fold, blended with the frozen head and calibrated on its held-out patients",
         ),
         (
             ("random_init", "conv_stem", "linear", 1.0, [2, 3]),
@@ -123,7 +124,8 @@ def test_card_names_task_model_weights_and_input(plan: Plan, weights: Weights) -
             {"tta": True},
             "net, fine tuning from blocks.5",
             "blocks.5: trained from there up; everything below it is frozen",
-            "ensemble of the 2 folds' networks, each calibrated on its own held-out fold; each image is predicted as the "
+            "ensemble of the 2 folds' networks, each blended with the frozen head and calibrated on its own held-out fold; "
+            "each image is predicted as the "
             "mean over several views",
         ),
         (

@@ -349,7 +349,8 @@ def test_the_headline_is_the_test_part(page: Page, binary_run: Path) -> None:
     for words in (
         "Strategy fine tuning", "Thaw line conv_head: trained from there up; everything below it is frozen",
         "Fine-tuning ratio 12 % of the backbone's parameters", "Backbone efficientnet_lite0", "Head linear",
-        "ensemble of the 5 folds' networks, each calibrated on its own held-out fold; 2 of 5 not trained",
+        "ensemble of the 5 folds' networks, each blended with the frozen head and calibrated on its own held-out fold",
+        "2 of 5 not trained",
     ):  # fmt: skip
         assert words in head, words
     assert "the test part was predicted by all 5 as one" in page.text

@@ -170,16 +170,17 @@ def describe_delivery(rung: Mapping[str, Any], final: str, *, several_views: boo
 
 def _describe_model(rung: Mapping[str, Any], final: str) -> str:
     epochs = rung["epochs"]
+    blended = "" if rung["strategy"] == "random_init" else "blended with the frozen head and "
     if not epochs:
         return f"{put_in_words(rung['head'])} head, refitted on all development patients"
     if final == "refit":
         none = "" if statistics.median(epochs) else ", which is none"
         return f"one network, trained on all development patients for the median number of steps of the folds{none}"
     n_idle = sum(not n_epochs for n_epochs in epochs)
-    idle = f"; {n_idle} of {len(epochs)} not trained, since nothing gained more than its error" if n_idle else ""
+    idle = f"; {n_idle} of {len(epochs)} not trained, since no epoch was better than the start" if n_idle else ""
     if len(epochs) == 1:
-        return f"the network of the one fold, calibrated on its held-out patients{idle}"
-    return f"ensemble of the {len(epochs)} folds' networks, each calibrated on its own held-out fold{idle}"
+        return f"the network of the one fold, {blended}calibrated on its held-out patients{idle}"
+    return f"ensemble of the {len(epochs)} folds' networks, each {blended}calibrated on its own held-out fold{idle}"
 
 
 def count_networks(rung: Mapping[str, Any], final: str) -> int:
