@@ -47,7 +47,7 @@ AUGMENTATIONS: dict[str, tuple[Augmentation, str]] = {  # modality: what may cha
 VIEWS = (4, 2, 1)
 LEAST_LINES = 2  # cached for a number of views, or fewer views are taken
 WORTH_CACHING = 0.75  # share of compute above a line, beyond which the prefix is too small a part of a step to be kept
-ITEM_PASSES, LEAST_EPOCHS = 10_000, 3  # what a training takes in, in whole epochs: at least 3, at most the recipe's
+ITEM_PASSES, LEAST_EPOCHS = 6_000, 3  # what a training takes in, in whole epochs: at least 3, at most the recipe's
 PLANNED = (  # the fields of a Recipe that a plan may change
     "learning_rate",
     "epochs",

@@ -130,20 +130,22 @@ class Augmentation:
 class Recipe:
     """How a classifier is trained; one value each.
 
-    ``learning_rate`` is that of the highest block; each block below has ``decay`` times that of the one above it, the
-    head ``head_rate`` times it. ``epochs`` is the length of the schedule, ``stop`` how many of them are run, ``patience``
+    ``learning_rate`` is that of weights of the highest block whose root mean square is ``rated_size``, others have it in
+    proportion (0: all the same); each block below has ``decay`` times the rate of the one above it, the head ``head_rate``
+    times it. ``epochs`` is the length of the schedule, ``stop`` how many of them are run, ``patience``
     how many without improvement end a validated one. Weights are averaged over the last ``average`` epochs or so.
     ``mixup`` is the parameter of its beta distribution, 0 for none. ``auto_rgn`` weights the rate of each parameter by its
     relative gradient norm. ``balance`` (one of `BALANCES`) and ``focal`` change the loss, see `learn.objective`. ``device``
     is torch's name of one, ``bf16`` trains under autocast, ``compiled`` through torch.compile.
     """
 
-    learning_rate: float = 4e-4
+    learning_rate: float = 2e-4
     epochs: int = 10
     stop: int | None = None
     patience: int = 10
     batch_items: int = 32
     decay: float = 1.0
+    rated_size: float = 0.04
     head_rate: float = 2.5
     weight_decay: float = 0.02
     warmup: float = 0.2

@@ -24,7 +24,7 @@ from thawline.learn.training import predict_logits, train
 from thawline.types import BALANCES, Recipe
 
 N_ITEMS, LINE, RUNG = 120, "top", "fine_tuning top"
-RECIPE = Recipe(learning_rate=3e-2, epochs=5, batch_items=16, average=0.5, head_rate=0.3, mixup=0.0)
+RECIPE = Recipe(rated_size=0.0, learning_rate=3e-2, epochs=5, batch_items=16, average=0.5, head_rate=0.3, mixup=0.0)
 GOOD = Trial(1e-2, (0.7, 0.4, 0.6), (0.6, 0.5), 0.3, 0.1)
 POOR = Trial(1e-2, (0.7, 0.5), (0.6, 0.5), 0.2, 0.3)  # gains less than its error
 HARD = (0.5, 0.3)

@@ -229,7 +229,7 @@ def test_rates_fall_from_the_head_down_and_nothing_of_one_dimension_is_decayed(t
     stages = find_stages(load_backbone(read_sidecar(tiny_file, "tiny")))
     head = LinearHead(np.zeros(256), np.ones(256), np.zeros((2, 256)), np.zeros(2))
     classifier = make_classifier(stages.suffix("blocks.3"), head)
-    recipe = Recipe(learning_rate=0.01, decay=0.5, head_rate=3.0, weight_decay=0.3)
+    recipe = Recipe(learning_rate=0.01, decay=0.5, head_rate=3.0, weight_decay=0.3, rated_size=0.0)
     optimiser = make_optimiser(classifier, recipe, BLOCKS)
     depths = {"linear": 0.03, "bn2": 0.01, "conv_head": 0.01, "blocks.4": 0.005, "blocks.3": 0.0025}
     settings_of = {
@@ -250,6 +250,24 @@ def test_rates_fall_from_the_head_down_and_nothing_of_one_dimension_is_decayed(t
     assert isinstance(
         classifier.get_submodule("suffix.bn2"), nn.BatchNorm2d
     )  # decayed by nothing, though it has weights
+
+
+def test_rates_of_weights_follow_their_size_up_to_a_limit():
+    """Root mean squares of 0.02, 0.08 and 1 beside a rated size of 0.04; a bias and the head have the plain rate."""
+    import torch
+    from torch import nn
+
+    suffix = nn.Sequential(*(nn.Linear(4, 4) for _ in range(3)))
+    sizes = (0.02, 0.08, 1.0)
+    with torch.no_grad():
+        for layer, size in zip(suffix, sizes, strict=True):
+            layer.weight.copy_(size * torch.tensor([1.0, -1.0]).repeat(8).reshape(4, 4))
+    classifier = make_classifier(suffix, LinearHead(np.zeros(4), np.ones(4), np.full((2, 4), 9.0), np.zeros(2)))
+    recipe = Recipe(learning_rate=0.01, decay=1.0, head_rate=1.0, rated_size=0.04)
+    rates = {id(group["params"][0]): group["rate"] for group in make_optimiser(classifier, recipe).param_groups}
+    found = [[rates[id(layer.weight)], rates[id(layer.bias)]] for layer in suffix]
+    np.testing.assert_allclose(found, [[0.005, 0.01], [0.02, 0.01], [0.04, 0.01]], rtol=1e-6)
+    assert rates[id(classifier.get_parameter("linear.weight"))] == 0.01
 
 
 def test_a_suffix_without_weights_trains_the_head_alone():
@@ -302,11 +320,11 @@ def test_the_schedule_by_its_closed_form():
 
 def test_steps_are_taken_at_the_rates_of_the_schedule():
     rates = []
-    recipe = Recipe(learning_rate=0.01, epochs=4, batch_items=16, decay=0.5, head_rate=0.3, warmup=0.25)
+    recipe = Recipe(learning_rate=0.01, epochs=4, batch_items=16, decay=0.5, head_rate=0.3, warmup=0.25, rated_size=0.0)
     with watch_steps(lambda optimiser: rates.append([group["lr"] for group in optimiser.param_groups]), before=True):
         run(recipe, blocks=("1", "0"))
     factors = [0.25, 0.5, 0.75, 1.0, *(0.5 * (1 + math.cos(math.pi * step / 12)) for step in range(12))]
-    expected = np.outer(factors, [0.003, 0.003, 0.01, 0.005, 0.005])  # head, normalisation, hidden layer
+    expected = np.outer(factors, [0.003, 0.003, 0.01, 0.01, 0.005, 0.005])  # head, normalisation, hidden layer
     np.testing.assert_allclose(rates, expected)
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from thawline.types import FloatArray, IntArray, Labels
 
 SCORED_ITEMS = 64  # items predicted at a time
+LARGEST_SHARE = 4.0  # of the rate that weights may have for being large
 RGN_BATCHES = 4  # whose gradients weight the rates of an epoch
 
 
@@ -126,25 +127,32 @@ def predict_logits(classifier: nn.Module, activations: Activations, items: IntAr
 def make_optimiser(classifier: nn.Module, recipe: Recipe, blocks: Sequence[str] = ()) -> torch.optim.Optimizer:
     """Group parameters: the head, then the ``blocks`` of the suffix from the top, each slower by ``recipe.decay``.
 
-    Each group has its full ``rate``, beside the present one. What has one dimension (biases, normalisations) is not
-    decayed; what needs no gradient is left out. With ``auto_rgn`` every parameter is a group of its own, all at one rate.
+    Every parameter is a group of its own, with its full ``rate`` beside the present one. Weights of the suffix have a rate
+    in proportion to their size, see `Recipe`: a step then changes all of them by the same share, as in LAMB (You et al.,
+    ICLR 2020). What has one dimension (biases, normalisations) is not decayed; what needs no gradient is left out. With
+    ``auto_rgn`` all are at one rate.
     """
     from torch.optim import AdamW
 
     suffix = group_parameters(classifier.get_submodule("suffix"), blocks)
-    parts = [(recipe.head_rate, [p for name, p in classifier.named_parameters() if not name.startswith("suffix.")])]
-    parts += [(recipe.decay**depth, parameters) for depth, parameters in enumerate(suffix)]
-    if recipe.auto_rgn:
-        parts = [(1.0, [parameter]) for _, parameters in parts for parameter in parameters]
+    head = [each for name, each in classifier.named_parameters() if not name.startswith("suffix.")]
+    shares = [(recipe.head_rate, each) for each in head]
+    for depth, parameters in enumerate(suffix):
+        shares += [(recipe.decay**depth * _relate_size(each, recipe), each) for each in parameters]
     groups = []
-    for share, parameters in parts:
-        rate = recipe.learning_rate * share
-        for decayed in (True, False):
-            chosen = [each for each in parameters if (each.ndim > 1) is decayed and each.requires_grad]
-            decay = recipe.weight_decay if decayed else 0.0
-            if chosen:
-                groups.append({"params": chosen, "lr": rate, "rate": rate, "weight_decay": decay})
+    for share, parameter in shares:
+        rate = recipe.learning_rate * (1.0 if recipe.auto_rgn else share)
+        decay = recipe.weight_decay if parameter.ndim > 1 else 0.0
+        if parameter.requires_grad:
+            groups.append({"params": [parameter], "lr": rate, "rate": rate, "weight_decay": decay})
     return AdamW(groups, fused=True)
+
+
+def _relate_size(parameter: nn.Parameter, recipe: Recipe) -> float:
+    """Return the root mean square of weights over that which has the recipe's rate, within limits; 1 for a vector."""
+    if parameter.ndim < 2 or not recipe.rated_size:
+        return 1.0
+    return min(float(parameter.detach().square().mean().sqrt()) / recipe.rated_size, LARGEST_SHARE)
 
 
 def make_schedule(recipe: Recipe, n_steps: int) -> Callable[[int], float]:
