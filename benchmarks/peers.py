@@ -68,7 +68,7 @@ def run_ours(data: Path, out: Path, *flags: str) -> dict[str, Any]:
     """
     began = time.perf_counter()
     command = [sys.executable, "-m", "thawline.cli", "run", str(data), "--out", str(out), "--allow-outside", "--json"]
-    output = subprocess.run([*command, "--quiet", *flags], check=True, capture_output=True, text=True).stdout
+    output = subprocess.run([*command, "--quiet", *flags], check=True, stdout=subprocess.PIPE, text=True).stdout
     seconds = time.perf_counter() - began
     kept = out / "wall_seconds.txt"
     if not kept.is_file():
