@@ -77,7 +77,7 @@ def _keep_networks(job: Job, chosen: TriedRung, strategies: Strategies) -> tuple
     if frozen_heads := [each for each in heads if each is not None]:
         members.append(take_weights(make_frozen_member(strategies.stages.suffix(str(rung.line)), frozen_heads)))
     parts = {"head": head, "members": name_members(members), "thaw_line": rung.line}
-    return parts, {"networks": len(networks), "scales": [[round(each, 2) for each in row] for row in head.scales]}
+    return parts, {"networks": len(networks), "mean_scales": np.mean(head.scales, axis=0).round(2).tolist()}
 
 
 def _find_member(job: Job, chosen: TriedRung, strategies: Strategies, fold: int) -> Value:
