@@ -248,31 +248,33 @@ def test_a_random_start_has_its_own_network_and_starts_at_even_chances(house):
     assert (value["logits"].shape[0], len(value["scales"])) == (1, 1)
 
 
+def make_searched(rung, *trials):
+    """A rung whose folds 0 and 2 gained clearly at a rate of 9, and fold 1 tried ``trials``: rates, gains, errors."""
+    names = ("learning_rate", "gain", "gain_error")
+    by_fold = [[(9.0, 1.0, 0.1)], trials, [(9.0, 1.0, 0.1)]]
+    return make_tried(rung, 1.0, trials=[[dict(zip(names, each, strict=True)) for each in fold] for fold in by_fold])
+
+
 @pytest.mark.parametrize(
     ("tried", "expected"),
     [
         ([], None),
         ([make_tried(LINEAR, 1.0, strength=[1, 2, 3])], None),
-        ([make_tried(UPPER, 1.0, learning_rate=[1.0, 2.0, 3.0], n_epochs=[1, 1, 1])], 2.0),
-        ([make_tried(UPPER, 1.0, learning_rate=[1.0, 2.0, 3.0], n_epochs=[1, 0, 1])], None),
+        ([make_searched(UPPER, (2.0, 0.3, 0.2))], 2.0),
+        ([make_searched(UPPER, (2.0, 0.2, 0.2), (0.5, 0.3, 0.2))], 0.5),
+        ([make_searched(UPPER, (2.0, 0.1, 0.2), (0.5, 0.2, 0.2))], None),  # a rate that showed nothing is not passed on
+        ([make_searched(UPPER, (2.0, 0.3, 0.2)), make_searched(LOWER, (6.0, 0.0, 0.0))], 2.0),
         (
             [
-                make_tried(UPPER, 1.0, learning_rate=[1.0, 2.0, 3.0], n_epochs=[1, 4, 1]),
-                make_tried(LOWER, 1.0, learning_rate=[5.0, 6.0, 7.0], n_epochs=[1, 0, 1]),
-            ],
-            2.0,
-        ),
-        (
-            [
-                make_tried(UPPER, 1.0, learning_rate=[1.0, 2.0, 3.0], n_epochs=[1, 4, 1]),
-                make_tried(LOWER, 1.0, learning_rate=[5.0, 6.0, 7.0], n_epochs=[1, 2, 1]),
-                make_tried(RANDOM, 1.0, learning_rate=[8.0, 8.0, 8.0], n_epochs=[1, 2, 1]),
+                make_searched(UPPER, (2.0, 0.3, 0.2)),
+                make_searched(LOWER, (6.0, 0.3, 0.2)),
+                make_searched(RANDOM, (8.0, 0.3, 0.2)),
             ],
             6.0,
         ),
     ],
 )
-def test_a_fold_begins_with_the_rate_that_it_came_to_at_the_line_above(house, monkeypatch, tried, expected):
+def test_a_fold_begins_with_the_rate_that_gained_at_a_line_above(house, monkeypatch, tried, expected):
     asked = []
 
     def thaw_fold(thaw, fold, name, rate):

@@ -243,13 +243,10 @@ class Strategies:
         return self._cached[line]
 
     def _inherit_rate(self, fold: int, tried: Sequence[TriedRung]) -> float | None:
-        """Return the learning rate that the same fold came to at the line above, where it trained there."""
+        """Return the learning rate that gained more than its error for the same fold, at the lowest line where one did."""
         place = self.development.list_folds().index(fold)
-        rates = [
-            each.folds[place]["learning_rate"]
-            for each in tried
-            if each.rung.strategy in THAWED and each.folds[place]["n_epochs"]
-        ]
+        trials = [trial for each in tried if each.rung.strategy in THAWED for trial in each.folds[place]["trials"]]
+        rates = [trial["learning_rate"] for trial in trials if trial["gain"] > trial["gain_error"]]
         return rates[-1] if rates else None
 
     def _forecast_thaw(self, rung: Rung) -> float:
