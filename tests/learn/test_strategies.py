@@ -18,6 +18,7 @@ from thawline.learn.heads import fit_final, fit_fold
 from thawline.learn.ladder import Rules, Rung, TriedRung, climb
 from thawline.learn.stages import find_stages, list_lines
 from thawline.learn.strategies import (
+    FORWARD_SHARE,
     INNER_FOLDS,
     PREFIX_SECONDS,
     RELATIVE_COSTS,
@@ -388,15 +389,18 @@ def test_lines_are_forecast_from_timed_steps_by_the_items_that_training_sees(hou
     seen = []
     monkeypatch.setattr(strategies, "time_step", lambda *about: seen.append(about) or 0.01)
     made = house.make(prefix_s=0.5)
-    n_seen = 3 * (N_ITEMS * 2 / 3) * RECIPE.epochs * (1 - 1 / INNER_FOLDS)
+    n_taken = 3 * (N_ITEMS * 2 / 3) * RECIPE.epochs
+    n_steps = n_taken * (1 - 1 / INNER_FOLDS) + FORWARD_SHARE * n_taken / INNER_FOLDS
     filling = N_ITEMS * (N_VIEWS + 1) * 0.5
-    assert made.forecast(UPPER, ()) == pytest.approx(n_seen * 0.01 + filling)
+    assert made.forecast(UPPER, ()) == pytest.approx(n_steps * 0.01 + filling)
     assert seen[0][1:] == (LINES["d"], 2, RECIPE)
     fresh = dataclasses.replace(UPPER, line="c")
-    assert made.forecast(fresh, ()) == pytest.approx(n_seen * (0.01 + 0.5))
+    assert made.forecast(fresh, ()) == pytest.approx(n_steps * 0.01 + n_taken * 0.5)
     made.prepare(UPPER)
-    assert made.forecast(UPPER, ()) == pytest.approx(n_seen * 0.01)
+    assert made.forecast(UPPER, ()) == pytest.approx(n_steps * 0.01)
     assert house.make().prefix_s == PREFIX_SECONDS
+    searched = make_tried(LOWER, 1.0, trials=[[1], [1, 2], [1, 2]])
+    assert made.forecast(UPPER, [searched]) == pytest.approx(n_steps * 0.01 * 5 / 3)  # trials a fold at the line above
 
 
 def test_timing_a_step_changes_neither_the_network_nor_the_generators(house):

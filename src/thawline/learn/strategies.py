@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 RELATIVE_COSTS = {"linear": 1.0, "svm": 4.0, "random_forest": 6.0, "k_nn": 0.5, "gradient_boosting": 10.0}  # of heads
 PREFIX_SECONDS = 0.012  # an item, where this run has computed no features
 TIMED_STEPS = 2
+FORWARD_SHARE = 0.4  # of a step that a prediction takes
 TEXTURE_SECONDS = 0.022
 LEAST_COSINE = 0.99  # of gradients in bf16 with those in float32
 FRESH_TTA_VIEWS = 4  # where none are cached
@@ -95,7 +96,7 @@ class Strategies:
             return TEXTURE_SECONDS * len(self.source.digests) / self.source.hardware.cores + (linear or 1.0)
         if rung.line is None:
             return None if linear is None else linear * RELATIVE_COSTS[rung.head]
-        return self._forecast_thaw(rung)
+        return self._forecast_thaw(rung, _count_trials(tried))
 
     def prepare(self, rung: Rung) -> None:
         """See `ladder.Fitter.prepare`: the activations that the cache is to hold, or the texture features."""
@@ -249,18 +250,27 @@ class Strategies:
         rates = [trial["learning_rate"] for trial in trials if trial["gain"] > trial["gain_error"]]
         return rates[-1] if rates else None
 
-    def _forecast_thaw(self, rung: Rung) -> float:
-        """Seconds for all folds, if each trains once for the whole schedule."""
+    def _forecast_thaw(self, rung: Rung, n_trials: float) -> float:
+        """Seconds for all folds, if each trains so many times for the whole schedule."""
         line, recipe = self.settings.lines[str(rung.line)], self.settings.recipe
         n_items, n_folds = len(self.development.labels), len(self.development.list_folds())
         n_training = n_items * (1 - 1 / max(n_folds, 2))
-        n_seen = n_folds * n_training * recipe.epochs * (1 - 1 / INNER_FOLDS)
-        seconds = n_seen * time_step(self.stages, line, self.development.n_classes, recipe)
+        n_taken = n_trials * n_folds * n_training * recipe.epochs  # learned or, without a step, predicted
+        learned, predicted = n_taken * (1 - 1 / INNER_FOLDS), n_taken / INNER_FOLDS
+        seconds = (learned + FORWARD_SHARE * predicted) * time_step(
+            self.stages, line, self.development.n_classes, recipe
+        )
         if line.name not in self.settings.cached:
-            seconds += n_seen * self.prefix_s
+            seconds += n_taken * self.prefix_s
         elif not self._cached:
             seconds += n_items * (self.settings.n_views + 1) * self.prefix_s
         return seconds
+
+
+def _count_trials(tried: Sequence[TriedRung]) -> float:
+    """Return how many learning rates a fold tried at the lines above, in the mean; 1 at the first line."""
+    counts = [len(fold["trials"]) for each in tried if each.rung.strategy in THAWED for fold in each.folds]
+    return float(np.mean(counts)) if counts else 1.0
 
 
 def time_step(stages: Stages, line: Line, n_classes: int, recipe: Recipe) -> float:
