@@ -274,6 +274,24 @@ def test_a_blend_of_two_classes_is_scikit_learns_logistic_regression_on_margins(
     np.testing.assert_allclose(blend(found, *sources), peer.predict_proba(margins), atol=1e-3)
 
 
+def test_a_prior_draws_scales_to_even_shares():
+    """The referee is a grid: log-loss plus the square of each scale's distance from 1/2, in halves, over twice the items."""
+    labels, sources = make_sources(30, 3, (1.4, 0.1))
+    grid = np.linspace(0, 2.5, 126)
+    losses = [
+        [
+            measure_loss(labels, (one, other), *sources) + ((2 * one - 1) ** 2 + (2 * other - 1) ** 2) / 60
+            for other in grid
+        ]
+        for one in grid
+    ]
+    best = np.unravel_index(np.argmin(losses), (126, 126))
+    found = fit_scales(labels, *sources, prior=True)
+    np.testing.assert_allclose(found, grid[list(best)], atol=0.021)  # a step
+    alone = fit_scales(labels, *sources)
+    assert np.abs(np.subtract(found, 0.5)).sum() < np.abs(np.subtract(alone, 0.5)).sum() - 0.05
+
+
 def test_scales_of_two_sources_are_the_best_of_a_grid():
     labels, sources = make_sources(150, 4, (0.7, 0.3))
     grid = np.linspace(0, 1.5, 76)

@@ -150,8 +150,17 @@ def minimise_loss(labels: np.ndarray, *sources: np.ndarray) -> tuple[np.ndarray,
         return -np.asarray(log_softmax(blended, axis=1))[np.arange(len(labels)), labels]
 
     bounds, settings = [(0.0, 20.0)] * len(sources), {"xatol": 1e-7, "fatol": 1e-10, "maxiter": 4000}
+    share = 1 / len(sources)  # with several, each is expected to be this, give or take as much
+
+    def doubt(scales: np.ndarray) -> float:
+        return float(((scales - share) ** 2).sum() / share**2 / 2 / len(labels)) if len(sources) > 1 else 0.0
+
     found = minimize(
-        lambda scales: lose(scales).mean(), [0.7] * len(sources), method="Nelder-Mead", bounds=bounds, options=settings
+        lambda scales: lose(scales).mean() + doubt(scales),
+        [0.7] * len(sources),
+        method="Nelder-Mead",
+        bounds=bounds,
+        options=settings,
     )
     return found.x, lose(found.x)
 
@@ -209,7 +218,8 @@ def test_a_trial_holds_losses_of_the_best_blend_and_the_gain_with_its_error_by_p
     trial = search(thaw, learned, held, RUNG, RECIPE.learning_rate)[0][0]
     of = thaw.development
     frozen = [fit_head(thaw, learned).predict_logits(thaw.features[held])] if thaw.features is not None else []
-    fits = [minimise_loss(of.labels[held], each, *frozen) for each in logits[: RECIPE.epochs + 1]]
+    fits = [minimise_loss(of.labels[held], logits[0])]  # the start is the frozen head itself
+    fits += [minimise_loss(of.labels[held], each, *frozen) for each in logits[1 : RECIPE.epochs + 1]]
     price = 1 / len(held) if pretrained else 0.0  # of the second scale
     means = np.array([losses.mean() for _, losses in fits]) + price * (np.arange(len(fits)) > 0)
     assert len(trial.losses) == RECIPE.epochs + 1
@@ -244,7 +254,7 @@ def test_networks_that_learned_nothing_leave_most_folds_frozen(thaw: Thaw, monke
         monkeypatch.setattr(thawing, "predict_logits", lambda *_: frozen)
         ((trial, *_), _) = search(thaw, learned, held, RUNG, 1e-2)
         stayed += trial.n_epochs == 0
-    assert 42 <= stayed < 60  # a chi-square of one degree, one-sided, exceeds 2 in one of 12
+    assert stayed >= 50  # a chi-square of one degree, one-sided, exceeds 2 in one of 12
 
 
 def test_a_network_without_finite_numbers_is_refused_before_it_is_trained(
@@ -385,11 +395,14 @@ def test_a_folds_network_is_its_start_trained_on_the_learned_part_for_the_epochs
     thaw = hard
     found = thaw_fold(thaw, 2, RUNG)
     learned, _ = list_inner(thaw, 2)
-    assert 1 <= found.n_epochs < RECIPE.epochs  # an epoch on the way, or all epochs would do
+    assert found.n_epochs >= 1
     recipe = dataclasses.replace(RECIPE, learning_rate=found.learning_rate, stop=found.n_epochs)
     about = thaw.activations, thaw.development.labels, learned, recipe, RUNG
     expected, _ = train(thaw.start(fit_head(thaw, learned)), *about, blocks=thaw.blocks)
     assert not list_changed(found.classifier, copy_state(expected))
+    recipe = dataclasses.replace(recipe, stop=found.n_epochs - 1)
+    earlier, _ = train(thaw.start(fit_head(thaw, learned)), *about[:3], recipe, RUNG, blocks=thaw.blocks)
+    assert list_changed(found.classifier, copy_state(earlier))
     scored = np.flatnonzero(thaw.development.folds == 2)
     np.testing.assert_array_equal(found.logits[0], predict_logits(expected, thaw.activations, scored))
 

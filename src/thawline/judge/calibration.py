@@ -119,13 +119,14 @@ def correct_prior(probabilities: Probabilities, trained_prior: ArrayLike, true_p
     return np.asarray(scaled / scaled.sum(axis=1, keepdims=True))
 
 
-def fit_scales(labels: Labels, *logits: FloatArray) -> tuple[float, ...]:
+def fit_scales(labels: Labels, *logits: FloatArray, prior: bool = False) -> tuple[float, ...]:
     """Return the scales s that make the log-loss of softmax(s1 logits1 + s2 logits2 + ...) smallest, one for each source.
 
     With one source 1 / s is the temperature of Guo et al. (ICML 2017); with several this is a stacked classifier (Wolpert,
     Neural Networks 5:241, 1992) whose weights are not negative. Each ``logits`` has shape (items, classes). Scales lie
-    between 0 and 20, which bounds them where all items are ranked rightly, and sum to at least 1/20. Raises DataError
-    without items.
+    between 0 and 20, which bounds them where all items are ranked rightly, and sum to at least 1/20. With ``prior`` they
+    are the most probable ones where each of k is expected to be 1/k, give or take as much (a normal prior), which keeps a
+    blend of few items from leaning on chance. Raises DataError without items.
     """
     from scipy.optimize import minimize
     from scipy.special import log_softmax
@@ -140,9 +141,11 @@ def fit_scales(labels: Labels, *logits: FloatArray) -> tuple[float, ...]:
     def loss(scales: FloatArray) -> tuple[float, FloatArray]:
         logs = log_softmax(np.tensordot(scales, given, 1), axis=1)
         slopes = (given * np.exp(logs)).sum(axis=2).mean(axis=1) - wanted
-        return float(-logs[rows, truth].mean()), slopes
+        apart = (scales - start) / start * weight
+        return float(-logs[rows, truth].mean() + (scales - start) @ apart / start[0] / 2), slopes + apart / start
 
     start = np.full(len(given), 1 / len(given))
+    weight = 1 / len(truth) if prior else 0.0
     found = minimize(
         loss, start, jac=True, method="L-BFGS-B", bounds=[(0.0, MAX_SCALE)] * len(given), options=PRECISE
     ).x

@@ -54,7 +54,7 @@ class EnsembleHead:
 def calibrate_members(folds: Mapping[int, Mapping[str, Any]], development: Development) -> EnsembleHead:
     """Blend each member by its own held-out fold; ``folds`` holds the ``logits`` of each, (sources, items, classes)."""
     scales = [
-        fit_scales(development.labels[development.folds == fold], *np.asarray(value["logits"]))
+        fit_scales(development.labels[development.folds == fold], *value["logits"], prior=len(value["logits"]) > 1)
         for fold, value in folds.items()
     ]
     return EnsembleHead(tuple(scales), development.n_classes)
@@ -80,7 +80,7 @@ def refit(
         classifier, _ = train(classifier, *about, blocks=thaw.blocks)
     labels = np.concatenate([development.labels[development.folds == fold] for fold in folds])
     logits = np.concatenate([np.asarray(value["logits"]) for value in values], axis=1)
-    joint = EnsembleHead((fit_scales(labels, *logits),), development.n_classes)
+    joint = EnsembleHead((fit_scales(labels, *logits, prior=len(logits) > 1),), development.n_classes)
     return classifier, None if thaw.features is None else head, joint
 
 

@@ -208,7 +208,7 @@ def _try_rate(
 
 def _score_blend(labels: Labels, *logits: FloatArray) -> tuple[tuple[float, ...], FloatArray]:
     """Return the best scales of a blend, and the loss of each item with them."""
-    scales = fit_scales(labels, *logits)
+    scales = fit_scales(labels, *logits, prior=len(logits) > 1)
     return scales, item_log_loss(labels, blend(scales, *logits))
 
 
