@@ -39,6 +39,7 @@ from thawline.options import (
     check_options,
     list_backbones,
     list_strategies,
+    steps_by_layers,
 )
 from thawline.plan import Plan, apply_given, make_plan, read_plan
 from thawline.plan_thawing import list_chosen
@@ -246,7 +247,7 @@ def _check_unchanged(job: Job) -> None:
 
 def _describe_backbone(weights: Weights, options: RunOptions) -> BackboneFacts:
     thaws = not set(TRAINED).isdisjoint(list_strategies(options))
-    layers = thaws and (options.sequence == "layers" or options.last_layers is not None)
+    layers = thaws and steps_by_layers(options)
     return describe_backbone(weights, lines=thaws, layers=layers)
 
 

@@ -163,6 +163,11 @@ def list_strategies(options: RunOptions) -> tuple[str, ...]:
     return tuple(name for name in STRATEGIES if name in wanted)
 
 
+def steps_by_layers(options: RunOptions) -> bool:
+    """Tell whether the thaw line is to step by layers, not by whole blocks."""
+    return options.sequence == "layers" or options.last_layers is not None
+
+
 def _list_controls(options: RunOptions) -> list[str]:
     return [name.strip() for name in options.controls.split(",") if name.strip()]
 

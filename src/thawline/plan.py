@@ -340,7 +340,7 @@ def _choose_wide_range(fingerprint: Mapping[str, Any]) -> Choice:
 
 def _choose_engine(hardware: Hardware) -> Choice:
     reason = f"{hardware.cores} cores, {hardware.memory_mib} MiB" + (f", {hardware.cuda}" if hardware.cuda else "")
-    return Choice("engine", "cuda" if hardware.cuda else "cpu", "rule", reason)
+    return Choice("engine", hardware.device, "rule", reason)
 
 
 def _choose_precision(hardware: Hardware, options: RunOptions) -> Choice:

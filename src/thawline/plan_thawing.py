@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from thawline.errors import OptionError
-from thawline.options import CONTROLS, THAWED, TRAINED, RunOptions, list_strategies
+from thawline.options import CONTROLS, THAWED, TRAINED, RunOptions, list_strategies, steps_by_layers
 from thawline.types import BALANCES, Augmentation, BackboneFacts, Choice, Hardware, Kind, Line, Recipe
 
 MODERATE = Augmentation(turn_deg=8, shift=0.1, scale=(0.95, 1.25), flip_sides=True, tone=0.15)
@@ -135,7 +135,7 @@ def _is_alike(value: Any, known: Any) -> bool:
 def _choose_lines(facts: BackboneFacts, options: RunOptions) -> Choice:
     """The lines to climb, from the top down, with what lies above each."""
     strategies = list_strategies(options)
-    steps = facts.fine_lines if options.sequence == "layers" or options.last_layers else facts.lines
+    steps = facts.fine_lines if steps_by_layers(options) else facts.lines
     if set(TRAINED).isdisjoint(strategies):
         return Choice("lines", [], "given", "no strategy that thaws is asked for")
     if not steps:
@@ -176,7 +176,7 @@ def _find_line(steps: Sequence[Line], options: RunOptions) -> Line | None:
 def _choose_block(facts: BackboneFacts, options: RunOptions) -> Choice:
     if options.blocks is None:
         return Choice("highest_block", None, "fixed", "everything above a line is trained, up to the head")
-    steps = facts.fine_lines if options.sequence == "layers" else facts.lines
+    steps = facts.fine_lines if steps_by_layers(options) else facts.lines
     names = [line.name for line in steps]
     if not names:
         return Choice("highest_block", None, "rule", f"the blocks of {facts.name} cannot be traced")

@@ -132,11 +132,11 @@ class Recipe:
 
     ``learning_rate`` is that of weights of the highest block whose root mean square is ``rated_size``, others have it in
     proportion (0: all the same); each block below has ``decay`` times the rate of the one above it, the head ``head_rate``
-    times it. ``epochs`` is the length of the schedule, ``stop`` how many of them are run, ``patience``
-    how many without improvement end a validated one. Weights are averaged over the last ``average`` epochs or so.
-    ``mixup`` is the parameter of its beta distribution, 0 for none. ``auto_rgn`` weights the rate of each parameter by its
-    relative gradient norm. ``balance`` (one of `BALANCES`) and ``focal`` change the loss, see `learn.objective`. ``device``
-    is torch's name of one, ``bf16`` trains under autocast, ``compiled`` through torch.compile.
+    times it. ``epochs`` is the length of the schedule, ``stop`` how many of them are run, ``patience`` how many without
+    improvement end a validated one. Weights are averaged over the last ``average`` epochs or so. ``mixup`` is the parameter
+    of its beta distribution, 0 for none. ``auto_rgn`` weights the rate of each parameter by its relative gradient norm.
+    ``balance`` (one of `BALANCES`) and ``focal`` change the loss, see `learn.objective`. ``device`` is torch's name of one,
+    ``bf16`` trains under autocast, ``compiled`` through torch.compile.
     """
 
     learning_rate: float = 2e-4

@@ -153,6 +153,11 @@ def fit_scales(labels: Labels, *logits: FloatArray, prior: bool = False) -> tupl
     return tuple((found + max(short, 0.0) / len(given)).tolist())
 
 
+def fit_blend(labels: Labels, *logits: FloatArray) -> tuple[float, ...]:
+    """Return the scales of a blend: of one source as it is best, of several with a prior; see `fit_scales`."""
+    return fit_scales(labels, *logits, prior=len(logits) > 1)
+
+
 def blend(scales: Sequence[float], *logits: FloatArray) -> Probabilities:
     """Return softmax(s1 logits1 + s2 logits2 + ...), (items, classes)."""
     from scipy.special import softmax

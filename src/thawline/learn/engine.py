@@ -143,7 +143,7 @@ class TorchEngine:
         import torch
 
         self._torch = torch
-        self._device = torch.device("cuda" if hardware.cuda else "cpu")
+        self._device = torch.device(hardware.device)
         self.batch_items = BATCH_ITEMS_CUDA if hardware.cuda else BATCH_ITEMS
         self._dtype = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}[contract.precision]
         self._dtype_in = np.dtype(np.uint8 if contract.wide_range is None else np.float32)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from thawline.errors import DataError
-from thawline.judge.calibration import blend, fit_scales
+from thawline.judge.calibration import blend, fit_blend
 from thawline.learn.cuts import MEMBERS, make_classifier
 from thawline.learn.linear import LinearHead
 from thawline.learn.thawing import Thaw, fit_head
@@ -54,8 +54,7 @@ class EnsembleHead:
 def calibrate_members(folds: Mapping[int, Mapping[str, Any]], development: Development) -> EnsembleHead:
     """Blend each member by its own held-out fold; ``folds`` holds the ``logits`` of each, (sources, items, classes)."""
     scales = [
-        fit_scales(development.labels[development.folds == fold], *value["logits"], prior=len(value["logits"]) > 1)
-        for fold, value in folds.items()
+        fit_blend(development.labels[development.folds == fold], *value["logits"]) for fold, value in folds.items()
     ]
     return EnsembleHead(tuple(scales), development.n_classes)
 
@@ -80,7 +79,7 @@ def refit(
         classifier, _ = train(classifier, *about, blocks=thaw.blocks)
     labels = np.concatenate([development.labels[development.folds == fold] for fold in folds])
     logits = np.concatenate([np.asarray(value["logits"]) for value in values], axis=1)
-    joint = EnsembleHead((fit_scales(labels, *logits, prior=len(logits) > 1),), development.n_classes)
+    joint = EnsembleHead((fit_blend(labels, *logits),), development.n_classes)
     return classifier, None if thaw.features is None else head, joint
 
 

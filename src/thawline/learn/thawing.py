@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from thawline.errors import TrainingError
-from thawline.judge.calibration import blend, fit_scales
+from thawline.judge.calibration import blend, fit_blend
 from thawline.judge.metrics import item_log_loss
 from thawline.judge.statistics import paired_difference
 from thawline.learn.activations import Activations
@@ -124,11 +124,12 @@ def thaw_fold(thaw: Thaw, fold: int, rung: str, rate: float | None = None) -> Th
     development = thaw.development
     training, scored = np.flatnonzero(development.folds != fold), np.flatnonzero(development.folds == fold)
     learned, held = part_inner(thaw, training)
-    head = None if thaw.features is None else fit_head(thaw, training)
     trials, classifier = search(thaw, learned, held, rung, rate or thaw.recipe.learning_rate)
     best = min(trials, key=lambda trial: min(trial.losses))
     logits = [predict_logits(classifier, thaw.activations, scored)]
-    if head is not None and thaw.features is not None:
+    head = None
+    if thaw.features is not None:
+        head = fit_head(thaw, training)
         logits.append(head.predict_logits(thaw.features[scored]))
     return ThawedFold(
         fold,
@@ -208,7 +209,7 @@ def _try_rate(
 
 def _score_blend(labels: Labels, *logits: FloatArray) -> tuple[tuple[float, ...], FloatArray]:
     """Return the best scales of a blend, and the loss of each item with them."""
-    scales = fit_scales(labels, *logits, prior=len(logits) > 1)
+    scales = fit_blend(labels, *logits)
     return scales, item_log_loss(labels, blend(scales, *logits))
 
 
