@@ -1,11 +1,11 @@
 """The whole job against fastai's recipe and careful plain PyTorch, on the same data, split, backbone and weights.
 
-    python benchmarks/against_fastai.py DATA --fastai PYTHON [--seeds 3] [--work FOLDER] [--json FILE]
+    python benchmarks/against_fastai.py DATA --fastai PYTHON [--plain PYTHON] [--seeds 3] [--work FOLDER] [--json FILE]
 
 DATA is covid-ct (official split) or chest-xray3 (the peers' grouped fold 0 is the test part). Three comparisons: one fit
 of ours at the same number of epochs, at the line the ladder chose; test AUC with a budget equal to fastai's time; fastai's
-time over the time at which our ladder first holds a rung whose test AUC is at least fastai's. What has been run is kept in
-the work folder, so that a second start goes on.
+time over the time at which our ladder first holds a rung whose test AUC is at least fastai's. fastai's time is that of its
+fastest seed. What has been run is kept in the work folder, so that a second start goes on.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", choices=("covid-ct", "chest-xray3"))
     parser.add_argument("--fastai", required=True, help="Python of an environment that has fastai")
-    parser.add_argument("--plain", default=None, help="Python for the plain peer; by default the one with fastai")
+    parser.add_argument(
+        "--plain", help="Python for the plain peer, which asks for bf16: very slow where that is emulated"
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--long", action="store_true", help="fastai at 20 epochs as well")
     parser.add_argument("--work", type=Path, default=Path("work") / "against_fastai")
@@ -50,19 +52,17 @@ def main() -> None:
         )
         for seed, epochs in runs
     }
-    peers["plain"] = run_peer(
-        options.plain or options.fastai,
-        "plain_fine_tune.py",
-        manifest.parent,
-        work / "plain.npz",
-        *("--epochs", "15" if options.data == "covid-ct" else "10"),
-    )
+    if options.plain:
+        epochs = "15" if options.data == "covid-ct" else "10"
+        peers["plain"] = run_peer(
+            options.plain, "plain_fine_tune.py", manifest.parent, work / "plain.npz", *("--epochs", epochs)
+        )
     figures: dict[str, float] = {}
     for name, peer in peers.items():
         figures |= {f"{name}_auc": measure_auc(peer), f"{name}_accuracy": measure_accuracy(peer)}
         figures[f"{name}_seconds"] = float(peer["wall_seconds"])
     five = [name for name in peers if name.startswith(f"fastai_{EPOCHS}_")]
-    seconds = float(np.mean([figures[f"{name}_seconds"] for name in five]))
+    seconds = min(figures[f"{name}_seconds"] for name in five)  # the machine is shared: others only slow it down
     auc = float(np.mean([figures[f"{name}_auc"] for name in five]))
     ours = run_ours(manifest, work / "equal_time", "--budget", f"{seconds:.0f}s")
     figures |= {"fastai_seconds": seconds, "fastai_auc": auc}

@@ -199,11 +199,12 @@ SECTIONS = (
     ),
     Section(
         "stop_rule",
-        "The rule that ends the ladder",
+        "The rules of the ladder",
         "python benchmarks/stop_rule.py --json benchmarks/results/stop_rule.json",
-        "Simulated ladders with known truth: best true AUC among the lines that were tried, and compute spent, when any two "
-        "idle lines in a row end it, and when only deep ones count. `none`: no line gains; `top`: the first gains all; "
-        "`deep`: only lines from blocks.5 down do; `slow`: each a little.",
+        "Simulated ladders with known truth: true AUC of the rung that is chosen, and compute spent on lines, when any two "
+        "idle lines in a row end the ladder (`any`), when only deep ones count (`deep`), and when lines are scouted on some "
+        "folds first (`scout`, the ladder as it is). `none`: no line gains; `top`: the first gains all; `deep`: only lines "
+        "from blocks.5 down do; `slow`: each a little. `half` has half of the budget that all lines take.",
         (),
         rest=True,
     ),

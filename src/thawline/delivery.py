@@ -84,7 +84,7 @@ def _find_member(job: Job, chosen: TriedRung, strategies: Strategies, fold: int)
     """Return the weights of one fold; trained again, with the same result, where their file was lost."""
     unit = chosen.rung.fold_unit(fold)
     found = job.journal.find(f"{unit} weights")
-    return strategies.train_again(chosen.rung, fold, job.journal.find(unit) or {}) if found is None else found
+    return strategies.train_again(chosen.rung, fold) if found is None else found
 
 
 def measure_tta(job: Job, chosen: TriedRung, strategies: Strategies) -> TriedRung:
@@ -151,17 +151,13 @@ def judge(job: Job, climb: Climb, selection: Selection, chosen: TriedRung, test:
     job.listener.begin("judging")
     task, development = job.describe_task(), job.development()
     about = (job.dataset.classes, task["positive"], task["threshold"])
-    scored, is_test = development.scored(), job.splits.is_test
+    is_test = job.splits.is_test
 
     def measure(each: TriedRung) -> dict[str, Any]:
-        return evaluate(
-            development.labels[scored],
-            each.probabilities[scored],
-            development.groups[scored],
-            *about,
-            folds=development.folds[scored],
-            seed=job.options.seed,
-        )
+        part = development.keep_folds(len(each.folds))
+        scored = part.scored()
+        given = part.labels[scored], each.probabilities[scored], part.groups[scored]
+        return evaluate(*given, *about, folds=part.folds[scored], seed=job.options.seed)
 
     sections = [measure(each) for each in climb.tried]
     place = [each.rung for each in climb.tried].index(chosen.rung)

@@ -300,7 +300,7 @@ def _record_selection(plan: Plan, climbed: Climb, selection: Selection) -> Plan:
     if plan["rung"] is not None:
         return plan
     names = [each.rung.name for each in climbed.eligible]
-    stops = [stop for stop in climbed.stops if stop["before"] not in CONTROLS]
+    stops = [stop for stop in climbed.stops if stop.get("before", CONTROLS[0]) not in CONTROLS]
     reason = f"the first whose paired log-loss is within one standard error of the best, {names[selection.best]}"
     if stops:
         reason += f"; the ladder ended before {stops[0]['before']}: {stops[0]['reason']}"

@@ -124,7 +124,7 @@ def _open_racer(job: Job, weights: Weights, chosen: IntArray) -> Callable[[int],
     rung = Rung(0, "fine_tuning", line=line.name) if line else Rung(0, "feature_extractor")
 
     def race(fold: int) -> dict[str, Any]:
-        value, _ = strategies.fit(rung, fold, ())
+        value, _ = strategies.fit(rung, fold)
         losses = item_log_loss(development.labels[development.folds == fold], value["probabilities"])
         return {"loss": float(losses.mean()), "items": len(losses)}
 

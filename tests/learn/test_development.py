@@ -34,3 +34,13 @@ def test_folds_are_listed_in_order_without_the_one_that_is_never_scored() -> Non
     assert make_development().list_folds() == [0, 2, 4]
     nothing = np.zeros(0, np.int64)
     assert Development(nothing, nothing, nothing, 2).list_folds() == []
+
+
+@pytest.mark.parametrize(("n_folds", "kept"), [(1, [0]), (2, [0, 2]), (3, [0, 2, 4]), (9, [0, 2, 4])])
+def test_the_items_of_other_folds_stay_but_are_not_scored(n_folds: int, kept: list[int]) -> None:
+    whole = make_development()
+    part = whole.keep_folds(n_folds)
+    assert part.list_folds() == kept
+    assert part.labels is whole.labels
+    assert part.scored().tolist() == np.flatnonzero(np.isin(whole.folds, kept)).tolist()
+    assert set(part.folds[~np.isin(whole.folds, kept)]) == {-1}

@@ -10,9 +10,9 @@ import pytest
 
 from thawline.errors import DataError
 from thawline.journal import Journal
-from thawline.judge.statistics import compare_aucs
+from thawline.judge.statistics import compare_aucs, paired_difference
 from thawline.learn.development import Development
-from thawline.learn.ladder import Climb, Rules, Rung, TriedRung, choose_rung, climb, list_rungs
+from thawline.learn.ladder import Climb, Forecast, Rules, Rung, TriedRung, choose_rung, climb, list_rungs
 from thawline.options import CONTROLS
 from thawline.plan import Plan
 from thawline.types import BackboneFacts, Choice, Line, SilentListener
@@ -35,12 +35,12 @@ def make_line(number, name, share):
 
 
 LINES = tuple(
-    make_line(2 + n, name, share)
+    make_line(3 + n, name, share)
     for n, (name, share) in enumerate([("e", 0.2), ("d", 0.4), ("c", 0.6), ("b", 0.8), ("a", 0.9), ("stem", 1.0)])
 )
-RANDOM = Rung(8, "random_init", line="stem", thawed_fraction=1.0)
-HANDCRAFTED = Rung(9, "handcrafted")
-EVERYTHING = (*HEADS, *LINES, HANDCRAFTED, RANDOM)
+HANDCRAFTED = Rung(2, "handcrafted")
+RANDOM = Rung(9, "random_init", line="stem", thawed_fraction=1.0)
+EVERYTHING = (*HEADS, HANDCRAFTED, *LINES, RANDOM)
 
 
 class Fits:
@@ -51,19 +51,20 @@ class Fits:
         self.calls, self.seen, self.prepared, self.development = [], [], [], make_development()
 
     def forecast(self, rung, tried):
-        return self.forecasts.get(rung.name, 1.0)
+        self.seen.append([each.rung.name for each in tried])
+        seconds = self.forecasts.get(rung.name, 1.0)
+        return None if seconds is None else Forecast(seconds / 4, seconds / 4)  # for three folds
 
     def prepare(self, rung):
         self.prepared.append((rung.name, len(self.calls)))
 
-    def fit(self, rung, fold, tried):
+    def fit(self, rung, fold):
         if len(self.calls) == self.interrupt_at:
             raise KeyboardInterrupt
         self.calls.append((rung.name, fold))
-        self.seen.append([each.rung.name for each in tried])
         labels = self.development.labels[self.development.folds == fold]
         common = np.random.default_rng(fold).normal(size=len(labels))
-        own = np.random.default_rng([rung.number, fold]).normal(size=len(labels))
+        own = np.random.default_rng([rung.number + 1, fold]).normal(size=len(labels))
         logits = common + 0.05 * own + self.sharpness.get(rung.name, 1.0) * labels
         positive = 1 / (1 + np.exp(0.5 - logits))
         value = {"probabilities": np.stack([1 - positive, positive], axis=1), "n_epochs": fold, "logits": logits}
@@ -116,15 +117,15 @@ def test_rungs_are_numbered_in_their_order_with_their_lines():
     assert [(each.number, each.strategy, each.name, each.thawed_fraction) for each in found] == [
         (0, "feature_extractor", "linear", 0.0),
         (1, "feature_extractor_hybrid", "svm", 0.0),
-        (2, "fine_tuning", "fine_tuning conv_head", 0.1),
-        (3, "fine_tuning", "fine_tuning blocks.1", 0.5),
-        (4, "fine_tuning_from_scratch", "fine_tuning_from_scratch stem", 1.0),
-        (5, "handcrafted", "handcrafted", 0.0),
+        (2, "handcrafted", "handcrafted", 0.0),
+        (3, "fine_tuning", "fine_tuning conv_head", 0.1),
+        (4, "fine_tuning", "fine_tuning blocks.1", 0.5),
+        (5, "fine_tuning_from_scratch", "fine_tuning_from_scratch stem", 1.0),
         (6, "random_init", "random_init", 1.0),
     ]
     assert found[6].line == "stem"
-    assert found[5].line is None
-    assert found[3].unit == "rung 3 fine_tuning blocks.1"
+    assert found[2].line is None
+    assert found[4].unit == "rung 4 fine_tuning blocks.1"
 
 
 def test_a_line_between_layers_is_a_rung_too():
@@ -135,7 +136,7 @@ def test_a_line_between_layers_is_a_rung_too():
 @pytest.mark.parametrize("name", ["svm", "fine_tuning blocks.1"])
 def test_where_the_plan_names_the_rung_that_one_is_tried_and_the_controls(name):
     found = list_rungs(make_plan(rung=name), make_facts())
-    assert [each.name for each in found] == [name, *CONTROLS]
+    assert {each.name for each in found} == {name, *CONTROLS}
     whole = {each.name: each for each in list_rungs(make_plan(), make_facts())}
     assert all(each == whole[each.name] for each in found)  # the numbers, which the journal has, stay
 
@@ -147,7 +148,7 @@ def test_every_rung_is_fitted_on_every_fold_in_order_and_sees_those_before_it(tm
     fits = Fits({each.name: 0.3 * each.number for each in EVERYTHING})
     found = run_climb(tmp_path, fits)
     assert fits.calls == [(rung.name, fold) for rung in EVERYTHING for fold in range(3)]
-    assert fits.seen == [[each.name for each in EVERYTHING[:number]] for number in range(10) for _ in range(3)]
+    assert fits.seen == [[each.name for each in EVERYTHING[:number]] for number in range(10)]
     assert [each.rung for each in found.tried] == list(EVERYTHING)
     assert found.stops == ()
     for each in found.tried:
@@ -160,11 +161,11 @@ def test_every_rung_is_fitted_on_every_fold_in_order_and_sees_those_before_it(tm
 def test_weights_are_kept_beside_the_fold_and_before_it(tmp_path):
     run_climb(tmp_path, Fits(), [HEADS[0], LINES[0]])
     journal = Journal(tmp_path)
-    np.testing.assert_array_equal(journal.find("rung 2 fine_tuning e fold 2 weights")["linear.weight"], np.full(3, 2.0))
+    np.testing.assert_array_equal(journal.find("rung 3 fine_tuning e fold 2 weights")["linear.weight"], np.full(3, 2.0))
     assert "rung 0 linear fold 0" in journal
     assert "rung 0 linear fold 0 weights" not in journal
     units = [json.loads(line)["unit"] for line in (tmp_path / "journal.jsonl").read_text().splitlines()]
-    assert units.index("rung 2 fine_tuning e fold 1 weights") == units.index("rung 2 fine_tuning e fold 1") - 1
+    assert units.index("rung 3 fine_tuning e fold 1 weights") == units.index("rung 3 fine_tuning e fold 1") - 1
 
 
 def test_a_resumed_climb_fits_nothing_again_and_writes_nothing(tmp_path):
@@ -232,8 +233,8 @@ def test_progress_is_counted_in_folds_and_says_what_came_of_a_rung(tmp_path):
 
 def test_seconds_are_those_of_the_rungs_own_folds_in_all_executions(tmp_path):
     journal = Journal(tmp_path)
-    journal.record("rung 0 linear fold 0", {"probabilities": Fits().fit(HEADS[0], 0, ())[0]["probabilities"]}, 1000.0)
-    journal.record("rung 1 svm fold 1", {"probabilities": Fits().fit(HEADS[1], 1, ())[0]["probabilities"]}, 300.0)
+    journal.record("rung 0 linear fold 0", {"probabilities": Fits().fit(HEADS[0], 0)[0]["probabilities"]}, 1000.0)
+    journal.record("rung 1 svm fold 1", {"probabilities": Fits().fit(HEADS[1], 1)[0]["probabilities"]}, 300.0)
     journal.record("rung 10 svm fold 0", {}, 1e6)
     found = run_climb(tmp_path, Fits(), HEADS)
     assert 1000 <= found.tried[0].seconds < 1100
@@ -248,8 +249,8 @@ def test_probabilities_that_are_not_finite_are_refused(tmp_path):
 
 def test_a_gain_is_compared_with_the_best_before_it_that_is_no_control(tmp_path):
     fits = Fits({"handcrafted": 9.0, "linear": 2.0, "svm": 1.0})
-    rungs = (HANDCRAFTED, *HEADS, LINES[0])
-    found = run_climb(tmp_path, fits, rungs, Rules(1e9, 0.01, seed=4))
+    first = dataclasses.replace(HANDCRAFTED, number=-1)
+    found = run_climb(tmp_path, fits, (first, *HEADS, LINES[0]), Rules(1e9, 0.01, seed=4))
     assert found.tried[0].gain is None is found.tried[0].chance
     assert found.tried[1].gain is None  # nothing but a control before it
     of, scored = fits.development, fits.development.scored()
@@ -267,7 +268,7 @@ def test_a_gain_is_compared_with_the_best_before_it_that_is_no_control(tmp_path)
 def test_two_idle_deep_lines_end_the_ladder_and_controls_are_still_tried(tmp_path):
     fits = Fits({each.name: 0.2 for each in LINES} | {"linear": 4.0})
     found = run_climb(tmp_path, fits)
-    assert list_names(found) == [each.name for each in (*HEADS, *LINES[:4], HANDCRAFTED, RANDOM)]
+    assert list_names(found) == [each.name for each in (*HEADS, HANDCRAFTED, *LINES[:4], RANDOM)]
     (stop,) = found.stops
     chances = {each.rung.name: each.chance for each in found.tried}
     assert stop == {
@@ -277,7 +278,7 @@ def test_two_idle_deep_lines_end_the_ladder_and_controls_are_still_tried(tmp_pat
         "lines": [{"rung": f"fine_tuning {name}", "chance": chances[f"fine_tuning {name}"]} for name in "cb"],
     }
     assert all(line["chance"] < 0.1 for line in stop["lines"])
-    assert Journal(tmp_path).find("stop before fine_tuning a") == {k: v for k, v in stop.items() if k != "before"}
+    assert Journal(tmp_path).find("stop before fine_tuning a") == stop
 
 
 def test_shallow_lines_that_gain_nothing_end_nothing(tmp_path):
@@ -303,13 +304,13 @@ def test_a_budget_stop_has_its_numbers_and_is_honoured_on_resume(tmp_path):
     fits = Fits({each.name: 1.0 + each.number for each in EVERYTHING}, {"svm": 50.04, "fine_tuning c": 33.0})
     rules = Rules(budget_s=40.0, useful_gain=0.01)
     found = run_climb(tmp_path, fits, rules=rules, spent=9.96)
-    assert list_names(found) == ["linear", "fine_tuning e", "fine_tuning d", "handcrafted", "random_init"]
+    assert list_names(found) == ["linear", "handcrafted", "fine_tuning e", "fine_tuning d", "random_init"]
     numbers = {"reason": "budget", "budget_s": 40.0, "spent_s": 10.0}
     assert found.stops == (
         {"before": "svm", **numbers, "forecast_s": 50.0},
         {"before": "fine_tuning c", **numbers, "forecast_s": 33.0},
     )
-    assert Journal(tmp_path).find("stop before svm") == {**numbers, "forecast_s": 50.0}
+    assert Journal(tmp_path).find("stop before svm") == {"before": "svm", **numbers, "forecast_s": 50.0}
     fits.calls.clear()
     lines = (tmp_path / "journal.jsonl").read_bytes()
     again = run_climb(tmp_path, fits, rules=Rules(1e9, 0.01))  # more to spend changes nothing that is decided
@@ -322,7 +323,7 @@ def test_the_first_rung_is_finished_whatever_the_budget(tmp_path):
     fits = Fits(forecasts={"linear": 100.0})
     found = run_climb(tmp_path, fits, rules=Rules(0.0, 0.01), spent=5.0)
     assert list_names(found) == ["linear"]
-    assert [stop["before"] for stop in found.stops] == ["svm", "fine_tuning e", "handcrafted", "random_init"]
+    assert [stop["before"] for stop in found.stops] == ["svm", "handcrafted", "fine_tuning e", "random_init"]
 
 
 def test_what_cannot_be_forecast_is_tried_while_there_is_time(tmp_path):
@@ -353,6 +354,121 @@ def test_the_budget_is_asked_for_once_before_each_rung(tmp_path):
     fits, asked = Fits(), []
     run_climb(tmp_path, fits, HEADS, spent=lambda: asked.append(len(fits.calls)) or 0.0)
     assert asked == [0, 3]
+
+
+# --- scouting ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def scouts(monkeypatch):
+    """One fold of the three, of 40 items, is enough to scout."""
+    monkeypatch.setattr("thawline.learn.ladder.SCOUTED_ITEMS", 40)
+
+
+def count_folds(found):
+    return {each.rung.name.removeprefix("fine_tuning "): len(each.folds) for each in found.tried}
+
+
+@pytest.mark.parametrize(("wanted", "n_folds"), [(1, 1), (40, 1), (41, 2), (78, 2), (79, 3), (10_000, 3)])
+def test_as_few_folds_are_scouted_as_hold_the_items(tmp_path, monkeypatch, wanted, n_folds):
+    monkeypatch.setattr("thawline.learn.ladder.SCOUTED_ITEMS", wanted)
+    fits = Fits({"linear": 9.0, "fine_tuning e": 1.0})
+    found = run_climb(tmp_path, fits, (*HEADS, LINES[0]))
+    assert count_folds(found) == {"linear": 3, "svm": 3, "e": n_folds}
+
+
+@pytest.mark.usefixtures("scouts")
+def test_lines_are_scouted_down_and_those_not_behind_are_finished_the_best_first(tmp_path):
+    fits = Fits({"linear": 1.0, "svm": 1.0, "fine_tuning c": 4.1, "fine_tuning b": 4.0})
+    found = run_climb(tmp_path, fits, (*HEADS, *LINES[:4]))
+    assert count_folds(found) == {"linear": 3, "svm": 3, "e": 1, "d": 1, "c": 3, "b": 3}
+    lines = [call for call in fits.calls if call[0].startswith("fine")]
+    assert [name[-1] for name, _ in lines] == list("edcbbbcc")
+    assert {each.rung.name for each in found.eligible} == {"linear", "svm", "fine_tuning c", "fine_tuning b"}
+    assert [stop["within"] for stop in found.stops] == ["fine_tuning e", "fine_tuning d"]
+    first, part = {each.rung.name: each for each in found.tried}, fits.development.keep_folds(1)
+    for stop in found.stops:
+        given = [part.losses(first[name].probabilities) for name in (stop["within"], "fine_tuning b")]
+        difference, error = paired_difference(*given, part.groups[part.scored()])
+        assert stop == {
+            "within": stop["within"],
+            "folds": 1,
+            "n_folds": 3,
+            "reason": "behind",
+            "best": "fine_tuning b",
+            "difference": pytest.approx(difference),
+            "standard_error": pytest.approx(error),
+        }
+        assert difference > error
+    scouted = first["fine_tuning e"]
+    assert np.isfinite(scouted.probabilities).all(axis=1).tolist() == (part.folds == 0).tolist()
+    assert (scouted.forecast_s, first["fine_tuning b"].forecast_s) == (0.5, 1.0)
+
+
+@pytest.mark.usefixtures("scouts")
+def test_gains_are_compared_on_the_same_folds_and_anew_when_all_are_there(tmp_path):
+    fits = Fits({"linear": 1.0, "fine_tuning e": 1.2, "fine_tuning d": 6.0, "fine_tuning c": 5.9})
+    found = run_climb(tmp_path, fits, (*HEADS, *LINES[:3]))
+    assert count_folds(found) == {"linear": 3, "svm": 3, "e": 1, "d": 3, "c": 3}
+    for number, rivals in ((2, (0, 1)), (3, (0, 1)), (4, (0, 1, 3))):
+        part = fits.development.keep_folds(len(found.tried[number].folds))
+        scored = part.scored()
+        given = [found.tried[place].probabilities[scored] for place in (*rivals, number)]
+        about = part.labels[scored], part.groups[scored], part.folds[scored]
+        expected = compare_aucs(given, *about, useful_gain=0.01)
+        assert (found.tried[number].gain, found.tried[number].chance) == expected
+
+
+@pytest.mark.usefixtures("scouts")
+def test_idle_lines_end_the_descent_on_the_scouted_folds(tmp_path):
+    fits = Fits({each.name: 0.2 for each in LINES} | {"linear": 6.0})
+    found = run_climb(tmp_path, fits, (*HEADS, *LINES))
+    assert count_folds(found) == {"linear": 3, "svm": 3, "e": 1, "d": 1, "c": 1, "b": 1}
+    assert [stop["reason"] for stop in found.stops] == ["no useful gain", *["behind"] * 4]
+    assert [each.rung.name for each in found.eligible] == ["linear", "svm"]
+
+
+@pytest.mark.usefixtures("scouts")
+def test_what_does_not_fit_into_the_budget_stays_scouted_and_a_resumed_climb_decides_the_same(tmp_path):
+    sharp = {"linear": 1.0, "fine_tuning d": 3.8, "fine_tuning c": 4.0}
+    fits, rules = Fits(sharp), Rules(10.0, 0.01)
+    found = run_climb(tmp_path, fits, (*HEADS, *LINES[:3]), rules, spend(*[0.0] * 6, 20.0))
+    assert count_folds(found) == {"linear": 3, "svm": 3, "e": 1, "d": 1, "c": 3}
+    budget, behind = found.stops
+    assert {**budget, "forecast_s": 0.0} == {
+        "within": "fine_tuning d",
+        "folds": 1,
+        "n_folds": 3,
+        "reason": "budget",
+        "budget_s": 10.0,
+        "spent_s": 20.0,
+        "forecast_s": 0.0,
+    }
+    assert behind["reason"] == "behind"
+    journal = (tmp_path / "journal.jsonl").read_bytes()
+    rest = Fits(sharp)
+    assert_same(run_climb(tmp_path, rest, (*HEADS, *LINES[:3]), RULES), found)
+    assert rest.calls == []
+    assert (tmp_path / "journal.jsonl").read_bytes() == journal
+
+
+@pytest.mark.usefixtures("scouts")
+@pytest.mark.parametrize("n_done", [6, 8, 9, 10, 11])
+def test_an_interrupted_climb_goes_on_while_scouting_and_while_finishing(tmp_path, n_done):
+    sharp = {"linear": 1.0, "fine_tuning d": 3.8, "fine_tuning c": 4.0}
+    whole, broken, rest = Fits(sharp), Fits(sharp, interrupt_at=n_done), Fits(sharp)
+    rungs = (*HEADS, *LINES[:3])
+    with pytest.raises(KeyboardInterrupt):
+        run_climb(tmp_path / "broken", broken, rungs)
+    resumed = run_climb(tmp_path / "broken", rest, rungs, Rules(1e9, 0.01), spent=0.0)
+    assert_same(resumed, run_climb(tmp_path / "whole", whole, rungs))
+    assert broken.calls + rest.calls == whole.calls
+
+
+@pytest.mark.usefixtures("scouts")
+def test_a_line_that_is_the_only_rung_is_not_scouted(tmp_path):
+    found = run_climb(tmp_path, Fits(), (HANDCRAFTED, LINES[2], RANDOM))
+    assert count_folds(found) == {"handcrafted": 3, "c": 3, "random_init": 3}
 
 
 # --- choosing ---------------------------------------------------------------------------------------------------------
@@ -406,9 +522,9 @@ def test_a_control_is_never_chosen_however_good_unless_there_is_nothing_else(con
     development = make_development()
     heads = [make_rung(number, np.full(N_ITEMS, 0.6 - number / 10), development) for number in range(2)]
     best = make_rung(2, np.full(N_ITEMS, 0.01), development, control)
-    climbed = Climb((heads[0], best, heads[1]), ())
+    climbed = Climb((heads[0], best, heads[1]), (), 0)
     assert climbed.eligible == (heads[0], heads[1])
     assert choose_rung(climbed.eligible, development).chosen == 1
-    alone = Climb((best,), ())
+    alone = Climb((best,), (), 0)
     assert alone.eligible == (best,)
     assert choose_rung(alone.eligible, development).chosen == 0

@@ -156,12 +156,12 @@ def make_tried(rung, seconds, forecast_s=None, **folds):
 def test_a_head_is_fitted_on_its_features_with_the_plans_weights(house, rung, class_weight):
     made = house.make(class_weight=class_weight)
     of, features = house.development, house.texture if rung is TEXTURE else house.features
-    value, weights = made.fit(rung, 2, ())
+    value, weights = made.fit(rung, 2)
     expected = fit_fold(rung.head, features, of.labels, of.groups, of.folds, 2, 2, seed=3, class_weight=class_weight)
     np.testing.assert_allclose(value["probabilities"], expected.probabilities)
     assert value["strength"] == expected.strength
     assert weights is None
-    made.fit(rung, 0, ())
+    made.fit(rung, 0)
     assert house.opened == ([("texture", 2)] if rung is TEXTURE else [])
 
 
@@ -181,7 +181,7 @@ def test_the_final_head_is_fitted_on_all_items(house, rung):
 
 def test_a_rung_above_a_line_is_its_folds_trained_one_by_one(house):
     made = house.make(head_layers=2)
-    value, weights = made.fit(LOWER, 1, ())
+    value, weights = made.fit(LOWER, 1)
     expected = thaw_fold(made.thaw(LOWER), 1, LOWER.name)
     np.testing.assert_array_equal(value["probabilities"], expected.probabilities)
     np.testing.assert_allclose(value["probabilities"].sum(axis=1), 1)
@@ -192,7 +192,7 @@ def test_a_rung_above_a_line_is_its_folds_trained_one_by_one(house):
     assert weights.keys() == {*state, *(f"frozen.{name}" for name in head)}
     assert all(np.array_equal(weights[name], tensor.numpy()) for name, tensor in state.items())
     assert all(np.array_equal(weights[f"frozen.{name}"], array) for name, array in head.items())
-    again = made.train_again(LOWER, 1, value)
+    again = made.train_again(LOWER, 1)
     assert again.keys() == weights.keys()
     assert all(np.array_equal(again[name], array) for name, array in weights.items())
     thaw = made.thaw(LOWER)
@@ -224,7 +224,7 @@ def test_what_a_rung_needs_is_opened_when_it_is_prepared(house):
     made.prepare(UPPER)
     assert house.opened == [("texture", 2), ("cache", ("d", "b"), N_VIEWS, 3)]
     made.prepare(LOWER)
-    made.fit(TEXTURE, 0, ())
+    made.fit(TEXTURE, 0)
     assert len(house.opened) == 2
 
 
@@ -242,50 +242,11 @@ def test_a_random_start_has_its_own_network_and_starts_at_even_chances(house):
     about = thaw.activations, house.development.labels, np.arange(N_ITEMS), thaw.recipe, RANDOM.name
     trained = train(start, *about, blocks=thaw.blocks)[0].get_submodule("suffix").state_dict()
     assert not any((trained[name] == tensor).all() for name, tensor in random.items())
-    value, weights = made.fit(RANDOM, 0, ())
+    value, weights = made.fit(RANDOM, 0)
     np.testing.assert_allclose(value["probabilities"].sum(axis=1), 1)
     assert {f"suffix.{name}" for name in random} < weights.keys()
     assert split_weights(weights)[1] is None
     assert (value["logits"].shape[0], len(value["scales"])) == (1, 1)
-
-
-def make_searched(rung, *trials):
-    """A rung whose folds 0 and 2 gained clearly at a rate of 9, and fold 1 tried ``trials``: rates, gains, errors."""
-    names = ("learning_rate", "gain", "gain_error")
-    by_fold = [[(9.0, 1.0, 0.1)], trials, [(9.0, 1.0, 0.1)]]
-    return make_tried(rung, 1.0, trials=[[dict(zip(names, each, strict=True)) for each in fold] for fold in by_fold])
-
-
-@pytest.mark.parametrize(
-    ("tried", "expected"),
-    [
-        ([], None),
-        ([make_tried(LINEAR, 1.0, strength=[1, 2, 3])], None),
-        ([make_searched(UPPER, (2.0, 0.3, 0.2))], 2.0),
-        ([make_searched(UPPER, (2.0, 0.2, 0.2), (0.5, 0.3, 0.2))], 0.5),
-        ([make_searched(UPPER, (2.0, 0.1, 0.2), (0.5, 0.2, 0.2))], None),  # a rate that showed nothing is not passed on
-        ([make_searched(UPPER, (2.0, 0.3, 0.2)), make_searched(LOWER, (6.0, 0.0, 0.0))], 2.0),
-        (
-            [
-                make_searched(UPPER, (2.0, 0.3, 0.2)),
-                make_searched(LOWER, (6.0, 0.3, 0.2)),
-                make_searched(RANDOM, (8.0, 0.3, 0.2)),
-            ],
-            6.0,
-        ),
-    ],
-)
-def test_a_fold_begins_with_the_rate_that_gained_at_a_line_above(house, monkeypatch, tried, expected):
-    asked = []
-
-    def thaw_fold(thaw, fold, name, rate):
-        asked.append((fold, name, rate))
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(strategies, "thaw_fold", thaw_fold)
-    with pytest.raises(KeyboardInterrupt):
-        house.make().fit(LOWER, 1, tried)
-    assert asked == [(1, "fine_tuning b", expected)]
 
 
 def test_views_are_averaged_as_probabilities_of_the_blend(house):
@@ -293,7 +254,7 @@ def test_views_are_averaged_as_probabilities_of_the_blend(house):
     import torch
 
     made = house.make()
-    _, weights = made.fit(LOWER, 1, ())
+    _, weights = made.fit(LOWER, 1)
     found = made.score_views(LOWER, 1, weights, (0.7, 0.4))
     thaw, scored = made.thaw(LOWER), np.flatnonzero(house.development.folds == 1)
     classifier = thaw.start(fit_head(thaw, np.flatnonzero(house.development.folds != 1)))
@@ -316,7 +277,7 @@ def test_views_are_averaged_as_probabilities_of_the_blend(house):
 def test_without_other_views_the_score_is_that_of_the_fold(house, rung):
     house.images = house.images[:1]
     made = house.make(cached=("d", "b", "a"))
-    value, weights = made.fit(rung, 2, ())
+    value, weights = made.fit(rung, 2)
     found = made.score_views(rung, 2, weights, value["scales"])
     np.testing.assert_allclose(found, value["probabilities"], atol=1e-5)
 
@@ -373,14 +334,14 @@ def test_a_killed_climb_of_networks_comes_to_the_same_and_opens_nothing_for_what
 
 
 def test_heads_are_forecast_by_what_they_cost_beside_the_linear_one(house):
-    made, tried = house.make(), [make_tried(LINEAR, 3.0)]
+    made, tried = house.make(), [make_tried(LINEAR, 3.0, strength=[1, 2, 3])]
     for head, cost in RELATIVE_COSTS.items():
         rung = Rung(1, "feature_extractor_hybrid", head)
         assert made.forecast(rung, ()) is None
-        assert made.forecast(rung, tried) == 3.0 * cost
+        assert made.forecast(rung, tried) == (0.0, cost)  # it took three seconds for three folds
     texture = TEXTURE_SECONDS * N_ITEMS / 2
-    assert made.forecast(TEXTURE, tried) == pytest.approx(texture + 3.0)
-    assert made.forecast(TEXTURE, ()) == pytest.approx(texture + 1.0)
+    assert made.forecast(TEXTURE, tried) == pytest.approx((texture, 1.0))
+    assert made.forecast(TEXTURE, ()) == pytest.approx((texture, 0.2))
     assert house.opened == []
 
 
@@ -389,18 +350,19 @@ def test_lines_are_forecast_from_timed_steps_by_the_items_that_training_sees(hou
     seen = []
     monkeypatch.setattr(strategies, "time_step", lambda *about: seen.append(about) or 0.01)
     made = house.make(prefix_s=0.5)
-    n_taken = 3 * (N_ITEMS * 2 / 3) * RECIPE.epochs
+    n_taken = (N_ITEMS * 2 / 3) * RECIPE.epochs
     n_steps = n_taken * (1 - 1 / INNER_FOLDS) + FORWARD_SHARE * n_taken / INNER_FOLDS
     filling = N_ITEMS * (N_VIEWS + 1) * 0.5
-    assert made.forecast(UPPER, ()) == pytest.approx(n_steps * 0.01 + filling)
+    assert made.forecast(UPPER, ()) == pytest.approx((filling, n_steps * 0.01))
     assert seen[0][1:] == (LINES["d"], 2, RECIPE)
     fresh = dataclasses.replace(UPPER, line="c")
-    assert made.forecast(fresh, ()) == pytest.approx(n_steps * 0.01 + n_taken * 0.5)
+    assert made.forecast(fresh, ()) == pytest.approx((0.0, n_steps * 0.01 + n_taken * 0.5))
     made.prepare(UPPER)
-    assert made.forecast(UPPER, ()) == pytest.approx(n_steps * 0.01)
+    assert made.forecast(UPPER, ()) == pytest.approx((0.0, n_steps * 0.01))
     assert house.make().prefix_s == PREFIX_SECONDS
     searched = make_tried(LOWER, 1.0, trials=[[1], [1, 2], [1, 2]])
-    assert made.forecast(UPPER, [searched]) == pytest.approx(n_steps * 0.01 * 5 / 3)  # trials a fold at the line above
+    in_all = n_steps * 5 / 3  # trials a fold at the line above
+    assert made.forecast(UPPER, [searched]) == pytest.approx((0.0, in_all * 0.01))
 
 
 def test_timing_a_step_changes_neither_the_network_nor_the_generators(house):
@@ -415,7 +377,7 @@ def test_timing_a_step_changes_neither_the_network_nor_the_generators(house):
 
 
 def test_a_record_is_plain_but_for_its_arrays(house, tmp_path):
-    value, weights = house.make().fit(UPPER, 0, ())
+    value, weights = house.make().fit(UPPER, 0)
     journal = Journal(tmp_path)
     journal.record("fold", value, 0.0)
     journal.record("weights", weights, 0.0)
@@ -470,7 +432,7 @@ def test_the_packaged_backbone_is_thawed_at_its_top_line():
     found = softmax(predict_logits(start, thaw.activations, scored), axis=1)
     frozen = fit_fold("linear", features, of.labels, of.groups, of.folds, 0, 2, seed=0).probabilities
     np.testing.assert_allclose(found, frozen, atol=0.01)  # activations rest as float16
-    value, kept = made.fit(rung, 0, ())
+    value, kept = made.fit(rung, 0)
     assert value["probabilities"].shape == (8, 2)
     assert (value["probabilities"].argmax(axis=1) == labels[scored]).mean() > 0.6
     assert "suffix.conv_head.weight" in kept

@@ -138,6 +138,10 @@ def list_changed(module: torch.nn.Module, before: dict[str, torch.Tensor]) -> se
     return {name for name, tensor in module.state_dict().items() if not torch.equal(tensor, before[name])}
 
 
+def at_rate(thaw: Thaw, rate: float) -> Thaw:
+    return dataclasses.replace(thaw, recipe=dataclasses.replace(thaw.recipe, learning_rate=rate))
+
+
 def list_inner(thaw: Thaw, fold: int) -> tuple[np.ndarray, np.ndarray]:
     return part_inner(thaw, list_training(thaw, fold))
 
@@ -215,7 +219,7 @@ def test_a_trial_holds_losses_of_the_best_blend_and_the_gain_with_its_error_by_p
     thaw = hard if pretrained else start
     learned, held = list_inner(thaw, 3)
     monkeypatch.setattr(thawing, "predict_logits", predict)
-    trial = search(thaw, learned, held, RUNG, RECIPE.learning_rate)[0][0]
+    trial = search(thaw, learned, held, RUNG)[0][0]
     of = thaw.development
     frozen = [fit_head(thaw, learned).predict_logits(thaw.features[held])] if thaw.features is not None else []
     fits = [minimise_loss(of.labels[held], logits[0])]  # the start is the frozen head itself
@@ -252,7 +256,7 @@ def test_networks_that_learned_nothing_leave_most_folds_frozen(thaw: Thaw, monke
     stayed = 0
     for _ in range(60):
         monkeypatch.setattr(thawing, "predict_logits", lambda *_: frozen)
-        ((trial, *_), _) = search(thaw, learned, held, RUNG, 1e-2)
+        ((trial, *_), _) = search(at_rate(thaw, 1e-2), learned, held, RUNG)
         stayed += trial.n_epochs == 0
     assert stayed >= 50  # a chi-square of one degree, one-sided, exceeds 2 in one of 12
 
@@ -262,7 +266,7 @@ def test_a_network_without_finite_numbers_is_refused_before_it_is_trained(
 ) -> None:
     monkeypatch.setattr(thawing, "predict_logits", lambda _, __, items: np.full((len(items), 2), np.nan))
     with pytest.raises(TrainingError, match=f"^{RUNG}: the network gives no finite numbers before it is trained"):
-        search(thaw, *list_inner(thaw, 3), RUNG, 1e-2)
+        search(at_rate(thaw, 1e-2), *list_inner(thaw, 3), RUNG)
 
 
 # --- the search -------------------------------------------------------------------------------------------------------
@@ -290,26 +294,20 @@ def test_a_smaller_rate_is_tried_where_the_first_gains_within_its_error_and_no_t
         return script[len(tried) - 1], networks[len(tried) - 1]
 
     monkeypatch.setattr(thawing, "_try_rate", try_rate)
-    trials, network = search(thaw, *list_inner(thaw, 3), RUNG, 8.0)
+    trials, network = search(at_rate(thaw, 8.0), *list_inner(thaw, 3), RUNG)
     assert trials == tuple(script[: len(rates)])
     assert tried == rates
     assert network is networks[kept]  # of the smallest loss, of equals the first
 
 
-@pytest.mark.parametrize(("rate", "first"), [(None, RECIPE.learning_rate), (0.5, 0.5)])
-def test_the_search_begins_with_the_rate_that_is_inherited_and_a_fold_has_what_the_best_trial_found(
-    thaw: Thaw, monkeypatch: pytest.MonkeyPatch, rate: float | None, first: float
-) -> None:
-    seen: list[float] = []
+def test_a_fold_has_what_the_best_trial_found(thaw: Thaw, monkeypatch: pytest.MonkeyPatch) -> None:
     trials = POOR, dataclasses.replace(GOOD, learning_rate=3e-3, losses=(0.7, 0.6, 0.3)), POOR
 
-    def find(thaw: Thaw, learned: np.ndarray, held: np.ndarray, rung: str, rate: float) -> Any:
-        seen.append(rate)
+    def find(thaw: Thaw, learned: np.ndarray, held: np.ndarray, rung: str) -> Any:
         return trials, thaw.start(fit_head(thaw, learned))
 
     monkeypatch.setattr(thawing, "search", find)
-    found = thaw_fold(thaw, 1, RUNG, rate)
-    assert seen == [first]
+    found = thaw_fold(thaw, 1, RUNG)
     n_learned = len(list_inner(thaw, 1)[0])
     assert (found.fold, found.trials, found.learning_rate, found.scales) == (1, trials, 3e-3, GOOD.scales)
     assert (found.n_epochs, found.n_steps) == (2, 2 * -(-n_learned // 16))
@@ -339,7 +337,7 @@ def test_the_search_never_sees_the_scored_fold_and_trains_on_the_learned_part(
     monkeypatch.setattr(thawing, "train", note)
     assert isinstance(thaw.activations, Table)
     learned, held = list_inner(thaw, 3)
-    trials, _ = search(thaw, learned, held, RUNG, 1e-2)
+    trials, _ = search(at_rate(thaw, 1e-2), learned, held, RUNG)
     assert len(trained) == len(trials)
     for items in trained:
         np.testing.assert_array_equal(items, learned)
@@ -370,7 +368,7 @@ def test_logits_that_are_not_finite_end_the_search_with_the_name_of_the_rung(
 
     monkeypatch.setattr(thawing, "predict_logits", predict)
     with pytest.raises(TrainingError, match=f"^{RUNG}: the validation loss is nan in epoch 2"):
-        search(thaw, *list_inner(thaw, 3), RUNG, 1e-2)
+        search(at_rate(thaw, 1e-2), *list_inner(thaw, 3), RUNG)
 
 
 # --- a whole fold -----------------------------------------------------------------------------------------------------

@@ -39,9 +39,10 @@ def make_estimate(value: float | None, low: float | None = None, high: float | N
 
 
 def make_rung(
-    name: str, auc: dict[str, Any], seconds: float | None = 5.0, *, chosen: bool = False, control: bool = False
+    name: str, auc: dict[str, Any], seconds: float | None = 5.0, *, scouted: str = "", **marks: bool
 ) -> dict[str, Any]:
-    return {"name": name, "auc": auc, "seconds": seconds, "chosen": chosen, "control": control}
+    marks = {"chosen": False, "control": False, **marks}
+    return {"name": name, "auc": auc, "seconds": seconds, "scouted": scouted, **marks}
 
 
 RUNGS = [
@@ -49,6 +50,7 @@ RUNGS = [
     make_rung("fine tuning from blocks.5", make_estimate(0.88, 0.84, 0.92), 420.0, chosen=True),
     make_rung("random init", make_estimate(0.70), 3907.0, control=True),
     make_rung("handcrafted", make_estimate(None), None, control=True),
+    make_rung("fine tuning from blocks.4", make_estimate(0.9, 0.8, 1.0), 80.0, scouted="1 of 5 folds"),
 ]
 AUC_PANEL, SECONDS_PANEL = 2, 1  # in the order of drawing: names lie over the seconds
 FOLDS = [
@@ -211,7 +213,12 @@ def test_no_operating_point_without_its_numbers(missing: str) -> None:
 
 def test_names_and_marks_of_the_ladder() -> None:
     said = "\n".join(list_texts(draw("ladder")))
-    for words in ("fine tuning from blocks.5 — chosen", "random init — control", "handcrafted — control — no AUC"):
+    for words in (
+        "fine tuning from blocks.5 — chosen",
+        "random init — control",
+        "handcrafted — control — no AUC",
+        "fine tuning from blocks.4 — 1 of 5 folds",
+    ):
         assert words in said
 
 

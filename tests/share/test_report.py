@@ -99,7 +99,7 @@ def make_rung(
         "rung": rung, "strategy": strategy, "thaw_line": line, "thawed_fraction": 0.0, "head": head, "auc": auc,
         "accuracy": auc, "log_loss": None, "difference": None, "standard_error": None, "gain": None,
         "chance_of_useful_gain": None, "strengths": [], "learning_rates": [], "epochs": [], "curves": [],
-        "seconds": None, "forecast_seconds": None, "chosen": False, **changes,
+        "n_folds": 5, "seconds": None, "forecast_seconds": None, "chosen": False, **changes,
     }  # fmt: skip
 
 

@@ -60,6 +60,25 @@ def test_texts_name_rungs_as_a_whole_and_once() -> None:
     assert translate_rungs(text, []) == text
 
 
+STAYED = {"within": "fine_tuning blocks.6", "folds": 1, "n_folds": 5}
+
+
+def test_a_line_that_stayed_scouted_says_why() -> None:
+    stop = {
+        **STAYED,
+        "reason": "behind",
+        "best": "fine_tuning blocks.4",
+        "difference": 0.0541,
+        "standard_error": 0.0213,
+    }
+    expected = "its log-loss on them was 0.054 (standard error 0.021) above that of fine tuning from blocks.4."
+    assert plain(explain_stop(stop)) == f"Fine tuning from blocks.6 was left after 1 of 5 folds: {expected}"
+    stop = {**STAYED, "reason": "budget", "budget_s": 90.0, "spent_s": 80.0, "forecast_s": 12.34}
+    assert plain(explain_stop(stop)).startswith(
+        "Fine tuning from blocks.6 was left after 1 of 5 folds: 1 min 20 s of the"
+    )
+
+
 @pytest.mark.parametrize(
     ("before", "said"),
     [

@@ -26,6 +26,11 @@ class Development:
         """Numbers of the folds that are scored."""
         return sorted({int(fold) for fold in self.folds if fold >= 0})
 
+    def keep_folds(self, n_folds: int) -> Development:
+        """Return the same items, of which only the first folds are scored."""
+        kept = np.isin(self.folds, self.list_folds()[:n_folds])
+        return dataclasses.replace(self, folds=np.where(kept, self.folds, -1))
+
     def scored(self) -> IntArray:
         """Positions of the items that are scored out of fold."""
         return np.flatnonzero(self.folds >= 0)

@@ -1,16 +1,19 @@
 """The ladder: rungs are tried in a fixed order on the same folds until the evidence stops paying, and one is chosen.
 
-Rungs are compared out of fold, on the same items, by patient. Of the thaw lines, those below are left out after two in a
-row that are unlikely to gain anything useful; a rung that would not fit into the budget is left out too. Both are
-journaled with their numbers, so that a resumed run decides the same.
+Rungs are compared out of fold, on the same items, by patient. Heads are fitted on all folds. Thaw lines are first scouted,
+from the top down, on as few folds as hold `SCOUTED_ITEMS`; those below are left out after two in a row that are unlikely to
+gain anything useful, or once one would not fit into the budget as a whole. The lines that are not clearly behind then get
+their other folds, the best first, as far as the budget goes: only a rung that has all of them can be chosen. Every decision
+is journaled with its numbers, so that a resumed run decides the same.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -26,6 +29,7 @@ from thawline.types import BackboneFacts, Estimate, Listener
 if TYPE_CHECKING:
     from thawline.types import Probabilities
 
+SCOUTED_ITEMS = 150  # that a line is tried on before the other folds, at least
 IDLE_LINES = 2  # in a row, after which the ladder ends; of those that thaw at least
 LEAST_SHARE = 0.5  # of the parameters: what thawing less does not gain says little of what thawing more would
 LEAST_CHANCE = 0.10  # of a useful gain
@@ -58,13 +62,25 @@ class Rung:
         return f"{self.unit} fold {fold}"
 
 
+class Forecast(NamedTuple):
+    """Seconds that a rung is expected to take: once, before its first fold, and for every fold."""
+
+    once_s: float
+    fold_s: float
+
+    def total_s(self, n_folds: int) -> float:
+        """Seconds for so many folds."""
+        return self.once_s + n_folds * self.fold_s
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class TriedRung:
     """A rung and what came of it.
 
-    ``probabilities`` are out of fold, nan for items that are never scored. ``folds`` holds what each fold recorded,
-    without arrays. ``forecast_s`` is what it was expected to take; None where nothing was known. ``gain`` is its AUC less
-    that of the best before it, ``chance`` the probability that this is useful.
+    ``probabilities`` are out of fold, nan for items that are not scored. ``folds`` holds what each fold recorded, without
+    arrays: all folds of the development part, or its first ones where the rung was only scouted. ``forecast_s`` is what
+    they were expected to take; None where nothing was known. ``gain`` is its AUC less that of the best before it that has
+    these folds, ``chance`` the probability that this is useful.
     """
 
     rung: Rung
@@ -78,19 +94,21 @@ class TriedRung:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Climb:
-    """The rungs that were tried, in order, and why others were not: one record a stop."""
+    """The rungs that were tried, in order, and why others were not, or not on all ``n_folds``: one record a stop."""
 
     tried: tuple[TriedRung, ...]
     stops: tuple[dict[str, Any], ...]
+    n_folds: int
 
     @property
     def eligible(self) -> tuple[TriedRung, ...]:
-        """Those that can be chosen: all but controls, or the controls where nothing else was asked for."""
-        return tuple(each for each in self.tried if each.rung.strategy not in CONTROLS) or self.tried
+        """Those with all folds that can be chosen: all but controls, or the controls where nothing else was asked for."""
+        whole = tuple(each for each in self.tried if len(each.folds) == self.n_folds)
+        return tuple(each for each in whole if each.rung.strategy not in CONTROLS) or whole
 
 
 def list_rungs(plan: Plan, facts: BackboneFacts) -> list[Rung]:
-    """Return the rungs of a plan in their order: heads, lines from the top down, controls.
+    """Return the rungs of a plan in their order: heads, the control without a network, lines from the top down, the other.
 
     Where the plan names the rung, that one and the controls.
     """
@@ -98,25 +116,26 @@ def list_rungs(plan: Plan, facts: BackboneFacts) -> list[Rung]:
     for head in plan["heads"]:
         strategy = next(name for name, heads in HEADS.items() if head in heads)
         rungs.append(Rung(len(rungs), strategy, head))
+    if "handcrafted" in plan["controls"]:
+        rungs.append(Rung(len(rungs), "handcrafted"))
     shares = {line.name: line.thawed_fraction for line in (*facts.fine_lines, *facts.lines)}
     for line in plan["lines"]:
         rungs.append(Rung(len(rungs), name_strategy(line, facts), line=line, thawed_fraction=shares[line]))
-    for control in plan["controls"]:
-        line = facts.lines[-1].name if control == "random_init" else None
-        rungs.append(Rung(len(rungs), control, line=line, thawed_fraction=1.0 if line else 0.0))
+    if "random_init" in plan["controls"]:
+        rungs.append(Rung(len(rungs), "random_init", line=facts.lines[-1].name, thawed_fraction=1.0))
     return [rung for rung in rungs if plan["rung"] in (None, rung.name) or rung.strategy in CONTROLS]
 
 
 class Fitter(Protocol):
     """Whoever knows how the strategies are fitted."""
 
-    def forecast(self, rung: Rung, tried: Sequence[TriedRung]) -> float | None:
-        """Seconds that all folds of a rung will take, None where nothing is known yet."""
+    def forecast(self, rung: Rung, tried: Sequence[TriedRung]) -> Forecast | None:
+        """Seconds that a rung will take, None where nothing is known yet."""
 
     def prepare(self, rung: Rung) -> None:
         """Open what the folds of a rung need, with a progress bar of its own."""
 
-    def fit(self, rung: Rung, fold: int, tried: Sequence[TriedRung]) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    def fit(self, rung: Rung, fold: int) -> tuple[dict[str, Any], dict[str, Any] | None]:
         """Fit one fold: ``probabilities`` of its scored items among what it records; and weights to keep, if any."""
 
 
@@ -143,23 +162,19 @@ def climb(
     ``spent_s`` is called for the seconds spent so far. The first rung is always finished. Raises TrainingError and
     DataError.
     """
-    tried: list[TriedRung] = []
-    stops: list[dict[str, Any]] = []
-    ended = False
+    climber = _Climber(fitter, development, journal, listener, rules, spent_s)
+    lines = [rung for rung in rungs if rung.strategy in THAWED]
     for rung in rungs:
-        is_line = rung.strategy in THAWED
-        if ended and is_line:
-            continue
-        name = f"stop before {rung.name}"
-        forecast, stop = _plan_rung(rung, fitter, tried, journal, rules, spent_s)
-        if stop is not None:
-            if name not in journal:
-                journal.record(name, stop, 0.0)
-            stops.append({"before": rung.name, **stop})
-            ended = ended or is_line
-            continue
-        tried.append(_try_rung(rung, fitter, development, journal, listener, rules, tried, forecast))
-    return Climb(tuple(tried), tuple(stops))
+        if rung.line is None:
+            climber.attempt(rung, climber.n_folds)
+    for rung in lines:
+        if not climber.attempt(rung, climber.n_scouted if climber.rivals() else climber.n_folds):
+            break
+    climber.finish()
+    for rung in rungs:
+        if rung.line is not None and rung not in lines:
+            climber.attempt(rung, climber.n_folds)
+    return Climb(tuple(climber.tried), tuple(climber.stops), climber.n_folds)
 
 
 def choose_rung(tried: Sequence[TriedRung], development: Development) -> Selection:
@@ -168,22 +183,149 @@ def choose_rung(tried: Sequence[TriedRung], development: Development) -> Selecti
     return choose_within_one_se(losses, development.groups[development.scored()])
 
 
-def _plan_rung(
-    rung: Rung, fitter: Fitter, tried: Sequence[TriedRung], journal: Journal, rules: Rules, spent_s: Callable[[], float]
-) -> tuple[float | None, dict[str, Any] | None]:
-    """Return the forecast of a rung, and the reason not to try it; both as the journal has them where it does."""
-    if (stop := journal.find(f"stop before {rung.name}")) is not None:
-        return None, stop
-    if rung.strategy in THAWED and (idle := _find_idle(tried)):
-        return None, {"reason": "no useful gain", "useful_gain": rules.useful_gain, "lines": idle}
-    if (known := journal.find(f"{rung.unit} forecast")) is not None:
-        return known["seconds"], None
-    forecast, spent = fitter.forecast(rung, tried), spent_s()
-    if tried and spent + (forecast or 0.0) > rules.budget_s:
-        numbers = {"budget_s": rules.budget_s, "spent_s": round(spent, 1)}
-        return forecast, {"reason": "budget", **numbers, "forecast_s": forecast and round(forecast, 1)}
-    journal.record(f"{rung.unit} forecast", {"seconds": forecast and round(forecast, 3)}, 0.0)
-    return forecast, None
+class _Climber:
+    """One climb: what it is made with, and what was tried so far."""
+
+    def __init__(
+        self,
+        fitter: Fitter,
+        development: Development,
+        journal: Journal,
+        listener: Listener,
+        rules: Rules,
+        spent_s: Callable[[], float],
+    ) -> None:
+        self.fitter, self.development, self.journal, self.listener = fitter, development, journal, listener
+        self.rules, self.spent_s = rules, spent_s
+        self.tried: list[TriedRung] = []
+        self.stops: list[dict[str, Any]] = []
+        sizes = np.cumsum([int((development.folds == fold).sum()) for fold in development.list_folds()])
+        self.n_folds = len(sizes)
+        self.n_scouted = min(int(np.searchsorted(sizes, SCOUTED_ITEMS)) + 1, self.n_folds)
+
+    def rivals(self, before: Rung | None = None, n_folds: int = 0) -> list[TriedRung]:
+        """Return the rungs tried so far that are no controls: before a rung where one is given, on so many folds."""
+        return [
+            each
+            for each in self.tried
+            if each.rung.strategy not in CONTROLS
+            and len(each.folds) >= n_folds
+            and (before is None or each.rung.number < before.number)
+        ]
+
+    def attempt(self, rung: Rung, n_folds: int) -> bool:
+        """Try the first folds of a rung; False where a stop rule says not to."""
+        unit, stop = f"stop before {rung.name}", self.journal.find(f"stop before {rung.name}")
+        forecast = _read_forecast(self.journal, rung)
+        if f"{rung.unit} forecast" not in self.journal:
+            if stop is None:
+                forecast, stop = self._plan(rung)
+            if stop is not None:
+                self._stop(unit, {"before": rung.name, **stop})
+                return False
+            self.journal.record(f"{rung.unit} forecast", forecast._asdict() if forecast else {}, 0.0)
+        self._fit(rung, n_folds, forecast)
+        return True
+
+    def finish(self) -> None:
+        """Fit the other folds of the lines that are not clearly behind on those they have, the best first."""
+        rivals = self.rivals()
+        if all(len(each.folds) == self.n_folds for each in rivals):
+            return
+        selection = choose_rung(rivals, self.development.keep_folds(self.n_scouted))
+        for place in np.argsort(selection.mean_losses, kind="stable"):
+            if len(rivals[place].folds) < self.n_folds:
+                self._fit_rest(rivals[place], _describe_lag(selection, int(place), rivals))
+        self.tried = [self._compare(each) for each in self.tried]
+
+    def _plan(self, rung: Rung) -> tuple[Forecast | None, dict[str, Any] | None]:
+        """Return the forecast of a rung, and the reason not to try it."""
+        if rung.strategy in THAWED and (idle := _find_idle(self.tried)):
+            return None, {"reason": "no useful gain", "useful_gain": self.rules.useful_gain, "lines": idle}
+        forecast = self.fitter.forecast(rung, self.tried)
+        return forecast, self._check_budget(forecast.total_s(self.n_folds) if forecast else None)
+
+    def _check_budget(self, forecast_s: float | None) -> dict[str, Any] | None:
+        """Return the reason not to go on where what is forecast does not fit into the budget."""
+        spent_s, budget_s = self.spent_s(), self.rules.budget_s
+        if not self.tried or spent_s + (forecast_s or 0.0) <= budget_s:
+            return None
+        numbers = {"budget_s": budget_s, "spent_s": round(spent_s, 1)}
+        return {"reason": "budget", **numbers, "forecast_s": forecast_s and round(forecast_s, 1)}
+
+    def _fit_rest(self, scouted: TriedRung, lag: dict[str, Any] | None) -> None:
+        """Fit the other folds of a line, unless it lags behind the best or they do not fit into the budget."""
+        rung, n_scouted = scouted.rung, len(scouted.folds)
+        unit, stop = f"stop within {rung.name}", self.journal.find(f"stop within {rung.name}")
+        if f"{rung.unit} rest" not in self.journal:
+            rest_s = self.journal.seconds(f"{rung.unit} fold ") * (self.n_folds / n_scouted - 1)
+            stop = stop or lag or self._check_budget(rest_s)
+            if stop is not None:
+                counts = {"folds": n_scouted, "n_folds": self.n_folds}
+                self._stop(unit, {"within": rung.name, **counts, **stop})
+                return
+            self.journal.record(f"{rung.unit} rest", {"seconds": round(rest_s, 3)}, 0.0)
+        self._fit(rung, self.n_folds, _read_forecast(self.journal, rung))
+
+    def _stop(self, unit: str, stop: dict[str, Any]) -> None:
+        if unit not in self.journal:
+            self.journal.record(unit, stop, 0.0)
+        self.stops.append(stop)
+
+    def _fit(self, rung: Rung, n_folds: int, forecast: Forecast | None) -> None:
+        """Fit those of the first folds of a rung that the journal does not hold, and put it among those tried."""
+        journal, development = self.journal, self.development.keep_folds(n_folds)
+        folds = development.list_folds()
+        if any(rung.fold_unit(fold) not in journal for fold in folds):
+            began = time.perf_counter()
+            self.fitter.prepare(rung)
+            if f"{rung.unit} prepared" not in journal:
+                journal.record(f"{rung.unit} prepared", {}, time.perf_counter() - began)
+        self.listener.begin(rung.name, len(folds))
+        probabilities = np.full((len(development.labels), development.n_classes), np.nan)
+        records = []
+        for fold in folds:
+            value = journal.unit(rung.fold_unit(fold), functools.partial(self._fit_fold, rung, fold))
+            probabilities[development.folds == fold] = value["probabilities"]
+            records.append({key: entry for key, entry in value.items() if not isinstance(entry, np.ndarray)})
+            self.listener.advance()
+        if not np.isfinite(probabilities[development.scored()]).all():
+            raise DataError(
+                f"{rung.name} gave probabilities that are not finite; the features of some items are unusable"
+            )
+        seconds = journal.seconds(f"{rung.unit} ")
+        forecast_s = forecast.total_s(n_folds) if forecast else None
+        found = self._compare(TriedRung(rung, probabilities, tuple(records), seconds, forecast_s))
+        self.tried = sorted(
+            [*(each for each in self.tried if each.rung != rung), found], key=lambda each: each.rung.number
+        )
+        gain = f", AUC {found.gain.value:+.3f} to the best before" if found.gain else ""
+        part = f" on {n_folds} of {self.n_folds} folds" if n_folds < self.n_folds else ""
+        self.listener.end(f"log-loss {development.losses(probabilities).mean():.4f}{gain}{part}")
+
+    def _fit_fold(self, rung: Rung, fold: int) -> dict[str, Any]:
+        value, weights = self.fitter.fit(rung, fold)
+        if weights is not None:
+            self.journal.record(f"{rung.fold_unit(fold)} weights", weights, 0.0)
+        return value
+
+    def _compare(self, found: TriedRung) -> TriedRung:
+        """Return a rung with what it gains on the best before it, on the folds that it has."""
+        rivals = self.rivals(found.rung, len(found.folds))
+        if not rivals:
+            return found
+        part = self.development.keep_folds(len(found.folds))
+        scored = part.scored()
+        given = [each.probabilities[scored] for each in (*rivals, found)]
+        about = part.labels[scored], part.groups[scored], part.folds[scored]
+        gain, chance = compare_aucs(given, *about, useful_gain=self.rules.useful_gain, seed=self.rules.seed)
+        return dataclasses.replace(found, gain=gain, chance=chance)
+
+
+def _read_forecast(journal: Journal, rung: Rung) -> Forecast | None:
+    """Return the forecast that was made of a rung; None where there was none to make."""
+    known = journal.find(f"{rung.unit} forecast")
+    return Forecast(**known) if known else None
 
 
 def _find_idle(tried: Sequence[TriedRung]) -> list[dict[str, Any]]:
@@ -195,49 +337,10 @@ def _find_idle(tried: Sequence[TriedRung]) -> list[dict[str, Any]]:
     return [{"rung": each.rung.name, "chance": each.chance} for each in lines]
 
 
-def _try_rung(
-    rung: Rung,
-    fitter: Fitter,
-    development: Development,
-    journal: Journal,
-    listener: Listener,
-    rules: Rules,
-    tried: Sequence[TriedRung],
-    forecast: float | None,
-) -> TriedRung:
-    folds = development.list_folds()
-    if any(rung.fold_unit(fold) not in journal for fold in folds):
-        began = time.perf_counter()
-        fitter.prepare(rung)
-        journal.record(f"{rung.unit} prepared", {}, time.perf_counter() - began)
-    listener.begin(rung.name, len(folds))
-    probabilities = np.full((len(development.labels), development.n_classes), np.nan)
-    records = []
-    for fold in folds:
-        unit = rung.fold_unit(fold)
-
-        def fit(fold: int = fold, unit: str = unit) -> dict[str, Any]:
-            value, weights = fitter.fit(rung, fold, tried)
-            if weights is not None:
-                journal.record(f"{unit} weights", weights, 0.0)
-            return value
-
-        value = journal.unit(unit, fit)
-        probabilities[development.folds == fold] = value["probabilities"]
-        records.append({key: entry for key, entry in value.items() if not isinstance(entry, np.ndarray)})
-        listener.advance()
-    if not np.isfinite(probabilities[development.scored()]).all():
-        raise DataError(f"{rung.name} gave probabilities that are not finite; the features of some items are unusable")
-    seconds = journal.seconds(f"{rung.unit} ")
-    found = TriedRung(rung, probabilities, tuple(records), seconds, forecast)
-    scored = development.scored()
-    note = f"log-loss {development.losses(probabilities).mean():.4f}"
-    rivals = [each for each in tried if each.rung.strategy not in CONTROLS]
-    if rivals:
-        given = [each.probabilities[scored] for each in (*rivals, found)]
-        about = development.labels[scored], development.groups[scored], development.folds[scored]
-        gain, chance = compare_aucs(given, *about, useful_gain=rules.useful_gain, seed=rules.seed)
-        found = dataclasses.replace(found, gain=gain, chance=chance)
-        note += f", AUC {gain.value:+.3f} to the best before"
-    listener.end(note)
-    return found
+def _describe_lag(selection: Selection, place: int, rivals: Sequence[TriedRung]) -> dict[str, Any] | None:
+    """Return how far a rung is behind the best where that is more than one standard error, None where it is not."""
+    difference, error = selection.differences[place], float(np.nan_to_num(selection.standard_errors[place]))
+    if difference <= error:
+        return None
+    best = rivals[selection.best].rung.name
+    return {"reason": "behind", "best": best, "difference": difference, "standard_error": error}

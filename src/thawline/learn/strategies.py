@@ -20,7 +20,7 @@ from thawline.learn.development import Development
 from thawline.learn.features import extract
 from thawline.learn.handcrafted import extract_handcrafted
 from thawline.learn.heads import FoldResult, Head, fit_final, fit_fold
-from thawline.learn.ladder import Rung, TriedRung
+from thawline.learn.ladder import Forecast, Rung, TriedRung
 from thawline.learn.linear import LinearHead
 from thawline.learn.stages import Stages, find_stages_at
 from thawline.learn.thawing import INNER_FOLDS, Thaw, ThawedFold, thaw_fold, zero_head
@@ -89,13 +89,13 @@ class Strategies:
         self._fresh: dict[str, Activations] = {}
         self._bf16: dict[str, bool] = {}
 
-    def forecast(self, rung: Rung, tried: Sequence[TriedRung]) -> float | None:
+    def forecast(self, rung: Rung, tried: Sequence[TriedRung]) -> Forecast | None:
         """See `ladder.Fitter.forecast`: heads by what they cost beside the linear one, lines by a few timed steps."""
-        linear = next((each.seconds for each in tried if each.rung.name == "linear"), None)
+        linear = next((each.seconds / len(each.folds) for each in tried if each.rung.name == "linear"), None)
         if rung.strategy == "handcrafted":
-            return TEXTURE_SECONDS * len(self.source.digests) / self.source.hardware.cores + (linear or 1.0)
+            return Forecast(TEXTURE_SECONDS * len(self.source.digests) / self.source.hardware.cores, linear or 0.2)
         if rung.line is None:
-            return None if linear is None else linear * RELATIVE_COSTS[rung.head]
+            return None if linear is None else Forecast(0.0, linear * RELATIVE_COSTS[rung.head])
         return self._forecast_thaw(rung, _count_trials(tried))
 
     def prepare(self, rung: Rung) -> None:
@@ -105,19 +105,18 @@ class Strategies:
         elif rung.line is not None:
             self._open(rung.line)
 
-    def fit(self, rung: Rung, fold: int, tried: Sequence[TriedRung]) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    def fit(self, rung: Rung, fold: int) -> tuple[dict[str, Any], dict[str, Any] | None]:
         """See `ladder.Fitter.fit`."""
         if rung.line is None:
             features = self.texture if rung.strategy == "handcrafted" else self.features
             result = self._fit_fold(rung.head, features, fold)
             return {"probabilities": result.probabilities, "strength": float(result.strength)}, None
-        found = thaw_fold(self.thaw(rung), fold, rung.name, self._inherit_rate(fold, tried))
+        found = thaw_fold(self.thaw(rung), fold, rung.name)
         return record_fold(found), collect_weights(found)
 
-    def train_again(self, rung: Rung, fold: int, recorded: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the weights of a fold above a line from what was recorded of it, as they were."""
-        first = recorded["trials"][0]["learning_rate"]
-        return collect_weights(thaw_fold(self.thaw(rung), fold, rung.name, first))
+    def train_again(self, rung: Rung, fold: int) -> dict[str, Any]:
+        """Return the weights of a fold above a line, as they were."""
+        return collect_weights(thaw_fold(self.thaw(rung), fold, rung.name))
 
     def score_views(
         self, rung: Rung, fold: int, weights: Mapping[str, Any], scales: Sequence[float] = ()
@@ -243,28 +242,19 @@ class Strategies:
             )
         return self._cached[line]
 
-    def _inherit_rate(self, fold: int, tried: Sequence[TriedRung]) -> float | None:
-        """Return the learning rate that gained more than its error for the same fold, at the lowest line where one did."""
-        place = self.development.list_folds().index(fold)
-        trials = [trial for each in tried if each.rung.strategy in THAWED for trial in each.folds[place]["trials"]]
-        rates = [trial["learning_rate"] for trial in trials if trial["gain"] > trial["gain_error"]]
-        return rates[-1] if rates else None
-
-    def _forecast_thaw(self, rung: Rung, n_trials: float) -> float:
-        """Seconds for all folds, if each trains so many times for the whole schedule."""
+    def _forecast_thaw(self, rung: Rung, n_trials: float) -> Forecast:
+        """Seconds, if each fold trains so many times for the whole schedule."""
         line, recipe = self.settings.lines[str(rung.line)], self.settings.recipe
         n_items, n_folds = len(self.development.labels), len(self.development.list_folds())
-        n_training = n_items * (1 - 1 / max(n_folds, 2))
-        n_taken = n_trials * n_folds * n_training * recipe.epochs  # learned or, without a step, predicted
+        n_taken = (
+            n_trials * n_items * (1 - 1 / max(n_folds, 2)) * recipe.epochs
+        )  # learned or, without a step, predicted
         learned, predicted = n_taken * (1 - 1 / INNER_FOLDS), n_taken / INNER_FOLDS
-        seconds = (learned + FORWARD_SHARE * predicted) * time_step(
-            self.stages, line, self.development.n_classes, recipe
-        )
+        step_s = time_step(self.stages, line, self.development.n_classes, recipe)
+        fold_s = (learned + FORWARD_SHARE * predicted) * step_s
         if line.name not in self.settings.cached:
-            seconds += n_taken * self.prefix_s
-        elif not self._cached:
-            seconds += n_items * (self.settings.n_views + 1) * self.prefix_s
-        return seconds
+            return Forecast(0.0, fold_s + n_taken * self.prefix_s)
+        return Forecast(0.0 if self._cached else n_items * (self.settings.n_views + 1) * self.prefix_s, fold_s)
 
 
 def _count_trials(tried: Sequence[TriedRung]) -> float:

@@ -115,16 +115,15 @@ class ThawedFold:
         return blend(self.scales, *self.logits)
 
 
-def thaw_fold(thaw: Thaw, fold: int, rung: str, rate: float | None = None) -> ThawedFold:
+def thaw_fold(thaw: Thaw, fold: int, rung: str) -> ThawedFold:
     """Train inside the training part of ``fold``, and score the fold once.
 
-    The search begins with learning rate ``rate``, by default the recipe's. Raises TrainingError, naming the ``rung``,
-    where the loss is not finite.
+    Raises TrainingError, naming the ``rung``, where the loss is not finite.
     """
     development = thaw.development
     training, scored = np.flatnonzero(development.folds != fold), np.flatnonzero(development.folds == fold)
     learned, held = part_inner(thaw, training)
-    trials, classifier = search(thaw, learned, held, rung, rate or thaw.recipe.learning_rate)
+    trials, classifier = search(thaw, learned, held, rung)
     best = min(trials, key=lambda trial: min(trial.losses))
     logits = [predict_logits(classifier, thaw.activations, scored)]
     head = None
@@ -154,15 +153,14 @@ def part_inner(thaw: Thaw, training: IntArray) -> tuple[IntArray, IntArray]:
     return (training, training[:0]) if inner is None else (training[inner != 0], training[inner == 0])
 
 
-def search(
-    thaw: Thaw, learned: IntArray, held: IntArray, rung: str, rate: float
-) -> tuple[tuple[Trial, ...], nn.Module]:
+def search(thaw: Thaw, learned: IntArray, held: IntArray, rung: str) -> tuple[tuple[Trial, ...], nn.Module]:
     """Try learning rates on the ``learned`` items until one gains more than its error on those ``held`` back.
 
-    The next is `SLOWER`, and tried only where the one before gained at all; `ATTEMPTS` at most. Returns the trials and the
-    network of the best, at its best epoch. Without items to choose by the network stays as it is.
+    The first is the recipe's, the next `SLOWER`, and tried only where the one before gained at all; `ATTEMPTS` at most.
+    Returns the trials and the network of the best, at its best epoch. Without items to choose by the network stays as it
+    is.
     """
-    start = fit_head(thaw, learned)
+    rate, start = thaw.recipe.learning_rate, fit_head(thaw, learned)
     if not len(held):
         return (Trial(rate, (0.0,), FROZEN if thaw.features is not None else (1.0,), 0.0, 0.0),), thaw.start(start)
     found: list[tuple[Trial, nn.Module]] = []

@@ -131,8 +131,9 @@ def draw_reliability(bins: Mapping[str, Sequence[float]], caption: Caption, line
 def draw_ladder(rungs: Sequence[Mapping[str, Any]], caption: Caption) -> str:
     """Draw the out-of-fold AUC of every rung with its interval, first rung on top, and beside it the seconds it took.
 
-    Each rung holds ``name``, ``auc`` (an estimate), ``seconds`` (float or None), ``chosen`` and ``control`` (bool). Names
-    stand above their line, across both panels, so that long ones do not squeeze the scale. Returns SVG text.
+    Each rung holds ``name``, ``auc`` (an estimate), ``seconds`` (float or None), ``chosen`` and ``control`` (bool), and
+    ``scouted``, the folds it has in words where not all. Names stand above their line, across both panels, so that long
+    ones do not squeeze the scale. Returns SVG text.
     """
     with open_figure(NARROW_IN, 0.95 + 0.47 * len(rungs)) as figure:
         left, right = figure.subplots(1, 2, sharey=True, width_ratios=[2.1, 1])
@@ -150,9 +151,10 @@ def draw_ladder(rungs: Sequence[Mapping[str, Any]], caption: Caption) -> str:
 
 
 def draw_rung(axes: Axes, row: int, rung: Mapping[str, Any]) -> None:
-    """Draw one row of the ladder: name, whisker, and a diamond if chosen, a hollow circle if a control."""
+    """Draw one row of the ladder: name, whisker, and its marker."""
     auc = rung["auc"]
     note = " — chosen" if rung["chosen"] else " — control" if rung["control"] else ""
+    note += f" — {rung['scouted']}" if rung["scouted"] else ""
     missing = " — no AUC" if auc["value"] is None else ""
     axes.text(
         0, row - 0.27, shorten(rung["name"], 48) + note + missing, transform=axes.get_yaxis_transform(), fontsize=9,
@@ -201,10 +203,10 @@ def pick_colour(rung: Mapping[str, Any]) -> str:
 
 
 def mark_rung(axes: Axes, x: float, row: int, rung: Mapping[str, Any]) -> None:
-    """Put the marker of a rung into its row: a diamond if chosen, a hollow circle if a control."""
-    colour = pick_colour(rung)
+    """Put the marker of a rung into its row: a diamond if chosen, a hollow circle if a control, a triangle if scouted."""
+    colour, shape = pick_colour(rung), "D" if rung["chosen"] else "^" if rung["scouted"] else "o"
     axes.plot(
-        x, row + 0.1, marker="D" if rung["chosen"] else "o", markersize=6, color=colour, clip_on=False,
+        x, row + 0.1, marker=shape, markersize=6, color=colour, clip_on=False,
         markerfacecolor="white" if rung["control"] else colour,
     )  # fmt: skip
 

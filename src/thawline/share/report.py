@@ -66,6 +66,7 @@ def describe_ladder(rungs: Sequence[Mapping[str, Any]]) -> str:
     said = []
     for rung in rungs:
         note = " (chosen)" if rung["chosen"] else " (control)" if rung["control"] else ""
+        note += f" on {rung['scouted']}" if rung["scouted"] else ""
         cost = "" if rung["seconds"] is None else f" in {format_seconds(rung['seconds'])}"
         said.append(f"{rung['name']}{note}: {format_estimate(rung['auc'])}{cost}")
     return f"Out-of-fold AUC of every rung, and the time it took. {'; '.join(said)}."

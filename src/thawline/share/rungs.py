@@ -13,6 +13,7 @@ from thawline.share.words import (
     ABSENT,
     NARROW,
     count_things,
+    format_number,
     format_percent,
     format_range,
     format_seconds,
@@ -24,8 +25,11 @@ from thawline.share.words import (
 )
 
 
-def summarise_rung(rung: Mapping[str, Any]) -> dict[str, Any]:
-    """Return one entry of the ladder of `metrics.json` with its name, its training and its forecast in words."""
+def summarise_rung(rung: Mapping[str, Any], n_folds: int) -> dict[str, Any]:
+    """Return one entry of the ladder of `metrics.json` with its name, its training and its forecast in words.
+
+    ``scouted`` says which of the ``n_folds`` folds it has, where not all.
+    """
     numbers = ("log_loss", "difference", "standard_error", "seconds", "forecast_seconds")
     found = {key: take_number(rung[key]) for key in numbers}
     ratio = None if rung["strategy"] == "handcrafted" else take_number(rung["thawed_fraction"])
@@ -41,6 +45,7 @@ def summarise_rung(rung: Mapping[str, Any]) -> dict[str, Any]:
         "forecast": format_forecast(found["seconds"], found["forecast_seconds"]),
         "chosen": bool(rung["chosen"]),
         "control": rung["strategy"] in CONTROLS,
+        "scouted": "" if rung["n_folds"] == n_folds else f"{rung['n_folds']} of {count_things(n_folds, 'fold')}",
         **found,
     }
 
@@ -104,7 +109,12 @@ def translate_rungs(text: str, names: Sequence[str]) -> str:
 
 
 def explain_stop(stop: Mapping[str, Any]) -> str:
-    """Return in a sentence, with its numbers, why a rung was not tried; for a line, why the ladder ended there."""
+    """Return in a sentence, with its numbers, why a rung was not tried, or only on some folds; for a line, why the ladder
+    ended there."""
+    if "within" in stop:
+        why = _explain_budget(stop) if stop["reason"] == "budget" else _explain_lag(stop)
+        name, folds = translate_rung(stop["within"]), f"{stop['folds']} of {count_things(stop['n_folds'], 'fold')}"
+        return f"{name[:1].upper()}{name[1:]} was left after {folds}: {why}."
     name, strategy = translate_rung(stop["before"]), stop["before"].partition(" ")[0]
     why = _explain_budget(stop) if stop["reason"] == "budget" else _explain_gains(stop)
     if strategy in THAWED:
@@ -122,6 +132,12 @@ def _explain_budget(stop: Mapping[str, Any]) -> str:
         f"{format_seconds(spent)} of the budget of {format_seconds(budget)} were spent, and it was forecast to take "
         f"{format_seconds(forecast)}"
     )
+
+
+def _explain_lag(stop: Mapping[str, Any]) -> str:
+    best = translate_rung(stop["best"])
+    difference, error = (format_number(take_number(stop[key])) for key in ("difference", "standard_error"))
+    return f"its log-loss on them was {difference} (standard error {error}) above that of {best}"
 
 
 def _explain_gains(stop: Mapping[str, Any]) -> str:

@@ -83,7 +83,7 @@ def summarise_metrics(metrics: Mapping[str, Any], part: str) -> dict[str, Any]:
     """Return headline, scores, classes, confusion, rungs and cost; ``part`` is the section that makes the headline."""
     sections = {key: metrics[key] for key in PARTS if metrics[key] is not None}
     auc = take_estimate(sections[part], "auc")
-    task = dict(metrics["task"])
+    task, n_folds = dict(metrics["task"]), max(rung["n_folds"] for rung in metrics["ladder"])
     return {
         "part": part,
         "parts": [{"key": key, "name": PARTS[key], **take_counts(section)} for key, section in sections.items()],
@@ -94,7 +94,7 @@ def summarise_metrics(metrics: Mapping[str, Any], part: str) -> dict[str, Any]:
         "methods": sorted({str(estimate["method"]) for estimate in list_estimates(sections)} - {""}),
         "classes": [summarise_classes(PARTS[key], section, task["classes"]) for key, section in sections.items()],
         "confusion": summarise_confusion(sections[part].get("confusion")),
-        "ladder": [summarise_rung(rung) for rung in metrics["ladder"]],
+        "ladder": [summarise_rung(rung, n_folds) for rung in metrics["ladder"]],
         "training": summarise_training(metrics["ladder"]),
         "stops": [explain_stop(stop) for stop in metrics["stops"]],
         "cost": summarise_cost(metrics["cost"]),
