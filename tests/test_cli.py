@@ -104,6 +104,7 @@ def test_run_needs_a_folder_to_write_to(films: Path) -> None:
     assert done.stderr == "error: expected --out RUN, the folder to write the run to; found none\n"
 
 
+@pytest.mark.slow
 def test_run_ends_with_five_lines_that_agree_with_the_metrics(finished: Path) -> None:
     lines = (finished.parent / "said.txt").read_text("utf-8").splitlines()
     metrics = json.loads((finished / "metrics.json").read_text("utf-8"))
@@ -116,6 +117,7 @@ def test_run_ends_with_five_lines_that_agree_with_the_metrics(finished: Path) ->
     assert lines[4] == f"Report: {finished / 'report.html'}"
 
 
+@pytest.mark.slow
 def test_steps_go_to_standard_error(finished: Path) -> None:
     steps = (finished.parent / "steps.txt").read_text("utf-8")
     said = [line.split("  ")[0] for line in steps.splitlines()]
@@ -132,6 +134,7 @@ def test_quiet_prints_results_only(finished: Path, films: Path, tmp_path: Path) 
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 def test_finished_run_as_json(finished: Path, films: Path) -> None:
     done = call("run", films, "--out", finished, "--head", "linear", "--json", "--quiet")
     assert done.exit_code == 0
@@ -143,6 +146,7 @@ def test_finished_run_as_json(finished: Path, films: Path) -> None:
     assert done.stderr.startswith(f"warning: {finished} holds this run already, finished")
 
 
+@pytest.mark.slow
 def test_another_run_in_the_same_folder_is_refused(finished: Path, films: Path) -> None:
     for resume in ("--resume", "--no-resume"):
         done = call("run", films, "--out", finished, "--head", "linear", "--seed", "5", resume)
@@ -220,6 +224,7 @@ def test_printed_plan_can_be_given_back(finished: Path, films: Path, tmp_path: P
     assert written[0] == written[1]
 
 
+@pytest.mark.slow
 def test_predict_as_csv_as_json_and_into_a_file(finished: Path, films: Path, tmp_path: Path) -> None:
     images = sorted((films / "images").iterdir())[:3]
     done = call("predict", finished, *images, "--quiet")
@@ -234,6 +239,7 @@ def test_predict_as_csv_as_json_and_into_a_file(finished: Path, films: Path, tmp
     assert [{key: str(value) for key, value in line.items()} for line in lines] == rows
 
 
+@pytest.mark.slow
 def test_predict_skips_unreadable_images_only_when_told(finished: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_text("no image")
     refused = call("predict", finished, tmp_path)
@@ -244,6 +250,7 @@ def test_predict_skips_unreadable_images_only_when_told(finished: Path, tmp_path
     assert "left out 1 unreadable images of 1" in skipped.stderr
 
 
+@pytest.mark.slow
 def test_report_is_written_anew_the_same(finished: Path) -> None:
     before = (finished / "report.html").read_bytes()
     (finished / "report.html").unlink()

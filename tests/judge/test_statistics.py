@@ -111,6 +111,7 @@ def simulate_coverage(seed, by_patient):
     return covered / 300
 
 
+@pytest.mark.slow
 def test_patient_bootstrap_covers_and_an_item_bootstrap_does_not():
     assert 0.90 <= simulate_coverage(11, by_patient=True) <= 0.985
     assert simulate_coverage(11, by_patient=False) < 0.85

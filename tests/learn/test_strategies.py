@@ -295,6 +295,7 @@ def test_weights_of_a_fold_are_parted_as_they_were_put_together(house):
 # --- a whole climb ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_killed_climb_of_networks_comes_to_the_same_and_opens_nothing_for_what_it_has(house, tmp_path, monkeypatch):
     rungs, rules = (LINEAR, UPPER), Rules(1e9, 0.01)
     quick = {"recipe": dataclasses.replace(RECIPE, epochs=1)}

@@ -240,6 +240,7 @@ def test_a_trial_holds_losses_of_the_best_blend_and_the_gain_with_its_error_by_p
         assert max(trial.losses) <= trial.losses[0] + price + 1e-6  # a blend can always leave the network out
 
 
+@pytest.mark.slow
 def test_networks_that_learned_nothing_leave_most_folds_frozen(thaw: Thaw, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the price of the second scale it would be none: a blend fitted on the same items always looks better."""
     learned, held = list_inner(thaw, 3)
