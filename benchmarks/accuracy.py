@@ -110,7 +110,8 @@ ENDS = {"": "value", "_low": "low", "_high": "high"}
 
 
 def describe_rungs(found: list[dict[str, Any]]) -> dict[str, float]:
-    """Return each rung's out-of-fold AUC, accuracy and seconds, means over the runs that tried it, and how often it won."""
+    """Return each rung's out-of-fold AUC and accuracy, folds (fewer where only scouted) and seconds, means over the runs
+    that tried it, and how often it won."""
     rows: dict[str, list[dict[str, Any]]] = {}
     for each in found:
         for rung in each["metrics"]["ladder"]:
@@ -121,6 +122,7 @@ def describe_rungs(found: list[dict[str, Any]]) -> dict[str, float]:
         figures |= {
             f"rung_{name}_auc": float(np.mean([rung["auc"]["value"] for rung in rungs])),
             f"rung_{name}_accuracy": float(np.mean([rung["accuracy"]["value"] for rung in rungs])),
+            f"rung_{name}_folds": float(np.mean([rung["n_folds"] for rung in rungs])),
             f"rung_{name}_seconds": float(np.mean([rung["seconds"] for rung in rungs])),
             f"rung_{name}_chosen": float(sum(rung["chosen"] for rung in rungs)),
         }

@@ -502,19 +502,24 @@ def test_the_recipe_is_that_of_the_training_loop():
 
 
 @settings(deadline=None, max_examples=60)
-@given(n_items=st.integers(2, 200_000))
-def test_many_items_are_gone_through_fewer_times(n_items):
-    choice = choose(n_items=n_items)["recipe"]
-    epochs = choice.value["epochs"]
+@given(
+    n_items=st.integers(2, 200_000),
+    budget=st.sampled_from([("90s", 1), ("20m", 1), ("30m", 1.5), ("40m", 2), ("41m", 2), ("5h", 2), ("none", 2)]),
+)
+def test_many_items_are_gone_through_fewer_times_and_a_long_budget_gives_longer_trainings(n_items, budget):
+    said, longer = budget
+    choice = choose(n_items=n_items, budget=said)["recipe"]
+    epochs, most, passes = choice.value["epochs"], longer * RECIPE["epochs"], longer * ITEM_PASSES
     assert (choice.value, choice.kind) == ({**RECIPE, "epochs": epochs}, "rule")
-    assert LEAST_EPOCHS <= epochs <= RECIPE["epochs"]
-    if LEAST_EPOCHS < epochs < RECIPE["epochs"]:
-        assert abs(epochs * n_items - ITEM_PASSES) <= n_items / 2  # to the nearest epoch
-    elif epochs == RECIPE["epochs"]:
-        assert (epochs - 0.5) * n_items <= ITEM_PASSES
+    assert LEAST_EPOCHS <= epochs <= most
+    if LEAST_EPOCHS < epochs < most:
+        assert abs(epochs * n_items - passes) <= n_items / 2  # to the nearest epoch
+    elif epochs == most:
+        assert (epochs - 0.5) * n_items <= passes
     else:
-        assert (epochs + 0.5) * n_items >= ITEM_PASSES
-    assert f"the epoch of the {epochs} that {n_items} items call for" in choice.reason
+        assert (epochs + 0.5) * n_items >= passes
+    items = f"{n_items} items and the budget" if longer > 1 else f"{n_items} items"
+    assert f"the epoch of the {epochs} that {items} call for" in choice.reason
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from thawline.cost import read_duration
 from thawline.errors import OptionError
 from thawline.options import CONTROLS, THAWED, TRAINED, RunOptions, list_strategies, steps_by_layers
 from thawline.types import BALANCES, Augmentation, BackboneFacts, Choice, Hardware, Kind, Line, Recipe
@@ -48,6 +49,7 @@ VIEWS = (4, 2, 1)
 LEAST_LINES = 2  # cached for a number of views, or fewer views are taken
 WORTH_CACHING = 0.75  # share of compute above a line, beyond which the prefix is too small a part of a step to be kept
 ITEM_PASSES, LEAST_EPOCHS = 6_000, 3  # what a training takes in, in whole epochs: at least 3, at most the recipe's
+LONGEST = 2.0  # times as long may it be where the budget is that much longer than the default
 PLANNED = (  # the fields of a Recipe that a plan may change
     "learning_rate",
     "epochs",
@@ -265,7 +267,8 @@ def _choose_recipe(fingerprint: Mapping[str, Any], facts: BackboneFacts, options
         )
     balance = "sampling" if options.sampling == "balanced" else "weights" if options.class_weight != "none" else "none"
     n_items = _count_items(fingerprint)
-    epochs = min(RECIPE["epochs"], max(LEAST_EPOCHS, round(ITEM_PASSES / n_items)))
+    longer = min(max(read_duration(options.budget) / read_duration(RunOptions().budget), 1.0), LONGEST)
+    epochs = min(round(longer * RECIPE["epochs"]), max(LEAST_EPOCHS, round(longer * ITEM_PASSES / n_items)))
     changes = {
         "epochs": epochs,
         "mixup": float(options.mixup),
@@ -275,10 +278,11 @@ def _choose_recipe(fingerprint: Mapping[str, Any], facts: BackboneFacts, options
         "auto_rgn": options.auto_rgn,
     }
     recipe = {**RECIPE, **changes}
+    given = f"{n_items} items and the budget" if longer > 1 else f"{n_items} items"
     reason = (
         "AdamW from the head of the frozen features, weights averaged; a part held back of each fold chooses the "
-        f"learning rate (this one or smaller), the epoch of the {epochs} that {n_items} items call for, and how much of "
-        "the frozen head is blended in"
+        f"learning rate (this one or smaller), the epoch of the {epochs} that {given} call for, and how much of the frozen "
+        "head is blended in"
     )
     return Choice("recipe", recipe, "rule" if recipe == {**RECIPE, "epochs": epochs} else "given", reason)
 

@@ -215,13 +215,13 @@ class _Climber:
 
     def attempt(self, rung: Rung, n_folds: int) -> bool:
         """Try the first folds of a rung; False where a stop rule says not to."""
-        unit, stop = f"stop before {rung.name}", self.journal.find(f"stop before {rung.name}")
+        stop = self.journal.find(f"stop before {rung.name}")
         forecast = _read_forecast(self.journal, rung)
         if f"{rung.unit} forecast" not in self.journal:
             if stop is None:
                 forecast, stop = self._plan(rung)
             if stop is not None:
-                self._stop(unit, {"before": rung.name, **stop})
+                self._stop("before", {"before": rung.name, **stop})
                 return False
             self.journal.record(f"{rung.unit} forecast", forecast._asdict() if forecast else {}, 0.0)
         self._fit(rung, n_folds, forecast)
@@ -256,18 +256,19 @@ class _Climber:
     def _fit_rest(self, scouted: TriedRung, lag: dict[str, Any] | None) -> None:
         """Fit the other folds of a line, unless it lags behind the best or they do not fit into the budget."""
         rung, n_scouted = scouted.rung, len(scouted.folds)
-        unit, stop = f"stop within {rung.name}", self.journal.find(f"stop within {rung.name}")
+        stop = self.journal.find(f"stop within {rung.name}")
         if f"{rung.unit} rest" not in self.journal:
             rest_s = self.journal.seconds(f"{rung.unit} fold ") * (self.n_folds / n_scouted - 1)
             stop = stop or lag or self._check_budget(rest_s)
             if stop is not None:
-                counts = {"folds": n_scouted, "n_folds": self.n_folds}
-                self._stop(unit, {"within": rung.name, **counts, **stop})
+                self._stop("within", {"within": rung.name, "folds": n_scouted, "n_folds": self.n_folds, **stop})
                 return
             self.journal.record(f"{rung.unit} rest", {"seconds": round(rest_s, 3)}, 0.0)
         self._fit(rung, self.n_folds, _read_forecast(self.journal, rung))
 
-    def _stop(self, unit: str, stop: dict[str, Any]) -> None:
+    def _stop(self, where: str, stop: dict[str, Any]) -> None:
+        """Note why a rung is not tried, ``before`` it, or not on all folds, ``within`` it."""
+        unit = f"stop {where} {stop[where]}"
         if unit not in self.journal:
             self.journal.record(unit, stop, 0.0)
         self.stops.append(stop)
