@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 import thawline
 from thawline import delivery
 from thawline.data.phantoms import PhantomOptions, make_phantoms
+from thawline.errors import OptionError
 from thawline.learn import strategies
 from thawline.learn.weights import find_weights, read_backbone_tensors
 from thawline.types import SilentListener
@@ -208,6 +209,24 @@ def test_a_block_leaves_what_lies_above_it_alone(films: Path, tmp_path: Path) ->
     assert above
     for name in above:
         np.testing.assert_array_equal(kept[name], pretrained[name.split(".suffix.")[1]].numpy())
+
+
+def test_a_plan_file_cannot_train_folded_normalisation(
+    films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from thawline import job
+
+    describe = job.describe_backbone
+    monkeypatch.setattr(
+        job,
+        "describe_backbone",
+        lambda *about, **what: dataclasses.replace(describe(*about, **what), folded_batchnorm=True),
+    )
+    plan = thawline.plan_only(films, thawline.RunOptions(**FAST), listener=Notes()).to_json()
+    next(choice for choice in plan["choices"] if choice["name"] == "recipe")["value"]["train_norms"] = True
+    (tmp_path / "plan.json").write_text(json.dumps(plan), "utf-8")
+    with pytest.raises(OptionError, match="--train-norms: batch normalisation of efficientnet_lite0 was folded"):
+        run(films, tmp_path / "run", plan=tmp_path / "plan.json")
 
 
 @pytest.mark.parametrize("control", ["handcrafted", "random_init"])

@@ -42,7 +42,7 @@ from thawline.options import (
     steps_by_layers,
 )
 from thawline.plan import Plan, apply_given, make_plan, read_plan
-from thawline.plan_thawing import list_chosen
+from thawline.plan_thawing import check_norms, list_chosen
 from thawline.race import run_race
 from thawline.share.bundle import Model, load_model
 from thawline.share.report import write_report
@@ -111,6 +111,7 @@ def run(
         _choose_backbone(job, candidates)
     if given is not None:
         job.plan = apply_given(job.plan, given)
+        check_norms(job.plan["recipe"]["train_norms"], job.facts)
     measure_precision(job)
     measure_aspect(job)
     features = job.extract(job.development_items(), job.plan.contract(job.facts), "features").features

@@ -127,6 +127,15 @@ def check_recipe(value: Any) -> bool:
     )
 
 
+def check_norms(train_norms: bool, facts: BackboneFacts) -> None:
+    """Refuse to train running statistics that the weights do not have. Raises OptionError."""
+    if train_norms and facts.folded_batchnorm:
+        raise OptionError(
+            f"--train-norms: batch normalisation of {facts.name} was folded into its weights, so there are no statistics to "
+            "train, and training them wrecks the network; leave the option out, or train_norms false in a plan file"
+        )
+
+
 def _is_alike(value: Any, known: Any) -> bool:
     """Tell whether a value is of a known one's kind: a word, yes or no, a whole number, or any number from 0."""
     if isinstance(known, float):
@@ -260,11 +269,7 @@ def _choose_augmentation(fingerprint: Mapping[str, Any], options: RunOptions) ->
 
 def _choose_recipe(fingerprint: Mapping[str, Any], facts: BackboneFacts, options: RunOptions) -> Choice:
     """How networks are trained; what many items need is steps, not epochs."""
-    if options.train_norms and facts.folded_batchnorm:
-        raise OptionError(
-            f"--train-norms: batch normalisation of {facts.name} was folded into its weights, so there are no statistics to "
-            "train, and training them wrecks the network; leave the option out"
-        )
+    check_norms(options.train_norms, facts)
     balance = "sampling" if options.sampling == "balanced" else "weights" if options.class_weight != "none" else "none"
     n_items = _count_items(fingerprint)
     longer = min(max(read_duration(options.budget) / read_duration(RunOptions().budget), 1.0), LONGEST)
