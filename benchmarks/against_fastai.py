@@ -3,9 +3,9 @@
     python benchmarks/against_fastai.py DATA --fastai PYTHON [--plain PYTHON] [--seeds 3] [--work FOLDER] [--json FILE]
 
 DATA is covid-ct (official split) or chest-xray3 (the peers' grouped fold 0 is the test part). Three comparisons: one fit
-of ours at the same number of epochs, at the line the ladder chose; test AUC with a budget equal to fastai's time; fastai's
-time over the time at which our ladder first holds a rung whose test AUC is at least fastai's. fastai's time is that of its
-fastest seed. What has been run is kept in the work folder, so that a second start goes on.
+of ours at the same number of epochs, at the line the ladder chose, else `blocks.5`; test AUC with a budget equal to fastai's
+time; fastai's time over the time at which our ladder first holds a rung whose test AUC is at least fastai's. fastai's time
+is that of its fastest seed. What has been run is kept in the work folder, so that a second start goes on.
 """
 
 from __future__ import annotations

@@ -38,10 +38,10 @@ TRUTHS = {  # true AUC of the frozen rung and of each line
     "deep": (0.85, 0.85, 0.85, *[0.90] * 7),
     "slow": (0.85, *np.linspace(0.855, 0.90, 9)),
 }
-RULES = {  # least share of parameters that a line thaws to count, and items that are scouted
+RULES = {  # least share of parameters that a line thaws to count, and patients that are scouted
     "any": (0.0, math.inf),
     "deep": (ladder.LEAST_SHARE, math.inf),
-    "scout": (ladder.LEAST_SHARE, ladder.SCOUTED_ITEMS),
+    "scout": (ladder.LEAST_SHARE, ladder.SCOUTED_PATIENTS),
 }
 BUDGETS = {"whole": math.inf, "half": 2.7}
 N_PATIENTS, N_FOLDS, COMMON = 450, 5, 0.8
@@ -108,7 +108,7 @@ def main() -> None:
 
 def climb_once(truth: tuple[float, ...], seed: int, rule: str, budget: str) -> tuple[float, float]:
     """Return the true AUC of the rung that one simulated ladder chooses, and what it spent."""
-    ladder.LEAST_SHARE, ladder.SCOUTED_ITEMS = RULES[rule]
+    ladder.LEAST_SHARE, ladder.SCOUTED_PATIENTS = RULES[rule]
     fits = Simulated(truth, seed)
     rungs = [Rung(0, "feature_extractor")]
     rungs += [Rung(n, "fine_tuning", line=f"line{n}", thawed_fraction=share) for n, share in enumerate(SHARES, 1)]

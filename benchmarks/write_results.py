@@ -157,7 +157,7 @@ SECTIONS = (
             (
                 (
                     "one_fit_ratio",
-                    "fastai's time over one fit of ours at as many epochs, at the chosen line",
+                    "fastai's time over one fit of ours at as many epochs, at the chosen line, else blocks.5",
                     "at least 3",
                 ),
                 ("auc_gain_equal_time", "our test AUC with fastai's time as the budget, less fastai's mean", "above 0"),

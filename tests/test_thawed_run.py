@@ -17,7 +17,7 @@ import thawline
 from thawline import delivery
 from thawline.data.phantoms import PhantomOptions, make_phantoms
 from thawline.errors import OptionError
-from thawline.learn import strategies
+from thawline.learn import ladder, strategies
 from thawline.learn.weights import find_weights, read_backbone_tensors
 from thawline.types import SilentListener
 
@@ -227,6 +227,33 @@ def test_a_plan_file_cannot_train_folded_normalisation(
     (tmp_path / "plan.json").write_text(json.dumps(plan), "utf-8")
     with pytest.raises(OptionError, match="--train-norms: batch normalisation of efficientnet_lite0 was folded"):
         run(films, tmp_path / "run", plan=tmp_path / "plan.json")
+
+
+def test_a_line_that_stays_scouted_is_reported_with_its_folds(
+    films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One fold of two is scouted, and one line is said to be behind the best: it keeps that fold."""
+    monkeypatch.setattr(ladder, "SCOUTED_PATIENTS", 1)
+    monkeypatch.setattr(ladder, "SCOUTED_OF_CLASS", 1)
+    monkeypatch.setattr(ladder, "_describe_lag", lambda found, best, _: lag if found.rung.line == "blocks.6" else None)
+    lag = {"reason": "behind", "best": "linear", "difference": 0.2, "standard_error": 0.1}
+    limits = {"thaw_line": None, "head": None, "controls": "none"}
+    plan = thawline.plan_only(films, thawline.RunOptions(**{**FAST, **limits}), listener=Notes()).to_json()
+    choices = {choice["name"]: choice for choice in plan["choices"]}
+    choices["heads"]["value"], choices["lines"]["value"] = ["linear"], ["conv_head", "blocks.6"]
+    choices["recipe"]["value"]["epochs"] = 1
+    (tmp_path / "plan.json").write_text(json.dumps(plan), "utf-8")
+    result = run(films, tmp_path / "run", **limits, plan=tmp_path / "plan.json")
+    rows = {rung["thaw_line"]: rung for rung in result.metrics["ladder"]}
+    assert {line: rung["n_folds"] for line, rung in rows.items()} == {None: 2, "conv_head": 2, "blocks.6": 1}
+    assert not rows["blocks.6"]["chosen"]
+    assert rows["blocks.6"]["difference"] is None
+    assert len(rows["blocks.6"]["epochs"]) == 1
+    assert {"within": "fine_tuning blocks.6", "folds": 1, "n_folds": 2, **lag} in result.metrics["stops"]
+    page = (result.folder / "report.html").read_text("utf-8")
+    assert "Fine tuning from blocks.6 was left after 1 of 2" in page
+    assert "triangles lines that were judged on some folds only" in page
+    assert '<span class="of">1 of 2 folds</span>' in page
 
 
 @pytest.mark.parametrize("control", ["handcrafted", "random_init"])

@@ -301,8 +301,11 @@ def _record_selection(plan: Plan, climbed: Climb, selection: Selection) -> Plan:
     if plan["rung"] is not None:
         return plan
     names = [each.rung.name for each in climbed.eligible]
-    stops = [stop for stop in climbed.stops if stop.get("before", CONTROLS[0]) not in CONTROLS]
+    stops = [stop for stop in climbed.stops if "before" in stop and stop["before"] not in CONTROLS]
+    short = [stop["within"] for stop in climbed.stops if "within" in stop and stop["reason"] == "budget"]
     reason = f"the first whose paired log-loss is within one standard error of the best, {names[selection.best]}"
     if stops:
         reason += f"; the ladder ended before {stops[0]['before']}: {stops[0]['reason']}"
+    if short:
+        reason += f"; the budget left no time for all folds of {', '.join(short)}"
     return plan.decide("rung", names[selection.chosen], reason, describe_candidates(names, selection))

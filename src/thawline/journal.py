@@ -29,7 +29,7 @@ class Journal:
         self.run = run
         self.path = run / "journal.jsonl"
         self._lines = self._read()
-        self.n_resumed = 0
+        self._before, self._resumed = frozenset(self._lines), set[str]()
 
     def __contains__(self, name: str) -> bool:
         return name in self._lines
@@ -38,12 +38,17 @@ class Journal:
         """Return the value of a finished unit, or compute it, record it and return it."""
         found = self.find(name)
         if found is not None:
-            self.n_resumed += 1
+            self._resumed |= {name} & self._before
             return found
         began = time.perf_counter()
         value = compute()
         self.record(name, value, time.perf_counter() - began)
         return value
+
+    @property
+    def n_resumed(self) -> int:
+        """Units that an earlier execution had finished and this one took over."""
+        return len(self._resumed)
 
     def find(self, name: str) -> Value | None:
         """Return the value of a finished unit, None when it is not there whole."""

@@ -46,7 +46,8 @@ EVERYTHING = (*HEADS, HANDCRAFTED, *LINES, RANDOM)
 class Fits:
     """A fitter whose rungs know the labels as well as ``sharpness`` says; counts, and may be interrupted at a fold."""
 
-    def __init__(self, sharpness=None, forecasts=None, interrupt_at=None):
+    def __init__(self, sharpness=None, forecasts=None, interrupt_at=None, n_trials=None):
+        self.n_trials = n_trials or {}
         self.sharpness, self.forecasts, self.interrupt_at = sharpness or {}, forecasts or {}, interrupt_at
         self.calls, self.seen, self.prepared, self.development = [], [], [], make_development()
 
@@ -68,6 +69,8 @@ class Fits:
         logits = common + 0.05 * own + self.sharpness.get(rung.name, 1.0) * labels
         positive = 1 / (1 + np.exp(0.5 - logits))
         value = {"probabilities": np.stack([1 - positive, positive], axis=1), "n_epochs": fold, "logits": logits}
+        if rung.line in self.n_trials:
+            value["trials"] = [{}] * self.n_trials[rung.line]
         return value, {"linear.weight": np.full(3, float(fold))} if rung.line else None
 
 
@@ -329,7 +332,7 @@ def test_the_first_rung_is_finished_whatever_the_budget(tmp_path):
 def test_what_cannot_be_forecast_is_tried_while_there_is_time(tmp_path):
     fits = Fits(forecasts={"svm": None, "handcrafted": None})
     rungs = (*HEADS, HANDCRAFTED)
-    found = run_climb(tmp_path, fits, rungs, Rules(10.0, 0.01), spend(0.0, 9.0, 11.0))
+    found = run_climb(tmp_path, fits, rungs, Rules(10.0, 0.01), spend(9.0, 11.0))
     assert list_names(found) == ["linear", "svm"]
     assert found.tried[1].forecast_s is None
     assert found.stops[0] == {
@@ -350,10 +353,10 @@ def test_a_rung_that_was_begun_is_finished_on_resume_whatever_was_spent(tmp_path
     assert found.stops == ()
 
 
-def test_the_budget_is_asked_for_once_before_each_rung(tmp_path):
+def test_the_budget_is_asked_for_once_before_each_rung_but_the_first(tmp_path):
     fits, asked = Fits(), []
     run_climb(tmp_path, fits, HEADS, spent=lambda: asked.append(len(fits.calls)) or 0.0)
-    assert asked == [0, 3]
+    assert asked == [3]
 
 
 # --- scouting ---------------------------------------------------------------------------------------------------------
@@ -361,17 +364,26 @@ def test_the_budget_is_asked_for_once_before_each_rung(tmp_path):
 
 @pytest.fixture
 def scouts(monkeypatch):
-    """One fold of the three, of 40 items, is enough to scout."""
-    monkeypatch.setattr("thawline.learn.ladder.SCOUTED_ITEMS", 40)
+    """One fold of the three, of 20 patients, is enough to scout."""
+    allow_scouts(monkeypatch, 20, 10)
+
+
+def allow_scouts(monkeypatch, n_patients, of_class):
+    monkeypatch.setattr("thawline.learn.ladder.SCOUTED_PATIENTS", n_patients)
+    monkeypatch.setattr("thawline.learn.ladder.SCOUTED_OF_CLASS", of_class)
 
 
 def count_folds(found):
     return {each.rung.name.removeprefix("fine_tuning "): len(each.folds) for each in found.tried}
 
 
-@pytest.mark.parametrize(("wanted", "n_folds"), [(1, 1), (40, 1), (41, 2), (78, 2), (79, 3), (10_000, 3)])
-def test_as_few_folds_are_scouted_as_hold_the_items(tmp_path, monkeypatch, wanted, n_folds):
-    monkeypatch.setattr("thawline.learn.ladder.SCOUTED_ITEMS", wanted)
+@pytest.mark.parametrize(
+    ("n_patients", "of_class", "n_folds"),
+    [(1, 1, 1), (20, 1, 1), (21, 1, 2), (39, 1, 2), (40, 1, 3), (1, 10, 1), (1, 11, 2), (1, 20, 3), (999, 999, 3)],
+)
+def test_as_few_folds_are_scouted_as_have_the_patients(tmp_path, monkeypatch, n_patients, of_class, n_folds):
+    """Folds have 20, 19 and 18 patients with two images each; of the rarer class 10, 9 and 9."""
+    allow_scouts(monkeypatch, n_patients, of_class)
     fits = Fits({"linear": 9.0, "fine_tuning e": 1.0})
     found = run_climb(tmp_path, fits, (*HEADS, LINES[0]))
     assert count_folds(found) == {"linear": 3, "svm": 3, "e": n_folds}
@@ -432,7 +444,7 @@ def test_idle_lines_end_the_descent_on_the_scouted_folds(tmp_path):
 def test_what_does_not_fit_into_the_budget_stays_scouted_and_a_resumed_climb_decides_the_same(tmp_path):
     sharp = {"linear": 1.0, "fine_tuning d": 3.8, "fine_tuning c": 4.0}
     fits, rules = Fits(sharp), Rules(10.0, 0.01)
-    found = run_climb(tmp_path, fits, (*HEADS, *LINES[:3]), rules, spend(*[0.0] * 6, 20.0))
+    found = run_climb(tmp_path, fits, (*HEADS, *LINES[:3]), rules, spend(*[0.0] * 5, 20.0))
     assert count_folds(found) == {"linear": 3, "svm": 3, "e": 1, "d": 1, "c": 3}
     budget, behind = found.stops
     assert {**budget, "forecast_s": 0.0} == {
@@ -466,9 +478,26 @@ def test_an_interrupted_climb_goes_on_while_scouting_and_while_finishing(tmp_pat
 
 
 @pytest.mark.usefixtures("scouts")
-def test_a_line_that_is_the_only_rung_is_not_scouted(tmp_path):
-    found = run_climb(tmp_path, Fits(), (HANDCRAFTED, LINES[2], RANDOM))
-    assert count_folds(found) == {"handcrafted": 3, "c": 3, "random_init": 3}
+def test_the_rest_of_the_best_may_not_fit_and_the_next_is_not_behind_what_is_not_finished(tmp_path):
+    """Two folds more take twice what the first took, times the trials that folds of all lines took in the mean."""
+    fits = Fits({"linear": 1.0, "fine_tuning d": 4.0, "fine_tuning c": 9.0}, n_trials={"c": 1, "d": 3, "e": 2})
+    journal = Journal(tmp_path)
+    for rung, seconds in zip(LINES[:3], (10.0, 30.0, 100.0), strict=True):
+        value, _ = fits.fit(rung, 0)
+        journal.record(rung.fold_unit(0), value, seconds)
+    fits.calls.clear()
+    found = run_climb(tmp_path, fits, (*HEADS, *LINES[:3]), Rules(300.0, 0.01))
+    assert count_folds(found) == {"linear": 3, "svm": 3, "e": 1, "d": 3, "c": 1}
+    short, behind = found.stops
+    assert (short["within"], short["reason"], short["forecast_s"]) == ("fine_tuning c", "budget", 100.0 * 2 * 2)
+    assert (behind["within"], behind["reason"], behind["best"]) == ("fine_tuning e", "behind", "fine_tuning d")
+
+
+@pytest.mark.usefixtures("scouts")
+def test_a_line_that_is_all_that_can_be_chosen_is_finished_whatever_the_budget(tmp_path):
+    found = run_climb(tmp_path, Fits(), (HANDCRAFTED, LINES[2], RANDOM), Rules(0.0, 0.01), spent=5.0)
+    assert count_folds(found) == {"handcrafted": 3, "c": 3}
+    assert [each.rung.name for each in found.eligible] == ["fine_tuning c"]
 
 
 # --- choosing ---------------------------------------------------------------------------------------------------------

@@ -74,8 +74,9 @@ def test_a_line_that_stayed_scouted_says_why() -> None:
     expected = "its log-loss on them was 0.054 (standard error 0.021) above that of fine tuning from blocks.4."
     assert plain(explain_stop(stop)) == f"Fine tuning from blocks.6 was left after 1 of 5 folds: {expected}"
     stop = {**STAYED, "reason": "budget", "budget_s": 90.0, "spent_s": 80.0, "forecast_s": 12.34}
-    assert plain(explain_stop(stop)).startswith(
-        "Fine tuning from blocks.6 was left after 1 of 5 folds: 1 min 20 s of the"
+    expected = "1 min 30 s were spent, and its other folds were forecast to take 12.3 s."
+    assert plain(explain_stop(stop)) == (
+        f"Fine tuning from blocks.6 was left after 1 of 5 folds: 1 min 20 s of the budget of {expected}"
     )
 
 

@@ -1,10 +1,10 @@
 """The ladder: rungs are tried in a fixed order on the same folds until the evidence stops paying, and one is chosen.
 
 Rungs are compared out of fold, on the same items, by patient. Heads are fitted on all folds. Thaw lines are first scouted,
-from the top down, on as few folds as hold `SCOUTED_ITEMS`; those below are left out after two in a row that are unlikely to
-gain anything useful, or once one would not fit into the budget as a whole. The lines that are not clearly behind then get
-their other folds, the best first, as far as the budget goes: only a rung that has all of them can be chosen. Every decision
-is journaled with its numbers, so that a resumed run decides the same.
+from the top down, on as few folds as have `SCOUTED_PATIENTS`; those below are left out after two in a row that are unlikely
+to gain anything useful, or once one would not fit into the budget as a whole. The lines that are not clearly behind then
+get their other folds, the best first, as far as the budget goes: only a rung that has all of them can be chosen. Every
+decision is journaled with its numbers, so that a resumed run decides the same.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 
 from thawline.errors import DataError
 from thawline.journal import Journal
-from thawline.judge.statistics import Selection, choose_within_one_se, compare_aucs
+from thawline.judge.statistics import Selection, choose_within_one_se, compare_aucs, paired_difference
 from thawline.learn.development import Development
 from thawline.options import CONTROLS, HEADS, THAWED
 from thawline.plan import Plan
@@ -29,7 +29,10 @@ from thawline.types import BackboneFacts, Estimate, Listener
 if TYPE_CHECKING:
     from thawline.types import Probabilities
 
-SCOUTED_ITEMS = 150  # that a line is tried on before the other folds, at least
+SCOUTED_PATIENTS, SCOUTED_OF_CLASS = (
+    150,
+    15,
+)  # that a line is tried on before the other folds, at least: all, of each class
 IDLE_LINES = 2  # in a row, after which the ladder ends; of those that thaw at least
 LEAST_SHARE = 0.5  # of the parameters: what thawing less does not gain says little of what thawing more would
 LEAST_CHANCE = 0.10  # of a useful gain
@@ -159,8 +162,8 @@ def climb(
 ) -> Climb:
     """Try the rungs in their order; a fold that the journal holds is not fitted again.
 
-    ``spent_s`` is called for the seconds spent so far. The first rung is always finished. Raises TrainingError and
-    DataError.
+    ``spent_s`` is called for the seconds spent so far. The first rung that can be chosen is always finished. Raises
+    TrainingError and DataError.
     """
     climber = _Climber(fitter, development, journal, listener, rules, spent_s)
     lines = [rung for rung in rungs if rung.strategy in THAWED]
@@ -199,9 +202,7 @@ class _Climber:
         self.rules, self.spent_s = rules, spent_s
         self.tried: list[TriedRung] = []
         self.stops: list[dict[str, Any]] = []
-        sizes = np.cumsum([int((development.folds == fold).sum()) for fold in development.list_folds()])
-        self.n_folds = len(sizes)
-        self.n_scouted = min(int(np.searchsorted(sizes, SCOUTED_ITEMS)) + 1, self.n_folds)
+        self.n_folds, self.n_scouted = len(development.list_folds()), _count_scouted(development)
 
     def rivals(self, before: Rung | None = None, n_folds: int = 0) -> list[TriedRung]:
         """Return the rungs tried so far that are no controls: before a rung where one is given, on so many folds."""
@@ -228,43 +229,50 @@ class _Climber:
         return True
 
     def finish(self) -> None:
-        """Fit the other folds of the lines that are not clearly behind on those they have, the best first."""
-        rivals = self.rivals()
-        if all(len(each.folds) == self.n_folds for each in rivals):
+        """Fit the other folds of the lines that are not clearly behind on those they have, the best first.
+
+        Behind whom: the best that has all folds, or gets them.
+        """
+        if all(len(each.folds) == self.n_folds for each in self.rivals()):
             return
-        selection = choose_rung(rivals, self.development.keep_folds(self.n_scouted))
-        for place in np.argsort(selection.mean_losses, kind="stable"):
-            if len(rivals[place].folds) < self.n_folds:
-                self._fit_rest(rivals[place], _describe_lag(selection, int(place), rivals))
-        self.tried = [self._compare(each) for each in self.tried]
+        scouted, best = self.development.keep_folds(self.n_scouted), None
+        for each in sorted(self.rivals(), key=lambda each: scouted.losses(each.probabilities).mean()):
+            lag = best and _describe_lag(each, best, scouted)
+            if len(each.folds) == self.n_folds or self._fit_rest(each, lag):
+                best = best or each
+        self.tried = [self._compare(each) if each.rung.strategy in THAWED else each for each in self.tried]
 
     def _plan(self, rung: Rung) -> tuple[Forecast | None, dict[str, Any] | None]:
         """Return the forecast of a rung, and the reason not to try it."""
         if rung.strategy in THAWED and (idle := _find_idle(self.tried)):
             return None, {"reason": "no useful gain", "useful_gain": self.rules.useful_gain, "lines": idle}
         forecast = self.fitter.forecast(rung, self.tried)
+        if not self.tried or (rung.strategy not in CONTROLS and not self.rivals()):
+            return forecast, None
         return forecast, self._check_budget(forecast.total_s(self.n_folds) if forecast else None)
 
     def _check_budget(self, forecast_s: float | None) -> dict[str, Any] | None:
         """Return the reason not to go on where what is forecast does not fit into the budget."""
         spent_s, budget_s = self.spent_s(), self.rules.budget_s
-        if not self.tried or spent_s + (forecast_s or 0.0) <= budget_s:
+        if spent_s + (forecast_s or 0.0) <= budget_s:
             return None
         numbers = {"budget_s": budget_s, "spent_s": round(spent_s, 1)}
         return {"reason": "budget", **numbers, "forecast_s": forecast_s and round(forecast_s, 1)}
 
-    def _fit_rest(self, scouted: TriedRung, lag: dict[str, Any] | None) -> None:
-        """Fit the other folds of a line, unless it lags behind the best or they do not fit into the budget."""
+    def _fit_rest(self, scouted: TriedRung, lag: dict[str, Any] | None) -> bool:
+        """Fit the other folds of a line; False where it lags behind the best or they do not fit into the budget."""
         rung, n_scouted = scouted.rung, len(scouted.folds)
         stop = self.journal.find(f"stop within {rung.name}")
         if f"{rung.unit} rest" not in self.journal:
-            rest_s = self.journal.seconds(f"{rung.unit} fold ") * (self.n_folds / n_scouted - 1)
+            trial_s = self.journal.seconds(f"{rung.unit} fold ") / (count_trials([scouted]) * n_scouted)
+            rest_s = trial_s * count_trials(self.tried) * (self.n_folds - n_scouted)
             stop = stop or lag or self._check_budget(rest_s)
             if stop is not None:
                 self._stop("within", {"within": rung.name, "folds": n_scouted, "n_folds": self.n_folds, **stop})
-                return
+                return False
             self.journal.record(f"{rung.unit} rest", {"seconds": round(rest_s, 3)}, 0.0)
         self._fit(rung, self.n_folds, _read_forecast(self.journal, rung))
+        return True
 
     def _stop(self, where: str, stop: dict[str, Any]) -> None:
         """Note why a rung is not tried, ``before`` it, or not on all folds, ``within`` it."""
@@ -338,10 +346,29 @@ def _find_idle(tried: Sequence[TriedRung]) -> list[dict[str, Any]]:
     return [{"rung": each.rung.name, "chance": each.chance} for each in lines]
 
 
-def _describe_lag(selection: Selection, place: int, rivals: Sequence[TriedRung]) -> dict[str, Any] | None:
-    """Return how far a rung is behind the best where that is more than one standard error, None where it is not."""
-    difference, error = selection.differences[place], float(np.nan_to_num(selection.standard_errors[place]))
+def _describe_lag(found: TriedRung, best: TriedRung, part: Development) -> dict[str, Any] | None:
+    """Return how far a rung is behind the best on a part where that is more than one standard error, None where not."""
+    losses = part.losses(found.probabilities), part.losses(best.probabilities)
+    difference, error = paired_difference(*losses, part.groups[part.scored()])
+    error = float(np.nan_to_num(error))
     if difference <= error:
         return None
-    best = rivals[selection.best].rung.name
-    return {"reason": "behind", "best": best, "difference": difference, "standard_error": error}
+    return {"reason": "behind", "best": best.rung.name, "difference": difference, "standard_error": error}
+
+
+def _count_scouted(development: Development) -> int:
+    """Return the smallest number of folds that have enough patients in all and of each class; all folds where none do."""
+    n_folds = len(development.list_folds())
+    for number in range(1, n_folds):
+        part = development.keep_folds(number)
+        groups, labels = part.groups[part.scored()], part.labels[part.scored()]
+        rarest = min(len(np.unique(groups[labels == k])) for k in range(part.n_classes))
+        if len(np.unique(groups)) >= SCOUTED_PATIENTS and rarest >= SCOUTED_OF_CLASS:
+            return number
+    return n_folds
+
+
+def count_trials(tried: Sequence[TriedRung]) -> float:
+    """Return how many learning rates a fold of the lines tried so far has tried, in the mean; 1 where there is none."""
+    counts = [len(fold.get("trials", [None])) for each in tried if each.rung.strategy in THAWED for fold in each.folds]
+    return float(np.mean(counts)) if counts else 1.0

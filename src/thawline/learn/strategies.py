@@ -20,13 +20,12 @@ from thawline.learn.development import Development
 from thawline.learn.features import extract
 from thawline.learn.handcrafted import extract_handcrafted
 from thawline.learn.heads import FoldResult, Head, fit_final, fit_fold
-from thawline.learn.ladder import Forecast, Rung, TriedRung
+from thawline.learn.ladder import Forecast, Rung, TriedRung, count_trials
 from thawline.learn.linear import LinearHead
 from thawline.learn.stages import Stages, find_stages_at
 from thawline.learn.thawing import INNER_FOLDS, Thaw, ThawedFold, thaw_fold, zero_head
 from thawline.learn.training import compare_bf16, predict_logits, train
 from thawline.learn.weights import Weights, load_backbone, load_random
-from thawline.options import THAWED
 from thawline.types import Augmentation, Contract, Hardware, Line, Listener, Recipe
 
 if TYPE_CHECKING:
@@ -96,7 +95,7 @@ class Strategies:
             return Forecast(TEXTURE_SECONDS * len(self.source.digests) / self.source.hardware.cores, linear or 0.2)
         if rung.line is None:
             return None if linear is None else Forecast(0.0, linear * RELATIVE_COSTS[rung.head])
-        return self._forecast_thaw(rung, _count_trials(tried))
+        return self._forecast_thaw(rung, count_trials(tried))
 
     def prepare(self, rung: Rung) -> None:
         """See `ladder.Fitter.prepare`: the activations that the cache is to hold, or the texture features."""
@@ -255,12 +254,6 @@ class Strategies:
         if line.name not in self.settings.cached:
             return Forecast(0.0, fold_s + n_taken * self.prefix_s)
         return Forecast(0.0 if self._cached else n_items * (self.settings.n_views + 1) * self.prefix_s, fold_s)
-
-
-def _count_trials(tried: Sequence[TriedRung]) -> float:
-    """Return how many learning rates a fold tried at the lines above, in the mean; 1 at the first line."""
-    counts = [len(fold["trials"]) for each in tried if each.rung.strategy in THAWED for fold in each.folds]
-    return float(np.mean(counts)) if counts else 1.0
 
 
 def time_step(stages: Stages, line: Line, n_classes: int, recipe: Recipe) -> float:

@@ -129,8 +129,8 @@ def _explain_budget(stop: Mapping[str, Any]) -> str:
     if forecast is None or spent > budget:
         return f"the budget of {format_seconds(budget)} was spent ({format_seconds(spent)})"
     return (
-        f"{format_seconds(spent)} of the budget of {format_seconds(budget)} were spent, and it was forecast to take "
-        f"{format_seconds(forecast)}"
+        f"{format_seconds(spent)} of the budget of {format_seconds(budget)} were spent, and "
+        f"{'its other folds were' if 'within' in stop else 'it was'} forecast to take {format_seconds(forecast)}"
     )
 
 
