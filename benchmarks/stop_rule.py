@@ -27,7 +27,7 @@ from thawline.journal import Journal
 from thawline.judge.statistics import compare_aucs
 from thawline.learn import ladder
 from thawline.learn.development import Development
-from thawline.learn.ladder import Forecast, Rules, Rung, choose_rung, climb
+from thawline.learn.ladder import Forecast, Ladder, Rules, Rung, choose_rung
 from thawline.types import SilentListener
 
 SHARES = (0.12, 0.30, 0.79, 0.92, 0.98, 1.0, 1.0, 1.0, 1.0)  # of parameters, EfficientNet-Lite0, from the top down
@@ -114,7 +114,7 @@ def climb_once(truth: tuple[float, ...], seed: int, rule: str, budget: str) -> t
     rungs += [Rung(n, "fine_tuning", line=f"line{n}", thawed_fraction=share) for n, share in enumerate(SHARES, 1)]
     with tempfile.TemporaryDirectory() as folder:
         about = fits, fits.development, Costs(Path(folder)), SilentListener(), Rules(BUDGETS[budget], 0.01, seed)
-        found = climb(rungs, *about, lambda: fits.spent)
+        found = Ladder(*about, lambda: fits.spent).climb(rungs)
     chosen = found.eligible[choose_rung(found.eligible, fits.development).chosen]
     return truth[chosen.rung.number], fits.spent
 

@@ -27,7 +27,7 @@ from thawline.journal import Journal
 from thawline.judge.statistics import Selection
 from thawline.learn.engine import detect_hardware, name_engine
 from thawline.learn.facts import describe_backbone
-from thawline.learn.ladder import Climb, Rules, choose_rung, climb, list_rungs
+from thawline.learn.ladder import Climb, Ladder, Rules, choose_rung, list_rungs
 from thawline.learn.strategies import Settings, Strategies
 from thawline.learn.weights import Weights, find_weights
 from thawline.measure import measure_aspect, measure_precision
@@ -293,7 +293,7 @@ def _climb(job: Job, strategies: Strategies) -> tuple[Climb, Selection]:
     """Try the planned rungs on all development items and choose one."""
     rules = Rules(read_duration(job.plan["budget"]), job.plan["useful_gain"], job.options.seed)
     rungs, development = list_rungs(job.plan, job.facts), job.development()
-    found = climb(rungs, strategies, development, job.journal, job.listener, rules, job.spent_s)
+    found = Ladder(strategies, development, job.journal, job.listener, rules, job.spent_s).climb(rungs)
     return found, choose_rung(found.eligible, development)
 
 

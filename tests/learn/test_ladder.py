@@ -12,7 +12,7 @@ from thawline.errors import DataError
 from thawline.journal import Journal
 from thawline.judge.statistics import compare_aucs, paired_difference
 from thawline.learn.development import Development
-from thawline.learn.ladder import Climb, Forecast, Rules, Rung, TriedRung, choose_rung, climb, list_rungs
+from thawline.learn.ladder import Climb, Forecast, Ladder, Rules, Rung, TriedRung, choose_rung, list_rungs
 from thawline.options import CONTROLS
 from thawline.plan import Plan
 from thawline.types import BackboneFacts, Choice, Line, SilentListener
@@ -83,7 +83,8 @@ def spend(*seconds):
 def run_climb(folder, fits, rungs=EVERYTHING, rules=RULES, spent=0.0, listener=None):
     spent_s = spent if callable(spent) else lambda: spent
     folder.mkdir(exist_ok=True)
-    return climb(rungs, fits, fits.development, Journal(folder), listener or SilentListener(), rules, spent_s)
+    about = Journal(folder), listener or SilentListener(), rules, spent_s
+    return Ladder(fits, fits.development, *about).climb(rungs)
 
 
 def list_names(found):

@@ -15,7 +15,7 @@ from thawline.learn import strategies
 from thawline.learn.development import Development
 from thawline.learn.features import extract
 from thawline.learn.heads import fit_final, fit_fold
-from thawline.learn.ladder import Rules, Rung, TriedRung, climb
+from thawline.learn.ladder import Ladder, Rules, Rung, TriedRung
 from thawline.learn.stages import find_stages, list_lines
 from thawline.learn.strategies import (
     FORWARD_SHARE,
@@ -302,7 +302,7 @@ def test_a_killed_climb_of_networks_comes_to_the_same_and_opens_nothing_for_what
 
     def run(folder, made):
         folder.mkdir(exist_ok=True)
-        return climb(rungs, made, house.development, Journal(folder), SilentListener(), rules, lambda: 0.0)
+        return Ladder(made, house.development, Journal(folder), SilentListener(), rules, lambda: 0.0).climb(rungs)
 
     whole = run(tmp_path / "whole", house.make(**quick))
     real, calls = strategies.thaw_fold, []

@@ -151,58 +151,45 @@ class Rules:
     seed: int = 0
 
 
-def climb(
-    rungs: Sequence[Rung],
-    fitter: Fitter,
-    development: Development,
-    journal: Journal,
-    listener: Listener,
-    rules: Rules,
-    spent_s: Callable[[], float],
-) -> Climb:
-    """Try the rungs in their order; a fold that the journal holds is not fitted again.
-
-    ``spent_s`` is called for the seconds spent so far. The first rung that can be chosen is always finished. Raises
-    TrainingError and DataError.
-    """
-    climber = _Climber(fitter, development, journal, listener, rules, spent_s)
-    lines = [rung for rung in rungs if rung.strategy in THAWED]
-    for rung in rungs:
-        if rung.line is None:
-            climber.attempt(rung, climber.n_folds)
-    for rung in lines:
-        if not climber.attempt(rung, climber.n_scouted if climber.rivals() else climber.n_folds):
-            break
-    climber.finish()
-    for rung in rungs:
-        if rung.line is not None and rung not in lines:
-            climber.attempt(rung, climber.n_folds)
-    return Climb(tuple(climber.tried), tuple(climber.stops), climber.n_folds)
-
-
 def choose_rung(tried: Sequence[TriedRung], development: Development) -> Selection:
     """Choose the first rung whose paired log-loss against the best is within one standard error."""
     losses = np.stack([development.losses(each.probabilities) for each in tried])
     return choose_within_one_se(losses, development.groups[development.scored()])
 
 
-class _Climber:
-    """One climb: what it is made with, and what was tried so far."""
+@dataclasses.dataclass
+class Ladder:
+    """What one climb is made with, and what was tried so far. ``spent_s`` is called for the seconds spent so far."""
 
-    def __init__(
-        self,
-        fitter: Fitter,
-        development: Development,
-        journal: Journal,
-        listener: Listener,
-        rules: Rules,
-        spent_s: Callable[[], float],
-    ) -> None:
-        self.fitter, self.development, self.journal, self.listener = fitter, development, journal, listener
-        self.rules, self.spent_s = rules, spent_s
-        self.tried: list[TriedRung] = []
-        self.stops: list[dict[str, Any]] = []
-        self.n_folds, self.n_scouted = len(development.list_folds()), _count_scouted(development)
+    fitter: Fitter
+    development: Development
+    journal: Journal
+    listener: Listener
+    rules: Rules
+    spent_s: Callable[[], float]
+    tried: list[TriedRung] = dataclasses.field(default_factory=list, init=False)
+    stops: list[dict[str, Any]] = dataclasses.field(default_factory=list, init=False)
+
+    def __post_init__(self) -> None:
+        self.n_folds, self.n_scouted = len(self.development.list_folds()), _count_scouted(self.development)
+
+    def climb(self, rungs: Sequence[Rung]) -> Climb:
+        """Try the rungs in their order; a fold that the journal holds is not fitted again.
+
+        The first rung that can be chosen is always finished. Raises TrainingError and DataError.
+        """
+        lines = [rung for rung in rungs if rung.strategy in THAWED]
+        for rung in rungs:
+            if rung.line is None:
+                self.attempt(rung, self.n_folds)
+        for rung in lines:
+            if not self.attempt(rung, self.n_scouted if self.rivals() else self.n_folds):
+                break
+        self.finish()
+        for rung in rungs:
+            if rung.line is not None and rung not in lines:
+                self.attempt(rung, self.n_folds)
+        return Climb(tuple(self.tried), tuple(self.stops), self.n_folds)
 
     def rivals(self, before: Rung | None = None, n_folds: int = 0) -> list[TriedRung]:
         """Return the rungs tried so far that are no controls: before a rung where one is given, on so many folds."""
@@ -214,18 +201,21 @@ class _Climber:
             and (before is None or each.rung.number < before.number)
         ]
 
+    def is_whole(self, found: TriedRung) -> bool:
+        """Tell whether a rung has all folds."""
+        return len(found.folds) == self.n_folds
+
     def attempt(self, rung: Rung, n_folds: int) -> bool:
         """Try the first folds of a rung; False where a stop rule says not to."""
-        stop = self.journal.find(f"stop before {rung.name}")
-        forecast = _read_forecast(self.journal, rung)
         if f"{rung.unit} forecast" not in self.journal:
+            forecast, stop = None, self.journal.find(f"stop before {rung.name}")
             if stop is None:
                 forecast, stop = self._plan(rung)
             if stop is not None:
                 self._stop("before", {"before": rung.name, **stop})
                 return False
             self.journal.record(f"{rung.unit} forecast", forecast._asdict() if forecast else {}, 0.0)
-        self._fit(rung, n_folds, forecast)
+        self._fit(rung, n_folds)
         return True
 
     def finish(self) -> None:
@@ -233,14 +223,16 @@ class _Climber:
 
         Behind whom: the best that has all folds, or gets them.
         """
-        if all(len(each.folds) == self.n_folds for each in self.rivals()):
+        if all(self.is_whole(each) for each in self.rivals()):
             return
         scouted, best = self.development.keep_folds(self.n_scouted), None
         for each in sorted(self.rivals(), key=lambda each: scouted.losses(each.probabilities).mean()):
             lag = best and _describe_lag(each, best, scouted)
-            if len(each.folds) == self.n_folds or self._fit_rest(each, lag):
+            if self.is_whole(each) or self._fit_rest(each, lag):
                 best = best or each
-        self.tried = [self._compare(each) if each.rung.strategy in THAWED else each for each in self.tried]
+        self.tried = [
+            self._compare(each) if each.rung.strategy in THAWED and self.is_whole(each) else each for each in self.tried
+        ]
 
     def _plan(self, rung: Rung) -> tuple[Forecast | None, dict[str, Any] | None]:
         """Return the forecast of a rung, and the reason not to try it."""
@@ -271,7 +263,7 @@ class _Climber:
                 self._stop("within", {"within": rung.name, "folds": n_scouted, "n_folds": self.n_folds, **stop})
                 return False
             self.journal.record(f"{rung.unit} rest", {"seconds": round(rest_s, 3)}, 0.0)
-        self._fit(rung, self.n_folds, _read_forecast(self.journal, rung))
+        self._fit(rung, self.n_folds)
         return True
 
     def _stop(self, where: str, stop: dict[str, Any]) -> None:
@@ -281,7 +273,7 @@ class _Climber:
             self.journal.record(unit, stop, 0.0)
         self.stops.append(stop)
 
-    def _fit(self, rung: Rung, n_folds: int, forecast: Forecast | None) -> None:
+    def _fit(self, rung: Rung, n_folds: int) -> None:
         """Fit those of the first folds of a rung that the journal does not hold, and put it among those tried."""
         journal, development = self.journal, self.development.keep_folds(n_folds)
         folds = development.list_folds()
@@ -303,7 +295,8 @@ class _Climber:
                 f"{rung.name} gave probabilities that are not finite; the features of some items are unusable"
             )
         seconds = journal.seconds(f"{rung.unit} ")
-        forecast_s = forecast.total_s(n_folds) if forecast else None
+        forecast = journal.find(f"{rung.unit} forecast")
+        forecast_s = Forecast(**forecast).total_s(n_folds) if forecast else None
         found = self._compare(TriedRung(rung, probabilities, tuple(records), seconds, forecast_s))
         self.tried = sorted(
             [*(each for each in self.tried if each.rung != rung), found], key=lambda each: each.rung.number
@@ -329,12 +322,6 @@ class _Climber:
         about = part.labels[scored], part.groups[scored], part.folds[scored]
         gain, chance = compare_aucs(given, *about, useful_gain=self.rules.useful_gain, seed=self.rules.seed)
         return dataclasses.replace(found, gain=gain, chance=chance)
-
-
-def _read_forecast(journal: Journal, rung: Rung) -> Forecast | None:
-    """Return the forecast that was made of a rung; None where there was none to make."""
-    known = journal.find(f"{rung.unit} forecast")
-    return Forecast(**known) if known else None
 
 
 def _find_idle(tried: Sequence[TriedRung]) -> list[dict[str, Any]]:
