@@ -117,7 +117,7 @@ def choose_rungs(found: list[dict[str, Any]]) -> list[str]:
     line = max(chosen, key=chosen.count)
     if line is None:
         return ["--strategy", "feature_extractor,feature_extractor_hybrid", "--controls", "none"]
-    return ["--thaw-line", line, "--head", "linear", "--controls", "none"]
+    return ["--strategy", "feature_extractor,fine_tuning", "--thaw-line", line, "--controls", "none"]
 
 
 def describe_rungs(found: list[dict[str, Any]]) -> dict[str, float]:
