@@ -15,10 +15,12 @@ import numpy as np
 
 SHARED = Path(os.environ.get("THAWLINE_SHARED", Path(__file__).parents[2] / "shared"))
 PEER = """
-import runpy, sys
-import numpy as np, peer_data
-out, script = sys.argv[1:3]
-sys.argv = sys.argv[2:]
+import contextlib, runpy, sys
+import numpy as np, peer_data, torch
+out, bf16, script = sys.argv[1:4]
+sys.argv = sys.argv[3:]
+if bf16 == "emulated":
+    torch.autocast = lambda *_, **__: contextlib.nullcontext()
 whole = peer_data.score
 def score(name, labels, probabilities, seconds, **more):
     np.savez(out, labels=labels, probabilities=probabilities, seconds=seconds)
@@ -47,11 +49,17 @@ def split_data(name: str, folder: Path, fold: int = 0) -> Path:
 
 
 def run_peer(python: str, script: str, data: Path, out: Path, *flags: str) -> dict[str, Any]:
-    """Run a peer once and keep its test predictions in ``out``; a file that is there is not made again."""
+    """Run a peer once and keep its test predictions in ``out``; a file that is there is not made again.
+
+    Where the processor has no bf16 arithmetic a peer that asks for it computes in f32: emulated it takes many times as long.
+    """
+    from thawline.learn.engine import detect_hardware
+
     if not out.is_file():
         out.parent.mkdir(parents=True, exist_ok=True)
         began = time.perf_counter()
-        command = [python, "-c", PEER, str(out), str(SHARED / "peers" / script), str(data), *flags]
+        bf16 = "native" if detect_hardware().bf16 else "emulated"
+        command = [python, "-c", PEER, str(out), bf16, str(SHARED / "peers" / script), str(data), *flags]
         environment = {**os.environ, "PYTHONPATH": str(SHARED / "peers")}
         subprocess.run(command, check=True, env=environment)
         with np.load(out) as found:
