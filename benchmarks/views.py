@@ -1,6 +1,6 @@
 """What cached views lose against fresh augmentation: out-of-fold log-loss at 1, 4 and 8 cached views, and fresh ones.
 
-    python benchmarks/views.py [--data chest-xray3] [--line blocks.5] [--folds 2] [--json FILE]
+    python benchmarks/views.py [--data chest-xray3] [--line blocks.5] [--folds 2] [--epochs 7] [--json FILE]
 
 The same folds, head, recipe and seed each time, no search; the loss is taken at each setting's best scale of the logits,
 so that what differs is the network and not how sure it is. The first folds of five are scored.
@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--data", default="chest-xray3")
     parser.add_argument("--line", default="blocks.5")
     parser.add_argument("--folds", type=int, default=2)
-    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--epochs", type=int, default=7)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     dataset = load_dataset(SHARED / "data" / options.data)
