@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from thawline.errors import OptionError
 from thawline.options import ALL_HEADS, RunOptions
-from thawline.plan import EDITABLE, Plan, _hanley_mcneil_error, apply_given, make_plan, read_plan
+from thawline.plan import EDITABLE, Plan, _hanley_mcneil_error, apply_given, follow_size, make_plan, read_plan
 from thawline.plan_thawing import RECIPE, name_strategy
 from thawline.types import BackboneFacts, Hardware, Kind, Line
 
@@ -27,7 +27,15 @@ LINES = (
     Line("conv_stem", 1.0, 1.0, (3, 224, 224)),
 )
 FROZEN = BackboneFacts(
-    "efficientnet_lite0", 224, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bicubic", "PyPI package", "Apache-2.0", "ImageNet-1k"
+    "efficientnet_lite0",
+    224,
+    224,
+    (0.5, 0.5, 0.5),
+    (0.5, 0.5, 0.5),
+    "bicubic",
+    "PyPI package",
+    "Apache-2.0",
+    "ImageNet-1k",
 )
 FACTS = dataclasses.replace(FROZEN, lines=LINES, fine_lines=(LINES[0], *(LINES[place] for place in (1, 2, 3))))
 RUNGS = (
@@ -55,6 +63,8 @@ def make_print(classes=None, **changes):
         "parts": {"development": counts, "test": test},
         "split_reason": "5 folds by patient",
         "imbalance": 1.5,
+        "width_px": {"min": 150, "median": 200, "max": 320},
+        "height_px": {"min": 150, "median": 200, "max": 320},
         "aspect_ratio": {"min": 0.8, "median": 1.0, "max": 1.4},
         "bits": {"8": 400},
         "channels": {"1": 400},
@@ -354,7 +364,7 @@ def test_a_network_of_one_line_has_nothing_for_partial_fine_tuning():
 
 def test_the_contract_repeats_the_plan():
     plan = plan_for(make_print(wide_range=[0.0, 4095.0]), Hardware(2, 1000, bf16=True))
-    contract = plan.contract(FACTS, "letterbox")
+    contract = plan.contract(FACTS, aspect="letterbox")
     assert (contract.size_px, contract.mean, contract.std) == (224, FACTS.mean, FACTS.std)
     assert (contract.interpolation, contract.aspect, contract.wide_range) == ("bicubic", "letterbox", (0.0, 4095.0))
     assert contract.precision == "f32"  # while it is open
@@ -520,7 +530,6 @@ def test_cached_lines_are_those_that_an_edit_leaves_and_the_file_can_be_given_ag
             {"rung": "fine_tuning blocks.5", "lines": []},
             r"rung: expected one of linear, .*; found 'fine_tuning blocks.5'$",
         ),
-        ({"size_px": 160}, r"size_px: expected 224, for which the lines were described; found 160"),
     ],
 )
 def test_edits_that_contradict_each_other_are_refused(tmp_path, values, message):
@@ -535,14 +544,72 @@ def test_edits_that_leave_nothing_to_try_are_refused(tmp_path):
         apply_given(plan, edit(plan, tmp_path, lines=[]))
 
 
-def test_the_size_can_be_edited_where_nothing_is_thawed(tmp_path):
+def test_an_edited_size_is_given(tmp_path):
     plan = plan_for()
-    assert apply_given(plan, edit(plan, tmp_path, size_px=160, lines=[]))["size_px"] == 160
-    frozen = plan_for(strategy="frozen,hybrid")
-    assert apply_given(frozen, edit(frozen, tmp_path, size_px=160)).find("size_px").kind == "given"
-    control = plan_for(strategy="frozen,random_init")
-    with pytest.raises(OptionError, match="let lines be \\[\\] and leave out random_init"):
-        apply_given(control, edit(control, tmp_path, size_px=160))
+    found = apply_given(plan, edit(plan, tmp_path, size_px=160))
+    assert (found["size_px"], found.find("size_px").kind) == (160, "given")
+    assert [c for c in found.choices if c.name != "size_px"] == [c for c in plan.choices if c.name != "size_px"]
+
+
+# --- the size of the input --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "value", "candidates"),
+    [(225, 225, None, (224, 288)), (224, 900, 224, None), (900, 224, 224, None), (28, 28, 224, None)],
+)
+def test_a_larger_size_is_measured_where_half_of_the_images_have_the_detail(width, height, value, candidates):
+    sides = {"width_px": width, "height_px": height}
+    choice = plan_for(make_print(**{name: {"median": side} for name, side in sides.items()})).find("size_px")
+    assert (choice.value, choice.candidates) == (value, candidates)
+    assert choice.kind == ("rule" if value else "empirical")
+
+
+@pytest.mark.parametrize(("native", "larger"), [(224, 288), (240, 320), (260, 320), (299, 384), (64, 96)])
+def test_the_larger_size_is_nine_sevenths_in_steps_that_networks_halve(native, larger):
+    facts = dataclasses.replace(FACTS, native_px=native, size_px=native)
+    wide = {name: {"median": 1000} for name in ("width_px", "height_px")}
+    assert plan_for(make_print(**wide), facts=facts).find("size_px").candidates == (native, larger)
+
+
+def test_a_size_that_is_asked_for_is_not_measured():
+    wide = {name: {"median": 1000} for name in ("width_px", "height_px")}
+    choice = plan_for(make_print(**wide), size_px=320).find("size_px")
+    assert (choice.value, choice.kind, choice.candidates) == (320, "given", None)
+
+
+def test_a_contract_has_the_size_of_training_while_it_is_open():
+    plan = plan_for(make_print(**{name: {"median": 1000} for name in ("width_px", "height_px")}))
+    assert plan.contract(FACTS).size_px == 224
+    assert plan.contract(FACTS, size_px=288).size_px == 288
+    assert plan.decide("size_px", 288, "measured").contract(FACTS).size_px == 288
+
+
+def enlarge(times):
+    """Facts of the same network for images of which each line takes so many times the room."""
+    lines = tuple(dataclasses.replace(line, shape=(line.shape[0] * times, *line.shape[1:])) for line in FACTS.lines)
+    return dataclasses.replace(FACTS, size_px=288, lines=lines)
+
+
+def test_views_and_cached_lines_follow_the_size():
+    hardware = dataclasses.replace(HARDWARE, cache_mib=1000)
+    plan = plan_for(hardware=hardware)
+    for times in (2, 1000):
+        larger = enlarge(times)
+        found = follow_size(plan, make_print(), hardware, larger, RunOptions())
+        wanted = plan_for(hardware=hardware, facts=larger)
+        assert (found["views"], found["cached_lines"]) == (wanted["views"], wanted["cached_lines"])
+        rest = [c for c in plan.choices if c.name not in ("views", "cached_lines")]
+        assert [c for c in found.choices if c.name not in ("views", "cached_lines")] == rest
+    assert (found["views"], found["cached_lines"]) == (0, [])
+
+
+def test_edited_lines_stay_edited_at_another_size(tmp_path):
+    plan = plan_for()
+    fewer = apply_given(plan, edit(plan, tmp_path, lines=["blocks.6", "conv_stem"]))
+    assert follow_size(fewer, make_print(), HARDWARE, enlarge(1), RunOptions())["cached_lines"] == ["blocks.6"]
+    fresh = apply_given(plan, edit(plan, tmp_path, cached_lines=["conv_head"]))
+    assert follow_size(fresh, make_print(), HARDWARE, enlarge(1), RunOptions())["cached_lines"] == ["conv_head"]
 
 
 # --- edits that are refused -------------------------------------------------------------------------------------------

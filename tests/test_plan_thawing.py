@@ -44,7 +44,7 @@ FINE = (
 )
 NAMES = [line.name for line in LITE0]
 FACTS = BackboneFacts(
-    "lite0", 224, (0.5,) * 3, (0.5,) * 3, "bicubic", "a package", "Apache-2.0", "ImageNet-1k", LITE0, FINE
+    "lite0", 224, 224, (0.5,) * 3, (0.5,) * 3, "bicubic", "a package", "Apache-2.0", "ImageNet-1k", LITE0, FINE
 )
 ITEM_MIB = 512  # items of one line of 1024 values in float16 take 1 MiB
 

@@ -30,7 +30,7 @@ from thawline.learn.facts import describe_backbone
 from thawline.learn.ladder import Climb, Ladder, Rules, choose_rung, list_rungs
 from thawline.learn.strategies import Settings, Strategies
 from thawline.learn.weights import Weights, find_weights
-from thawline.measure import measure_aspect, measure_precision
+from thawline.measure import measure_aspect, measure_precision, measure_size
 from thawline.options import (
     CONTROLS,
     TRAINED,
@@ -41,7 +41,7 @@ from thawline.options import (
     list_strategies,
     steps_by_layers,
 )
-from thawline.plan import Plan, apply_given, make_plan, read_plan
+from thawline.plan import Plan, apply_given, follow_size, make_plan, read_plan
 from thawline.plan_thawing import check_norms, list_chosen
 from thawline.race import run_race
 from thawline.share.bundle import Model, load_model
@@ -114,6 +114,8 @@ def run(
         check_norms(job.plan["recipe"]["train_norms"], job.facts)
     measure_precision(job)
     measure_aspect(job)
+    measure_size(job)
+    _follow_size(job)
     features = job.extract(job.development_items(), job.plan.contract(job.facts), "features").features
     strategies = _make_strategies(job, features)
     climbed, selection = _climb(job, strategies)
@@ -246,10 +248,10 @@ def _check_unchanged(job: Job) -> None:
         )
 
 
-def _describe_backbone(weights: Weights, options: RunOptions) -> BackboneFacts:
+def _describe_backbone(weights: Weights, options: RunOptions, size_px: int | None = None) -> BackboneFacts:
     thaws = not set(TRAINED).isdisjoint(list_strategies(options))
     layers = thaws and steps_by_layers(options)
-    return describe_backbone(weights, lines=thaws, layers=layers)
+    return describe_backbone(weights, lines=thaws, layers=layers, size_px=size_px or options.size_px)
 
 
 def _choose_backbone(job: Job, candidates: Sequence[Weights]) -> None:
@@ -258,6 +260,13 @@ def _choose_backbone(job: Job, candidates: Sequence[Weights]) -> None:
     job.facts = _describe_backbone(job.weights, job.options)
     plan = make_plan(job.fingerprint, job.hardware, job.facts, job.options)
     job.plan = plan.decide("backbone", job.facts.name, reason, evidence)
+
+
+def _follow_size(job: Job) -> None:
+    """Describe the backbone, and plan what there is room for, at the size that was chosen."""
+    if job.plan["size_px"] != job.facts.size_px:
+        job.facts = _describe_backbone(job.weights, job.options, job.plan["size_px"])
+        job.plan = follow_size(job.plan, job.fingerprint, job.hardware, job.facts, job.options)
 
 
 def _make_strategies(job: Job, features: Features) -> Strategies:

@@ -1,14 +1,15 @@
-"""What the plan leaves open and the run's own development items settle: precision and aspect rule."""
+"""What the plan leaves open and the run's own development items settle: precision, aspect rule and size of the input."""
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from thawline.judge.statistics import choose_within_one_se
 from thawline.learn.engine import open_engine, smallest_cosine
+from thawline.learn.facts import takes_size
 from thawline.learn.features import batch_inputs, prepare_all
 from thawline.learn.heads import cross_fit
 from thawline.plan import MEASURED_ITEMS
@@ -29,10 +30,9 @@ def measure_precision(job: Job) -> None:
 
     def measure() -> dict[str, Any]:
         chosen = job.development_items()[:CHECKED_ITEMS]
-        aspect = job.plan["aspect"] or "squash"
         features = {}
         for precision in ("f32", "bf16"):
-            contract = dataclasses.replace(job.plan.contract(job.facts, aspect), precision=precision)
+            contract = job.plan.contract(job.facts, precision=precision)
             engine = open_engine(job.weights, contract, job.hardware)
             inputs = prepare_all(job.source(chosen, contract).contents, contract, job.hardware.cores)
             features[precision] = np.concatenate(list(engine.run(batch_inputs(inputs, engine.batch_items))))
@@ -46,31 +46,42 @@ def measure_precision(job: Job) -> None:
 
 
 def measure_aspect(job: Job) -> None:
-    """Settle an open aspect rule: the linear head out of fold on each, compared as rungs are."""
-    candidates = job.plan.find("aspect").candidates or ()
-    if job.plan["aspect"] is not None:
+    """Settle an open aspect rule."""
+    _measure(job, "aspect", job.plan.find("aspect").candidates or ())
+
+
+def measure_size(job: Job) -> None:
+    """Settle an open size of the input, among those that the backbone takes."""
+    candidates = job.plan.find("size_px").candidates or ()
+    if job.plan["size_px"] is None and not takes_size(job.weights, candidates[-1]):
+        job.plan = job.plan.decide("size_px", candidates[0], f"{job.facts.name} takes images of this size only")
+    _measure(job, "size_px", candidates)
+
+
+def _measure(job: Job, name: str, candidates: Sequence[Any]) -> None:
+    """Settle an open choice of the input contract: the linear head out of fold on each, compared as rungs are."""
+    if job.plan[name] is not None:
         return
     chosen = sample_patients(job)
     development = job.development(chosen)
     losses = []
-    for aspect in candidates:
-        features = job.extract(chosen, job.plan.contract(job.facts, aspect), f"features, {aspect}").features
+    for candidate in candidates:
+        contract = job.plan.contract(job.facts, **{name: candidate})
+        features = job.extract(chosen, contract, f"features, {candidate}").features
 
         def compare(features: Features = features) -> dict[str, Any]:
             about = (development.labels, development.groups, development.folds, development.n_classes)
             found = cross_fit("linear", features, *about, seed=job.options.seed, n_jobs=job.hardware.cores)
             return {"probabilities": found.probabilities}
 
-        probabilities = job.journal.unit(f"aspect {aspect}", compare)["probabilities"]
+        probabilities = job.journal.unit(f"choice {name} {candidate}", compare)["probabilities"]
         losses.append(development.losses(probabilities))
     selection = choose_within_one_se(np.stack(losses), development.groups[development.scored()])
     reason = (
         f"the first in this order whose out-of-fold log-loss, frozen features and linear head on {len(chosen)} development "
         f"items, is within one standard error of the best ({candidates[selection.best]})"
     )
-    job.plan = job.plan.decide(
-        "aspect", candidates[selection.chosen], reason, describe_candidates(candidates, selection)
-    )
+    job.plan = job.plan.decide(name, candidates[selection.chosen], reason, describe_candidates(candidates, selection))
 
 
 def sample_patients(job: Job) -> IntArray:

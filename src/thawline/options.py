@@ -46,6 +46,9 @@ class RunOptions:
         "Pretrained network: a name from the table, timm/NAME or torchvision/NAME; several, with commas, race.",
     )
     weights: Path | None = option(None, "Weight file to use, with its description NAME.json beside it.")
+    size_px: int | None = option(
+        None, "Side of the network's input; else that of its training or a larger one, as measured.", least=32
+    )
     strategy: str | None = option(
         None, "Try these strategies only, commas between them, by their names or by the terms of the literature."
     )

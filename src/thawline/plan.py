@@ -22,6 +22,7 @@ from thawline.types import ASPECTS, BackboneFacts, Choice, Contract, Hardware, K
 
 NEGATIVE_NAMES = ("no", "normal", "negative", "benign", "control", "healthy", "no_findings", "no_finding", "0")
 MEASURED_ITEMS = 1500  # cheap choices are measured on at most this many development items
+LARGER, STEP_PX = 9 / 7, 32  # 288 for 224; most networks halve the size five times
 SLOW_HEADS = ("svm", "gradient_boosting")
 SLOW_HEADS_ITEMS = 20_000
 EDITABLE = (
@@ -85,19 +86,21 @@ class Plan:
         """Digest of what was decided about which data; wording and evidence do not count."""
         return json_digest({"fingerprint": self.fingerprint, **{choice.name: choice.value for choice in self.choices}})
 
-    def contract(self, facts: BackboneFacts, aspect: str | None = None) -> Contract:
-        """Return the input contract that the plan states, or one with another ``aspect`` to measure."""
-        return Contract.from_json(
-            {
-                "size_px": self["size_px"],
-                "mean": facts.mean,
-                "std": facts.std,
-                "interpolation": self["interpolation"],
-                "aspect": aspect or self["aspect"],
-                "wide_range": self["wide_range"],
-                "precision": self["precision"] or "f32",
-            }
-        )
+    def contract(self, facts: BackboneFacts, **measured: Any) -> Contract:
+        """Return the input contract that the plan states, with ``measured`` fields in place of its own.
+
+        What it leaves open is that of the simplest candidate: the backbone's own size, squashed, f32.
+        """
+        stated = {
+            "size_px": self["size_px"] or facts.native_px,
+            "mean": facts.mean,
+            "std": facts.std,
+            "interpolation": self["interpolation"],
+            "aspect": self["aspect"] or ASPECTS[0],
+            "wide_range": self["wide_range"],
+            "precision": self["precision"] or "f32",
+        }
+        return Contract.from_json({**stated, **measured})
 
 
 def make_plan(fingerprint: Mapping[str, Any], hardware: Hardware, facts: BackboneFacts, options: RunOptions) -> Plan:
@@ -111,7 +114,7 @@ def make_plan(fingerprint: Mapping[str, Any], hardware: Hardware, facts: Backbon
         _choose_headline(fingerprint, options),
         Choice("seed", options.seed, "given" if options.seed else "fixed", "of splits, heads and intervals"),
         _choose_backbone(facts, options),
-        Choice("size_px", facts.size_px, "fixed", f"the size {facts.name} was trained on"),
+        _choose_size(fingerprint, facts, options),
         Choice("interpolation", facts.interpolation, "fixed", f"as {facts.name} was trained"),
         _choose_aspect(fingerprint),
         _choose_wide_range(fingerprint),
@@ -187,11 +190,6 @@ def _follow_edits(plan: Plan, before: Plan) -> Plan:
     names = [*plan["heads"], *(name for name in rungs if name.partition(" ")[2] in plan["lines"])] or plan["controls"]
     if not names:
         raise OptionError("--plan: heads and lines leave nothing to try; keep one of them at least")
-    if plan["size_px"] != before["size_px"] and (plan["lines"] or "random_init" in plan["controls"]):
-        raise OptionError(
-            f"--plan: size_px: expected {before['size_px']}, for which the lines were described; found {plan['size_px']}. "
-            "To change it, let lines be [] and leave out random_init"
-        )
     if plan.find("rung") == before.find("rung"):
         changed = (plan["heads"], plan["lines"]) != (before["heads"], before["lines"])
         return _replace(plan, _choose_rung(names)) if changed else plan
@@ -200,6 +198,18 @@ def _follow_edits(plan: Plan, before: Plan) -> Plan:
             f"--plan: rung: expected one of {', '.join(names)}, as heads and lines say; found {plan['rung']!r}"
         )
     return plan
+
+
+def follow_size(
+    plan: Plan, fingerprint: Mapping[str, Any], hardware: Hardware, facts: BackboneFacts, options: RunOptions
+) -> Plan:
+    """Return the plan with the views and cached lines that there is room for at the size that ``facts`` is of."""
+    planned = {choice.name: choice for choice in choose_thawing(fingerprint, hardware, facts, options)}
+    wanted = plan.find("cached_lines")
+    room = planned["cached_lines"]
+    keep = wanted.value if wanted.kind == "given" else plan["lines"]
+    cached = dataclasses.replace(room, value=[line for line in room.value if line in keep])
+    return _replace(_replace(plan, planned["views"]), cached)
 
 
 def _replace(plan: Plan, choice: Choice) -> Plan:
@@ -313,6 +323,26 @@ def _choose_backbone(facts: BackboneFacts, options: RunOptions) -> Choice:
             "backbone", facts.name, "empirical", f"to be raced: {', '.join(names)}; until then, {reason}", names
         )
     return Choice("backbone", facts.name, kind, reason)
+
+
+def _choose_size(fingerprint: Mapping[str, Any], facts: BackboneFacts, options: RunOptions) -> Choice:
+    """The size it was trained on; a larger one too where images have the detail.
+
+    Networks see objects larger in training, which crops at random, than in use; a larger image in use makes up for it
+    (Touvron et al., Fixing the train-test resolution discrepancy, NeurIPS 2019).
+    """
+    native = facts.native_px
+    if options.size_px is not None:
+        return Choice("size_px", options.size_px, "given", f"--size-px; {facts.name} was trained on {native}")
+    side = min(fingerprint[name]["median"] for name in ("width_px", "height_px"))
+    if side <= native:
+        reason = f"the size {facts.name} was trained on; half of the images have a side of at most {side:.0f} px"
+        return Choice("size_px", native, "rule", reason)
+    candidates = (native, STEP_PX * round(LARGER * native / STEP_PX))
+    reason = (
+        f"to be measured: the size {facts.name} was trained on, and a larger one, since the images have more detail"
+    )
+    return Choice("size_px", None, "empirical", reason, candidates)
 
 
 def _choose_aspect(fingerprint: Mapping[str, Any]) -> Choice:

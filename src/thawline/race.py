@@ -110,7 +110,7 @@ def _open_racer(job: Job, weights: Weights, chosen: IntArray) -> Callable[[int],
         facts.std,
         facts.interpolation,
         job.plan["aspect"] or "squash",
-        job.plan.contract(job.facts, "squash").wide_range,
+        job.plan["wide_range"],
     )
     source = job.source(chosen, contract)._replace(weights=weights)
     features = extract(*source, SilentListener()).features

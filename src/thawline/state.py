@@ -90,7 +90,7 @@ class Job:
 
         ``thawed`` are the units of the rungs above a thaw line, which count as training and not as heads.
         """
-        steps = {"heads": "rung", "choices": "aspect"}  # units are named otherwise
+        steps = {"heads": "rung", "choices": "choice"}  # units are named otherwise
         steps = {name: steps.get(name, name) for name in ("read", "features", "heads", "choices", "final", "test")}
         seconds = {name: self.journal.seconds(prefix) for name, prefix in steps.items()}
         training = sum(self.journal.seconds(f"{unit} ") for unit in thawed)

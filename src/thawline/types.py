@@ -181,9 +181,10 @@ class Line:
 @dataclasses.dataclass(frozen=True, slots=True)
 class BackboneFacts:
     """What the plan needs to know of a backbone and its weights; ``lines`` between its blocks, top to bottom, and
-    ``fine_lines`` between its layers where those were asked for."""
+    ``fine_lines`` between its layers where those were asked for, as they are for images of ``size_px``."""
 
     name: str
+    native_px: int  # it was trained on images of this size
     size_px: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]

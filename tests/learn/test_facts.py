@@ -7,12 +7,12 @@ import math
 
 import pytest
 
-from thawline.errors import ModelError, WeightsError
+from thawline.errors import ModelError, OptionError, WeightsError
 from thawline.learn import facts as facts_module
-from thawline.learn.facts import describe_backbone
+from thawline.learn.facts import describe_backbone, takes_size
 from thawline.learn.weights import find_weights, load_backbone, read_sidecar
 
-DESCRIBED = ("name", "size_px", "mean", "std", "interpolation")
+DESCRIBED = ("name", "native_px", "size_px", "mean", "std", "interpolation")
 LITE0 = ("conv_head", *(f"blocks.{number}" for number in range(6, -1, -1)), "conv_stem")
 
 
@@ -72,6 +72,7 @@ def test_the_packaged_backbone():
     found = describe_backbone(weights)
     assert {name: getattr(found, name) for name in DESCRIBED} == {
         "name": "efficientnet_lite0",
+        "native_px": 224,
         "size_px": 224,
         "mean": (0.5, 0.5, 0.5),
         "std": (0.5, 0.5, 0.5),
@@ -101,6 +102,7 @@ def test_a_file_is_described_by_its_sidecar_and_its_network(tiny):
     found = describe_backbone(tiny)
     assert {name: getattr(found, name) for name in DESCRIBED} == {
         "name": "tiny",
+        "native_px": 64,
         "size_px": 64,
         "mean": (0.5, 0.4, 0.3),
         "std": (0.5, 0.6, 0.7),
@@ -118,6 +120,26 @@ def test_layers_are_found_where_they_are_asked_for(tiny):
     assert dataclasses.replace(layers, fine_lines=()) == blocks
     assert len(layers.fine_lines) >= len(blocks.lines)
     check_lines(layers.fine_lines, load_backbone(tiny), 64)
+
+
+def test_a_network_may_be_described_for_images_of_another_size(tiny):
+    found = describe_backbone(tiny, size_px=96)
+    assert (found.native_px, found.size_px) == (64, 96)
+    check_lines(found.lines, load_backbone(tiny), 96)
+    assert dataclasses.replace(found, size_px=64, lines=()) == describe_backbone(tiny, lines=False)
+
+
+def test_a_network_with_a_fixed_grid_takes_one_size(tiny, monkeypatch):
+    import timm
+
+    transformer = timm.create_model("vit_tiny_patch16_224", img_size=64, depth=1, num_classes=0).eval()
+    assert [takes_size(tiny, size) for size in (64, 96)] == [True, True]
+    monkeypatch.setattr(facts_module, "load_backbone", lambda weights: transformer)
+    assert [takes_size(tiny, size) for size in (64, 96)] == [True, False]
+    with pytest.raises(
+        OptionError, match="tiny takes images of 64 px, as in its training, and fails on 96 px; leave out"
+    ):
+        describe_backbone(tiny, size_px=96)
 
 
 def test_the_network_is_not_even_loaded_where_no_lines_are_asked_for(tiny, monkeypatch):

@@ -113,7 +113,7 @@ def make_facts():
         Line(name, share, share, (3,)) for name, share in (("conv_head", 0.1), ("blocks.1", 0.5), ("stem", 1.0))
     )
     fine = (Line("blocks.1.0", 0.45, 0.4, (3,)), lines[-1])
-    return BackboneFacts("tiny", 64, (0.5,) * 3, (0.5,) * 3, "bicubic", "package", "MIT", "nothing", lines, fine)
+    return BackboneFacts("tiny", 64, 64, (0.5,) * 3, (0.5,) * 3, "bicubic", "package", "MIT", "nothing", lines, fine)
 
 
 def test_rungs_are_numbered_in_their_order_with_their_lines():

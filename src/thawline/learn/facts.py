@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from thawline.errors import ModelError
+from thawline.errors import ModelError, OptionError
 from thawline.learn.stages import find_stages, list_lines
 from thawline.learn.weights import Weights, load_backbone
 from thawline.types import BackboneFacts
@@ -15,14 +15,20 @@ def describe_backbone(
 ) -> BackboneFacts:
     """Describe a backbone; the ``lines`` between its blocks, and those between its ``layers``, take seconds to find.
 
-    Shapes at the lines are those of images of ``size_px``, by default of the size it was trained on. A network whose blocks
-    cannot be traced has no lines.
+    It is described for images of ``size_px``, by default those it was trained on. A network whose blocks cannot be traced
+    has no lines. Raises OptionError where it does not take images of that size.
     """
     architecture = weights.architecture
     size_px = size_px or architecture.size_px
+    if size_px != architecture.size_px and not takes_size(weights, size_px):
+        raise OptionError(
+            f"{architecture.name} takes images of {architecture.size_px} px, as in its training, and fails on {size_px} px; "
+            "leave out --size-px, or size_px in a plan file"
+        )
     facts = BackboneFacts(
         name=architecture.name,
-        size_px=architecture.size_px,
+        native_px=architecture.size_px,
+        size_px=size_px,
         mean=architecture.mean,
         std=architecture.std,
         interpolation=architecture.interpolation,
@@ -40,3 +46,16 @@ def describe_backbone(
     except ModelError:
         return facts
     return dataclasses.replace(facts, lines=coarse, fine_lines=fine)
+
+
+def takes_size(weights: Weights, size_px: int) -> bool:
+    """Tell whether a backbone computes features of images of ``size_px``; those with a fixed grid of patches do not."""
+    import torch
+
+    backbone = load_backbone(dataclasses.replace(weights, taps=(), thaw_line=None))
+    try:
+        with torch.inference_mode():
+            backbone(torch.zeros(1, 3, size_px, size_px))
+    except (AssertionError, RuntimeError, ValueError):
+        return False
+    return True

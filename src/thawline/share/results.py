@@ -44,7 +44,7 @@ def format_predictions(dataset: Dataset, splits: Splits, probabilities: Probabil
     return format_csv(["item", "patient", "split", "label", "fold", *(f"p_{name}" for name in dataset.classes)], rows)
 
 
-def describe_candidates(candidates: Sequence[str], selection: Selection) -> list[dict[str, Any]]:
+def describe_candidates(candidates: Sequence[Any], selection: Selection) -> list[dict[str, Any]]:
     """Return one dict a candidate: its mean log-loss, and the paired difference to the best with its standard error."""
     columns = selection.mean_losses, selection.differences, selection.standard_errors
     return [

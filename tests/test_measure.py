@@ -1,0 +1,131 @@
+"""The size of the input, measured or given, in whole runs of a network so small that they take seconds."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import thawline
+from thawline import measure
+from thawline.data.phantoms import PhantomOptions, make_phantoms
+from thawline.types import SilentListener
+
+HEADS = {"strategy": "feature_extractor", "controls": "none", "folds": 2}
+THAWED = {"thaw_line": "blocks.4", "controls": "none", "folds": 2, "views": 1, "mixup": 0.0}
+
+
+class Notes(SilentListener):
+    """Keeps warnings to itself."""
+
+    def warn(self, message: str) -> None:
+        """Ignore a warning."""
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Square films with more detail than the network was trained on, which leave no aspect rule to measure."""
+    folder = tmp_path_factory.mktemp("films")
+    make_phantoms(folder, PhantomOptions(n_patients=24, size_px=128, views=(1, 1), contrast=0.6))
+    for path in (folder / "images").iterdir():
+        with Image.open(path) as image:
+            image.crop((0, 0, 100, 100)).save(path)
+    return folder
+
+
+def run(films: Path, out: Path, weights: Path, **options: Any) -> thawline.RunResult:
+    return thawline.run(films, out, listener=Notes(), weights=weights, backbone="tiny", **options)
+
+
+def find_choice(result: thawline.RunResult, name: str) -> dict[str, Any]:
+    return next(choice for choice in result.plan["choices"] if choice["name"] == name)
+
+
+def list_units(result: thawline.RunResult) -> list[str]:
+    lines = (result.folder / "journal.jsonl").read_text("utf-8").splitlines()
+    return [json.loads(line).get("unit", "") for line in lines]
+
+
+def check_predictions(result: thawline.RunResult, films: Path) -> np.ndarray:
+    """Check that the model repeats what the run predicted of the test part, and return it."""
+    with (result.folder / "predictions.csv").open(encoding="utf-8", newline="") as stream:
+        rows = [row for row in csv.DictReader(stream) if row["split"] == "test"]
+    names = [name for name in rows[0] if name.startswith("p_")]
+    expected = np.array([[float(row[name]) for name in names] for row in rows])
+    found = result.load_model().predict_proba([films / row["item"] for row in rows])
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    return expected
+
+
+def test_the_size_is_measured_and_delivered(films: Path, tmp_path: Path, tiny_file: Path) -> None:
+    result = run(films, tmp_path / "run", tiny_file, **HEADS)
+    size = find_choice(result, "size_px")
+    assert size["candidates"] == [64, 96] == [row["candidate"] for row in size["evidence"]]
+    losses = {row["candidate"]: row["log_loss"] for row in size["evidence"]}
+    assert losses[64] != losses[96]
+    chosen = next(row for row in size["evidence"] if row["candidate"] == size["value"])
+    assert chosen["difference"] == pytest.approx(losses[size["value"]] - min(losses.values()), abs=1e-12)
+    assert chosen["difference"] <= (chosen["standard_error"] or 0)
+    assert result.load_model().contract.size_px == size["value"]
+    assert [unit for unit in list_units(result) if "size_px" in unit] == ["choice size_px 64", "choice size_px 96"]
+    assert result.metrics["cost"]["seconds"]["choices"] > 0
+    check_predictions(result, films)
+
+
+@pytest.mark.parametrize(("better", "expected"), [(96, 96), (64, 64), (None, 64)])
+def test_the_larger_size_is_for_a_gain_beyond_its_error(
+    films: Path, tmp_path: Path, tiny_file: Path, monkeypatch: pytest.MonkeyPatch, better: int | None, expected: int
+) -> None:
+    asked: list[int] = []
+    whole = measure.cross_fit
+
+    def fit(*args: Any, **options: Any) -> Any:
+        """A fit as it is, but that the size which is to win knows three quarters of the labels."""
+        found = whole(*args, **options)
+        asked.append((64, 96)[len(asked)])
+        labels = args[2]
+        known = np.full_like(found.probabilities, 0.5)
+        if asked[-1] == better:
+            known[np.arange(len(labels)), labels] = 0.9
+            known[np.arange(len(labels)), 1 - labels] = 0.1
+        return dataclasses.replace(found, probabilities=known)
+
+    monkeypatch.setattr(measure, "cross_fit", fit)
+    result = run(films, tmp_path / "run", tiny_file, **HEADS)
+    assert asked == [64, 96]
+    assert result.load_model().contract.size_px == expected
+
+
+def test_a_network_of_one_size_keeps_it(
+    films: Path, tmp_path: Path, tiny_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measure, "takes_size", lambda weights, size_px: False)
+    result = run(films, tmp_path / "run", tiny_file, **HEADS)
+    size = find_choice(result, "size_px")
+    assert (size["value"], size["reason"]) == (64, "tiny takes images of this size only")
+    assert not any("size_px" in unit for unit in list_units(result))
+
+
+def test_a_given_size_is_thawed_and_delivered_and_may_come_from_a_plan_file(
+    films: Path, tmp_path: Path, tiny_file: Path
+) -> None:
+    asked = run(films, tmp_path / "asked", tiny_file, size_px=96, **THAWED)
+    assert asked.metrics["chosen"]["thaw_line"] == "blocks.4"
+    assert asked.load_model().contract.size_px == 96
+    assert not any("size_px" in unit for unit in list_units(asked))
+    expected = check_predictions(asked, films)
+
+    options = thawline.options.RunOptions(weights=tiny_file, backbone="tiny", **THAWED)
+    plan = thawline.plan_only(films, options, listener=Notes()).to_json()
+    next(choice for choice in plan["choices"] if choice["name"] == "size_px")["value"] = 96
+    (tmp_path / "plan.json").write_text(json.dumps(plan), "utf-8")
+    edited = run(films, tmp_path / "edited", tiny_file, plan=tmp_path / "plan.json", **THAWED)
+    assert find_choice(edited, "size_px")["kind"] == "given"
+    assert find_choice(edited, "cached_lines")["value"] == find_choice(asked, "cached_lines")["value"]
+    np.testing.assert_allclose(check_predictions(edited, films), expected, atol=1e-6)
