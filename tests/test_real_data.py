@@ -33,9 +33,9 @@ def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("THAWLINE_DATA", str(tmp_path / "ledger"))
 
 
-def run_squashed(data: Path, folder: Path, **options: Any) -> thawline.RunResult:
-    """Run with the linear head and one aspect rule, given in a plan, which extracts features once instead of thrice."""
-    given = RunOptions(head="linear", **options)
+def run_squashed(data: Path, folder: Path, size_px: int | None = 224, **options: Any) -> thawline.RunResult:
+    """Run with the linear head, one size and one aspect rule, given in a plan, which extracts features only once."""
+    given = RunOptions(head="linear", size_px=size_px, **options)
     plan = thawline.plan_only(data, given, listener=Notes()).to_json()
     next(choice for choice in plan["choices"] if choice["name"] == "aspect")["value"] = "squash"
     (folder / "plan.json").write_text(json.dumps(plan), "utf-8")
@@ -130,3 +130,13 @@ def test_pneumonia_mnist_is_read_and_its_copies_across_the_split_are_found(share
     with pytest.raises(LeakError, match="8 sets of identical images") as caught:
         thawline.plan_only(data, RunOptions(), listener=Notes())
     assert "train/01706 (train), val/00236 (val)" in str(caught.value)
+
+
+def test_a_larger_input_is_taken_where_it_gains(shared_data: Path, tmp_path: Path) -> None:
+    result = run_squashed(shared_data / "brain-mri", tmp_path, size_px=None, hold_test=True)
+    size = next(choice for choice in result.plan["choices"] if choice["name"] == "size_px")
+    assert (size["value"], size["candidates"]) == (288, [224, 288])
+    small, large = size["evidence"]
+    assert small["difference"] > small["standard_error"] > 0
+    assert large["log_loss"] == pytest.approx(small["log_loss"] - small["difference"])
+    assert result.load_model().contract.size_px == 288
