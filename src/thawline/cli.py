@@ -27,7 +27,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help: half the start-up time
 )
 INTERRUPTED = 130
-DEMO_BUDGET = "100s"
+DEMO_BUDGET, DEMO_SIZE_PX = "100s", 224  # a larger input would take the time for the first thaw line
 
 Data = Annotated[
     Path, typer.Argument(help="Folder with a manifest or a subfolder a class, a manifest file, or an .npz.")
@@ -144,9 +144,8 @@ def demo_command(
             listener.begin("phantoms")
             make_phantoms(out / f"films-{name}", wanted)
             listener.end(f"films of {wanted.n_patients} made-up patients")
-        result = job.run(
-            out / f"films-{name}", out / f"run-{name}", RunOptions(seed=seed, budget=DEMO_BUDGET), listener=listener
-        )
+        options = RunOptions(seed=seed, budget=DEMO_BUDGET, size_px=DEMO_SIZE_PX)
+        result = job.run(out / f"films-{name}", out / f"run-{name}", options, listener=listener)
     _print_run(result, as_json)
 
 
