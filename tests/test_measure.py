@@ -78,6 +78,23 @@ def test_the_size_is_measured_and_delivered(films: Path, tmp_path: Path, tiny_fi
     check_predictions(result, films)
 
 
+def test_the_prefix_is_forecast_from_what_measuring_took(
+    films: Path, tmp_path: Path, tiny_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("THAWLINE_CACHE", str(tmp_path / "cache"))
+    result = run(films, tmp_path / "run", tiny_file, strategy="feature_extractor,fine_tuning", **THAWED)
+    entries = [json.loads(line) for line in (result.folder / "journal.jsonl").read_text("utf-8").splitlines()]
+    units = {entry["unit"]: entry for entry in entries}
+    size = find_choice(result, "size_px")["value"]
+    aspect = find_choice(result, "aspect")["value"]
+    step = units.get(f"features, {size}") or units[f"features, {aspect}"]
+    assert "features" not in units  # all of them had been computed
+    forecast = next(entry["value"] for name, entry in units.items() if name.endswith("blocks.4 forecast"))
+    n_items, n_views = step["value"]["computed"], 1
+    each_s = step["seconds"] / n_items
+    assert forecast["once_s"] == pytest.approx(n_items * (n_views + 1) * each_s, rel=1e-3)
+
+
 @pytest.mark.parametrize(("better", "expected"), [(96, 96), (64, 64), (None, 64)])
 def test_the_larger_size_is_for_a_gain_beyond_its_error(
     films: Path, tmp_path: Path, tiny_file: Path, monkeypatch: pytest.MonkeyPatch, better: int | None, expected: int

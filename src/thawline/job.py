@@ -271,7 +271,7 @@ def _follow_size(job: Job) -> None:
 
 def _make_strategies(job: Job, features: Features) -> Strategies:
     """Hand the plan's choices to those who fit the rungs."""
-    plan, computed = job.plan, job.journal.find("features")
+    plan = job.plan
     lines = {line.name: line for line in list_chosen(job.facts, plan["lines"])}
     if "random_init" in plan["controls"]:
         lines.setdefault(job.facts.lines[-1].name, job.facts.lines[-1])
@@ -293,9 +293,19 @@ def _make_strategies(job: Job, features: Features) -> Strategies:
         job.options.seed,
     )
     chosen = job.development_items()
-    prefix_s = job.journal.spent("features") / computed["computed"] if computed else None
     source = job.source(chosen, plan.contract(job.facts))
-    return Strategies(source, features, job.development(), settings, job.listener, prefix_s)
+    return Strategies(source, features, job.development(), settings, job.listener, _time_prefix(job))
+
+
+def _time_prefix(job: Job) -> float | None:
+    """Seconds that the backbone took in this run for one item at the chosen size; None where the cache had them all."""
+    steps = ["features", f"features, {job.plan['size_px']}"]
+    if job.plan["size_px"] == job.facts.native_px:  # at which aspect rules are compared
+        steps.append(f"features, {job.plan['aspect']}")
+    for step in steps:
+        if (found := job.journal.find(step)) is not None:
+            return job.journal.spent(step) / float(found["computed"])
+    return None
 
 
 def _climb(job: Job, strategies: Strategies) -> tuple[Climb, Selection]:
