@@ -419,8 +419,30 @@ def test_lines_are_scouted_down_and_those_not_behind_are_finished_the_best_first
 
 
 @pytest.mark.usefixtures("scouts")
+@pytest.mark.parametrize(
+    ("sharp", "others", "n_folds"),
+    [
+        ({"linear": 4.0, "fine_tuning e": 3.9}, (), {"e": 1}),  # a little behind what is cheaper
+        ({"linear": 4.0, "fine_tuning e": 4.1}, (), {"e": 3}),  # a little ahead
+        ({"linear": 1.0, "fine_tuning e": 3.9, "fine_tuning d": 4.2}, LINES[1:2], {"e": 3, "d": 3}),  # cheaper itself
+        (
+            {"linear": 4.0, "fine_tuning e": 3.9, "fine_tuning d": 4.12},
+            LINES[1:2],
+            {"e": 1, "d": 3},
+        ),  # not the cheapest
+    ],
+)
+def test_a_line_no_better_than_a_cheaper_rung_is_left(tmp_path, sharp, others, n_folds):
+    found = run_climb(tmp_path, Fits(sharp), (HEADS[0], LINES[0], *others))
+    assert count_folds(found) == {"linear": 3, **n_folds}
+    for stop in found.stops:
+        assert (stop["within"], stop["reason"], stop["best"]) == ("fine_tuning e", "behind", "linear")
+        assert 0 < stop["difference"] < stop["standard_error"]
+
+
+@pytest.mark.usefixtures("scouts")
 def test_gains_are_compared_on_the_same_folds_and_anew_when_all_are_there(tmp_path):
-    fits = Fits({"linear": 1.0, "fine_tuning e": 1.2, "fine_tuning d": 6.0, "fine_tuning c": 5.9})
+    fits = Fits({"linear": 1.0, "fine_tuning e": 1.2, "fine_tuning d": 6.0, "fine_tuning c": 7.5})
     found = run_climb(tmp_path, fits, (*HEADS, *LINES[:3]))
     assert count_folds(found) == {"linear": 3, "svm": 3, "e": 1, "d": 3, "c": 3}
     for number, rivals in ((2, (0, 1)), (3, (0, 1)), (4, (0, 1, 3))):

@@ -73,6 +73,14 @@ def test_a_line_that_stayed_scouted_says_why() -> None:
     }
     expected = "its log-loss on them was 0.054 (standard error 0.021) above that of fine tuning from blocks.4."
     assert plain(explain_stop(stop)) == f"Fine tuning from blocks.6 was left after 1 of 5 folds: {expected}"
+    stop |= {"best": "linear", "difference": 0.0123}
+    expected = (
+        "its log-loss on them was 0.012 (standard error 0.021) above that of feature extractor, linear head, which is"
+    )
+    assert plain(explain_stop(stop)) == f"Fine tuning from blocks.6 was left after 1 of 5 folds: {expected} cheaper."
+    stop |= {"difference": 0.0, "standard_error": 0.0}
+    expected = "it gained nothing on them over feature extractor, linear head, which is cheaper."
+    assert plain(explain_stop(stop)) == f"Fine tuning from blocks.6 was left after 1 of 5 folds: {expected}"
     stop = {**STAYED, "reason": "budget", "budget_s": 90.0, "spent_s": 80.0, "forecast_s": 12.34}
     expected = "1 min 30 s were spent, and its other folds were forecast to take 12.3 s."
     assert plain(explain_stop(stop)) == (

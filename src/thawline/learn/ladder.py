@@ -219,17 +219,18 @@ class Ladder:
         return True
 
     def finish(self) -> None:
-        """Fit the other folds of the lines that are not clearly behind on those they have, the best first.
+        """Fit the other folds of the lines that may yet be chosen by those they have, the best first.
 
-        Behind whom: the best that has all folds, or gets them.
+        What may not: a line that is clearly behind the best that has all folds, or gets them, or that is no better than a
+        cheaper rung of these.
         """
         if all(self.is_whole(each) for each in self.rivals()):
             return
-        scouted, best = self.development.keep_folds(self.n_scouted), None
+        scouted = self.development.keep_folds(self.n_scouted)
+        ahead: list[TriedRung] = []
         for each in sorted(self.rivals(), key=lambda each: scouted.losses(each.probabilities).mean()):
-            lag = best and _describe_lag(each, best, scouted)
-            if self.is_whole(each) or self._fit_rest(each, lag):
-                best = best or each
+            if self.is_whole(each) or self._fit_rest(each, _describe_lag(each, ahead, scouted)):
+                ahead.append(each)
         self.tried = [
             self._compare(each) if each.rung.strategy in THAWED and self.is_whole(each) else each for each in self.tried
         ]
@@ -333,14 +334,18 @@ def _find_idle(tried: Sequence[TriedRung]) -> list[dict[str, Any]]:
     return [{"rung": each.rung.name, "chance": each.chance} for each in lines]
 
 
-def _describe_lag(found: TriedRung, best: TriedRung, part: Development) -> dict[str, Any] | None:
-    """Return how far a rung is behind the best on a part where that is more than one standard error, None where not."""
-    losses = part.losses(found.probabilities), part.losses(best.probabilities)
-    difference, error = paired_difference(*losses, part.groups[part.scored()])
-    error = float(np.nan_to_num(error))
-    if difference <= error:
-        return None
-    return {"reason": "behind", "best": best.rung.name, "difference": difference, "standard_error": error}
+def _describe_lag(found: TriedRung, ahead: Sequence[TriedRung], part: Development) -> dict[str, Any] | None:
+    """Return how far a rung is behind one of those ``ahead`` on a part, the best first; None where that is not far.
+
+    Far is more than one standard error behind the best, or behind a cheaper one at all, which would be chosen before it.
+    """
+    for place, other in enumerate(ahead):
+        losses = part.losses(found.probabilities), part.losses(other.probabilities)
+        difference, error = paired_difference(*losses, part.groups[part.scored()])
+        error = float(np.nan_to_num(error))
+        if other.rung.number < found.rung.number or (place == 0 and difference > error):
+            return {"reason": "behind", "best": other.rung.name, "difference": difference, "standard_error": error}
+    return None
 
 
 def _count_scouted(development: Development) -> int:

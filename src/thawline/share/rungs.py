@@ -136,8 +136,12 @@ def _explain_budget(stop: Mapping[str, Any]) -> str:
 
 def _explain_lag(stop: Mapping[str, Any]) -> str:
     best = translate_rung(stop["best"])
-    difference, error = (format_number(take_number(stop[key])) for key in ("difference", "standard_error"))
-    return f"its log-loss on them was {difference} (standard error {error}) above that of {best}"
+    difference, error = (take_number(stop[key]) for key in ("difference", "standard_error"))
+    if not difference:
+        return f"it gained nothing on them over {best}, which is cheaper"
+    numbers = f"{format_number(difference)} (standard error {format_number(error)})"
+    lag = f"its log-loss on them was {numbers} above that of {best}"
+    return lag if error is None or difference > error else f"{lag}, which is cheaper"
 
 
 def _explain_gains(stop: Mapping[str, Any]) -> str:
