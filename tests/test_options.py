@@ -77,6 +77,14 @@ def test_choices_are_enforced(field):
         check_options(RunOptions(**{field.name: "other"}))
 
 
+@pytest.mark.parametrize("field", [f for f in FIELDS if f.metadata["most"] < math.inf], ids=lambda field: field.name)
+def test_largest_values_are_enforced(field):
+    most, flag = field.metadata["most"], field.name.replace("_", "-")
+    assert getattr(check_options(RunOptions(**{field.name: most})), field.name) == most
+    with pytest.raises(OptionError, match=f"^--{flag}: expected at most {most}, found {most + 1}$"):
+        check_options(RunOptions(**{field.name: most + 1}))
+
+
 @pytest.mark.parametrize("field", [f for f in FIELDS if f.metadata["least"] is not None], ids=lambda field: field.name)
 def test_least_values_are_enforced(field):
     least, flag = field.metadata["least"], field.name.replace("_", "-")

@@ -32,9 +32,13 @@ CONTROLS = ("handcrafted", "random_init")  # reported, never chosen where there 
 MODALITIES = ("unknown", "xray", "ct", "mri", "ultrasound", "microscopy", "dermoscopy", "fundus", "endoscopy")
 
 
-def option(default: Any, meaning: str, *, among: tuple[str, ...] = (), least: int | None = None) -> Any:
+def option(
+    default: Any, meaning: str, *, among: tuple[str, ...] = (), least: int | None = None, most: float = math.inf
+) -> Any:
     """Declare one option: its default, its one-line meaning, and its range."""
-    return dataclasses.field(default=default, metadata={"meaning": meaning, "among": among, "least": least})
+    return dataclasses.field(
+        default=default, metadata={"meaning": meaning, "among": among, "least": least, "most": most}
+    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -47,7 +51,10 @@ class RunOptions:
     )
     weights: Path | None = option(None, "Weight file to use, with its description NAME.json beside it.")
     size_px: int | None = option(
-        None, "Side of the network's input; else that of its training or a larger one, as measured.", least=32
+        None,
+        "Side of the network's input; else that of its training or a larger one, as measured.",
+        least=32,
+        most=1024,
     )
     strategy: str | None = option(
         None, "Try these strategies only, commas between them, by their names or by the terms of the literature."
@@ -109,6 +116,8 @@ def check_options(options: RunOptions) -> RunOptions:
             raise OptionError(f"--{field.name.replace('_', '-')}: expected one of {', '.join(among)}; found {value!r}")
         if least is not None and value is not None and not least <= value < math.inf:
             raise OptionError(f"--{field.name.replace('_', '-')}: expected {least} or more, found {value}")
+        if value is not None and (most := field.metadata["most"]) < math.inf and value > most:
+            raise OptionError(f"--{field.name.replace('_', '-')}: expected at most {most}, found {value}")
     read_duration(options.budget)
     if options.ratio is not None and not 0 < options.ratio <= 1:
         raise OptionError(f"--ratio: expected a share above 0 and at most 1, found {options.ratio}")

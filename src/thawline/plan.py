@@ -205,10 +205,9 @@ def follow_size(
 ) -> Plan:
     """Return the plan with the views and cached lines that there is room for at the size that ``facts`` is of."""
     planned = {choice.name: choice for choice in choose_thawing(fingerprint, hardware, facts, options)}
-    wanted = plan.find("cached_lines")
-    room = planned["cached_lines"]
-    keep = wanted.value if wanted.kind == "given" else plan["lines"]
-    cached = dataclasses.replace(room, value=[line for line in room.value if line in keep])
+    before, room = plan.find("cached_lines"), planned["cached_lines"]
+    cached, keep = (before, before.value) if before.kind == "given" else (room, plan["lines"])
+    cached = dataclasses.replace(cached, value=[line for line in room.value if line in keep])
     return _replace(_replace(plan, planned["views"]), cached)
 
 
