@@ -153,8 +153,8 @@ SECTIONS = (
             f"python benchmarks/against_fastai.py {data} --fastai PYTHON "
             f"--json benchmarks/results/against_fastai_{data}.json",
             f"{part} Same images, split, backbone and weights; wall seconds of whole commands, ours with a cold cache. The "
-            "peers choose their epoch on val; ours develops on train and val together. The ladder measures a larger input beside "
-            "224 px; the single fits are at 224 px.",
+            "peers choose their epoch on val; ours develops on train and val together. The ladder measures a larger input "
+            "beside 224 px; the single fits are at 224 px.",
             (
                 (
                     "one_fit_ratio",

@@ -17,6 +17,7 @@ from thawline import measure
 from thawline.data.phantoms import PhantomOptions, make_phantoms
 from thawline.types import SilentListener
 
+pytestmark = pytest.mark.slow
 HEADS = {"strategy": "feature_extractor", "controls": "none", "folds": 2}
 THAWED = {"thaw_line": "blocks.4", "controls": "none", "folds": 2, "views": 1, "mixup": 0.0}
 
