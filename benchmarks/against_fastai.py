@@ -57,7 +57,8 @@ def main() -> None:
         "plain_fine_tune.py",
         manifest.parent,
         work / "plain.npz",
-        *("--epochs", str(plain_epochs)),
+        "--epochs",
+        str(plain_epochs),
     )
     figures: dict[str, float] = {}
     for name, peer in peers.items():

@@ -31,9 +31,11 @@ TRAINED = (*THAWED, "random_init")  # all that train networks
 CONTROLS = ("handcrafted", "random_init")  # reported, never chosen where there is anything else
 MODALITIES = ("unknown", "xray", "ct", "mri", "ultrasound", "microscopy", "dermoscopy", "fundus", "endoscopy")
 
+LEAST_PX, MOST_PX = 32, 1024
+
 
 def option(
-    default: Any, meaning: str, *, among: tuple[str, ...] = (), least: int | None = None, most: float = math.inf
+    default: Any, meaning: str, *, among: tuple[str, ...] = (), least: int | None = None, most: int | None = None
 ) -> Any:
     """Declare one option: its default, its one-line meaning, and its range."""
     return dataclasses.field(
@@ -53,8 +55,8 @@ class RunOptions:
     size_px: int | None = option(
         None,
         "Side of the network's input; else that of its training or a larger one, as measured.",
-        least=32,
-        most=1024,
+        least=LEAST_PX,
+        most=MOST_PX,
     )
     strategy: str | None = option(
         None, "Try these strategies only, commas between them, by their names or by the terms of the literature."
@@ -111,12 +113,13 @@ def change_options(options: RunOptions, **changes: Any) -> RunOptions:
 def check_options(options: RunOptions) -> RunOptions:
     """Check every option against its range and resolve aliases. Raises OptionError."""
     for field in dataclasses.fields(options):
-        value, among, least = getattr(options, field.name), field.metadata["among"], field.metadata["least"]
+        value, among = getattr(options, field.name), field.metadata["among"]
+        least, most = field.metadata["least"], field.metadata["most"]
         if among and value is not None and value not in among:
             raise OptionError(f"--{field.name.replace('_', '-')}: expected one of {', '.join(among)}; found {value!r}")
         if least is not None and value is not None and not least <= value < math.inf:
             raise OptionError(f"--{field.name.replace('_', '-')}: expected {least} or more, found {value}")
-        if value is not None and (most := field.metadata["most"]) < math.inf and value > most:
+        if most is not None and value is not None and value > most:
             raise OptionError(f"--{field.name.replace('_', '-')}: expected at most {most}, found {value}")
     read_duration(options.budget)
     if options.ratio is not None and not 0 < options.ratio <= 1:

@@ -16,7 +16,7 @@ from typing import Any
 
 from thawline.errors import OptionError
 from thawline.files import json_digest
-from thawline.options import ALL_HEADS, RunOptions, list_backbones, list_heads
+from thawline.options import ALL_HEADS, LEAST_PX, MOST_PX, RunOptions, list_backbones, list_heads
 from thawline.plan_thawing import check_recipe, choose_thawing, name_strategy
 from thawline.types import ASPECTS, BackboneFacts, Choice, Contract, Hardware, Kind
 
@@ -238,7 +238,10 @@ def _check_value(name: str, value: Any, own: Choice) -> None:
         "useful_gain": (_is_number(value) and 0 <= value < 1, "a number from 0, below 1"),
         "interpolation": (value in ("bilinear", "bicubic"), "bilinear or bicubic"),
         "precision": (value in ("f32", "bf16"), "f32 or bf16"),
-        "size_px": (isinstance(value, int) and 32 <= value <= 1024, "a whole number from 32 to 1024"),
+        "size_px": (
+            isinstance(value, int) and LEAST_PX <= value <= MOST_PX,
+            f"a whole number from {LEAST_PX} to {MOST_PX}",
+        ),
         "threshold": (isinstance(value, float) and 0 < value < 1, "a number between 0 and 1"),
         "wide_range": (_is_range(value), "two numbers, black below white"),
     }

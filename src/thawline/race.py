@@ -23,7 +23,7 @@ from thawline.learn.strategies import Settings, Strategies
 from thawline.learn.weights import Weights
 from thawline.measure import sample_patients
 from thawline.state import Job
-from thawline.types import Augmentation, Contract, Recipe, SilentListener
+from thawline.types import Augmentation, Recipe, SilentListener
 
 if TYPE_CHECKING:
     from thawline.types import IntArray
@@ -104,14 +104,7 @@ def run_race(job: Job, candidates: Sequence[Weights]) -> tuple[Weights, str, lis
 def _open_racer(job: Job, weights: Weights, chosen: IntArray) -> Callable[[int], dict[str, Any]]:
     """Prepare one candidate at low resolution; the result thaws its upper half for a fold, and returns the log-loss."""
     facts = describe_backbone(weights, size_px=SIZE_PX)
-    contract = Contract(
-        SIZE_PX,
-        facts.mean,
-        facts.std,
-        facts.interpolation,
-        job.plan["aspect"] or "squash",
-        job.plan["wide_range"],
-    )
+    contract = job.plan.contract(facts, size_px=SIZE_PX, interpolation=facts.interpolation, precision="f32")
     source = job.source(chosen, contract)._replace(weights=weights)
     features = extract(*source, SilentListener()).features
     line = next((line for line in facts.lines if line.thawed_fraction >= LEAST_SHARE), None)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 from thawline.errors import ModelError, OptionError
 from thawline.learn.stages import find_stages, list_lines
 from thawline.learn.weights import Weights, load_backbone
 from thawline.types import BackboneFacts
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def describe_backbone(
@@ -20,11 +24,6 @@ def describe_backbone(
     """
     architecture = weights.architecture
     size_px = size_px or architecture.size_px
-    if size_px != architecture.size_px and not takes_size(weights, size_px):
-        raise OptionError(
-            f"{architecture.name} takes images of {architecture.size_px} px, as in its training, and fails on {size_px} px; "
-            "leave out --size-px, or size_px in a plan file"
-        )
     facts = BackboneFacts(
         name=architecture.name,
         native_px=architecture.size_px,
@@ -37,9 +36,17 @@ def describe_backbone(
         pretrained_on=weights.pretrained_on,
         folded_batchnorm=weights.folded_batchnorm,
     )
+    resized = size_px != architecture.size_px
+    if not (lines or layers or resized):
+        return facts
+    backbone = _load(weights)
+    if resized and not _takes(backbone, size_px):
+        raise OptionError(
+            f"{architecture.name} takes images of {architecture.size_px} px, as in its training, and fails on {size_px} px; "
+            "leave out --size-px, or size_px in a plan file"
+        )
     if not (lines or layers):
         return facts
-    backbone = load_backbone(dataclasses.replace(weights, taps=(), thaw_line=None))
     try:
         coarse = list_lines(find_stages(backbone), size_px)
         fine = list_lines(find_stages(backbone, fine=True), size_px) if layers else ()
@@ -50,9 +57,17 @@ def describe_backbone(
 
 def takes_size(weights: Weights, size_px: int) -> bool:
     """Tell whether a backbone computes features of images of ``size_px``; those with a fixed grid of patches do not."""
+    return _takes(_load(weights), size_px)
+
+
+def _load(weights: Weights) -> nn.Module:
+    """Load the whole backbone, whatever is run of it."""
+    return load_backbone(dataclasses.replace(weights, taps=(), thaw_line=None))
+
+
+def _takes(backbone: nn.Module, size_px: int) -> bool:
     import torch
 
-    backbone = load_backbone(dataclasses.replace(weights, taps=(), thaw_line=None))
     try:
         with torch.inference_mode():
             backbone(torch.zeros(1, 3, size_px, size_px))
