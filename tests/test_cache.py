@@ -174,6 +174,20 @@ def test_two_processes_write_the_same_space(tmp_path):
     assert not list(space.folder.glob(".writing-*"))
 
 
+def test_a_space_of_many_shards_holds_few_files_open(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "OPEN_MAPS", 2)
+    writer = Space("features", DESCRIPTION, tmp_path)
+    keys = make_keys("a", "b", "c", "d")
+    for number, key in enumerate(keys):
+        writer.write([key], make_rows(4)[number : number + 1])
+    for space in (writer, Space("features", DESCRIPTION, tmp_path)):
+        np.testing.assert_array_equal(read(space, keys), make_rows(4))
+        assert sum(isinstance(shard, np.ndarray) for shard in space._shards) == 2
+    clear(tmp_path)
+    with pytest.raises(OutputError, match=r"the cache lost .*\.npy while it was in use .*; run the same command again"):
+        read(writer, keys)
+
+
 def test_a_space_that_another_process_clears_goes_on(tmp_path):
     space = Space("features", DESCRIPTION, tmp_path)
     space.write(make_keys("a"), make_rows(1))

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -147,3 +148,38 @@ def test_a_given_size_is_thawed_and_delivered_and_may_come_from_a_plan_file(
     assert find_choice(edited, "size_px")["kind"] == "given"
     assert find_choice(edited, "cached_lines")["value"] == find_choice(asked, "cached_lines")["value"]
     np.testing.assert_allclose(check_predictions(edited, films), expected, atol=1e-6)
+
+
+# --- what is measured on ----------------------------------------------------------------------------------------------
+
+
+def sample(labels: np.ndarray, groups: np.ndarray, monkeypatch: pytest.MonkeyPatch, most: int) -> np.ndarray:
+    monkeypatch.setattr(measure, "MEASURED_ITEMS", most)
+    positions = np.arange(len(labels)) + 5  # the first ones are test items
+    about = {"labels": np.concatenate([labels[:5], labels]), "groups": np.concatenate([groups[:5], groups])}
+    job = SimpleNamespace(development_items=lambda: positions, options=SimpleNamespace(seed=3), **about)
+    return np.asarray(measure.sample_items(job)) - 5  # type: ignore[arg-type]
+
+
+def test_few_patients_with_many_items_are_all_in_the_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forty patients with 300 slices: whole patients would leave five of them, perhaps of one class."""
+    groups = np.repeat(np.arange(40), 300)
+    labels = (groups % 5 == 0).astype(np.int64)
+    found = sample(labels, groups, monkeypatch, 1500)
+    assert len(found) == len(set(found.tolist())) == 1500
+    counts = np.bincount(groups[found], minlength=40)
+    assert counts.min() >= 37
+    assert counts.max() <= 38
+    assert labels[found].mean() == pytest.approx(labels.mean(), abs=0.01)
+
+
+def test_a_rare_class_keeps_enough_items_in_the_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = (np.arange(20_000) < 80).astype(np.int64)
+    found = sample(labels, np.arange(20_000), monkeypatch, 1500)
+    assert labels[found].sum() == 50
+    assert 1490 <= len(found) <= 1560
+
+
+def test_all_items_are_measured_on_where_they_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = np.arange(60) % 2
+    np.testing.assert_array_equal(sample(labels, np.arange(60), monkeypatch, 60), np.arange(60))

@@ -301,7 +301,8 @@ def test_the_rung_is_measured_among_heads_and_lines_in_the_order_of_the_ladder()
         ({"thaw_line": "conv_stem"}, "fine_tuning_from_scratch conv_stem"),
         ({"strategy": "full fine-tuning"}, "fine_tuning_from_scratch conv_stem"),
         ({"strategy": "full fine-tuning,random_init"}, "fine_tuning_from_scratch conv_stem"),
-        ({"strategy": "handcrafted"}, "handcrafted"),
+        ({"strategy": "handcrafted", "head": "linear"}, "handcrafted"),
+        ({"strategy": "handcrafted", "head": "svm"}, "handcrafted svm"),
         ({"strategy": "random_init"}, "random_init"),
     ],
 )
@@ -314,7 +315,11 @@ def test_the_only_rung_is_given(options, rung):
 def test_two_controls_alone_are_measured_against_each_other():
     plan = CASES["controls"]
     assert (plan["heads"], plan["lines"]) == ([], [])
-    assert plan.find("rung").candidates == ("handcrafted", "random_init")
+    assert plan.find("rung").candidates == (
+        "handcrafted",
+        *(f"handcrafted {head}" for head in ALL_HEADS[1:]),
+        "random_init",
+    )
     assert "a control is what is delivered" in plan.find("controls").reason
 
 

@@ -19,10 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 from platformdirs import user_cache_path
 
-from thawline.errors import OptionError
+from thawline.errors import OptionError, OutputError
 from thawline.files import json_digest, said_plainly, write_atomic, write_json
 
 DEFAULT_LIMIT_MIB = 10_240
+OPEN_MAPS = 24  # of a space: each holds a file open, and a process may open a few hundred on some systems
 _KEY_BYTES = 32
 
 
@@ -47,7 +48,8 @@ class Space:
         self.folder = (root or cache_path()) / kind / json_digest(description)[:24]
         self.description = description
         self._rows: dict[bytes, tuple[int, int]] = {}
-        self._shards: list[NDArray[Any]] = []
+        self._shards: list[NDArray[Any] | Path] = []  # mapped, or where it lies
+        self._row_shape: tuple[int, ...] = (0,)
         self._open_shards()
 
     def __contains__(self, key: str) -> bool:
@@ -59,7 +61,7 @@ class Space:
     @property
     def row_shape(self) -> tuple[int, ...]:
         """Shape of one row; (0,) while the space is empty."""
-        return tuple(self._shards[0].shape[1:]) if self._shards else (0,)
+        return self._row_shape
 
     def read(self, keys: Sequence[str], out: NDArray[Any], columns: slice | None = None) -> None:
         """Copy rows (some ``columns`` of them) into ``out``, one a key; raises KeyError for a key that is not there."""
@@ -67,7 +69,9 @@ class Space:
         for number in np.unique(places[:, 0]):
             mask = places[:, 0] == number
             rows = places[mask, 1]
-            out[mask] = self._shards[number][rows if columns is None else (rows, columns)]
+            shard = self._shards[number]
+            mapped = _open_again(shard) if isinstance(shard, Path) else shard
+            out[mask] = mapped[rows if columns is None else (rows, columns)]
 
     def write(self, keys: Sequence[str], rows: NDArray[Any]) -> None:
         """Add one shard: ``rows`` with one row a key. Raises OutputError; the shards before it stay whole."""
@@ -101,10 +105,24 @@ class Space:
             return  # half a shard counts for nothing; it is written anew
         if len(keys) != _KEY_BYTES * len(shard):
             return
-        number = len(self._shards)
-        self._shards.append(shard)  # before its keys: another thread may look one up at once
+        number, self._row_shape = len(self._shards), tuple(shard.shape[1:])
+        self._shards.append(
+            shard if number < OPEN_MAPS else path
+        )  # before its keys: another thread may look one up at once
         for row in range(len(shard)):
             self._rows[keys[row * _KEY_BYTES : (row + 1) * _KEY_BYTES]] = (number, row)
+
+
+def _open_again(path: Path) -> NDArray[Any]:
+    """Map a shard that was there before. Raises OutputError where it is gone."""
+    try:
+        shard: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except OSError as error:
+        raise OutputError(
+            f"the cache lost {path} while it was in use ({error.strerror}); run the same command again, and raise "
+            "THAWLINE_CACHE_MIB where several runs share the cache"
+        ) from error
+    return shard
 
 
 def list_spaces(root: Path | None = None) -> list[dict[str, Any]]:

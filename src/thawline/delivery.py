@@ -89,7 +89,8 @@ def _find_member(job: Job, chosen: TriedRung, strategies: Strategies, fold: int)
 
 def measure_tta(job: Job, chosen: TriedRung, strategies: Strategies) -> TriedRung:
     """Settle an open test-time augmentation for the chosen rung; return the rung as it will be delivered."""
-    if job.plan["tta"] is not None:
+    given = job.plan["tta"]
+    if given is False:
         return chosen
     if chosen.rung.strategy == "handcrafted":
         job.plan = job.plan.decide("tta", False, "handcrafted features are taken of the image as it is")
@@ -109,8 +110,10 @@ def measure_tta(job: Job, chosen: TriedRung, strategies: Strategies) -> TriedRun
         job.listener.advance()
     losses = development.losses(chosen.probabilities), development.losses(probabilities)
     gain, error = paired_difference(*losses, development.groups[development.scored()])
-    helps = gain > error
     job.listener.end(f"log-loss {losses[1].mean():.4f} over views, {losses[0].mean():.4f} without")
+    if given:
+        return dataclasses.replace(chosen, probabilities=probabilities)
+    helps = gain > error
     evidence = [
         {"candidate": name, "log_loss": float(each.mean())} for name, each in zip((False, True), losses, strict=True)
     ]

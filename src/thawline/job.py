@@ -27,7 +27,7 @@ from thawline.journal import Journal
 from thawline.judge.statistics import Selection
 from thawline.learn.engine import detect_hardware, name_engine
 from thawline.learn.facts import describe_backbone
-from thawline.learn.ladder import Climb, Ladder, Rules, choose_rung, list_rungs
+from thawline.learn.ladder import FAILED, Climb, Ladder, Rules, choose_rung, list_rungs
 from thawline.learn.strategies import Settings, Strategies
 from thawline.learn.weights import Weights, find_weights
 from thawline.measure import measure_aspect, measure_precision, measure_size
@@ -97,9 +97,10 @@ def run(
     given = read_plan(plan) if plan else None
     dataset = load_dataset(Path(data), allow_outside=options.allow_outside)
     hardware = detect_hardware(options.device)
-    candidates = [find_weights(name, options.weights) for name in list_backbones(options)]
+    candidates = _find_candidates(options, given)
     spec = make_spec(dataset, options, candidates, hardware, given)
     journal = open_run(out, spec, resume=resume)
+    hardware = _keep_room(journal, hardware)
     at = time.perf_counter()
     job = prepare(dataset, options, listener, journal, hardware, candidates[0], began)
     _check_unchanged(job)
@@ -112,6 +113,7 @@ def run(
     if given is not None:
         job.plan = apply_given(job.plan, given)
         check_norms(job.plan["recipe"]["train_norms"], job.facts)
+        _follow_size(job)
     measure_precision(job)
     measure_aspect(job)
     measure_size(job)
@@ -128,6 +130,24 @@ def run(
     journal.record("done", {}, 0.0)
     journal.discard("weights")
     return dataclasses.replace(read_result(out), n_resumed=journal.n_resumed)
+
+
+def _find_candidates(options: RunOptions, given: Plan | None) -> list[Weights]:
+    """Find the backbones that the options name, each once. Raises OptionError for several beside a plan file."""
+    names = list_backbones(options)
+    if given is not None and len(names) > 1:
+        raise OptionError(
+            f"--plan: expected one --backbone, found {', '.join(names)}: lines and size in a plan file are those of one; "
+            "race first, then edit the plan of the winner"
+        )
+    found = [find_weights(name, options.weights) for name in names]
+    return list({each.architecture.name: each for each in found}.values())
+
+
+def _keep_room(journal: Journal, hardware: Hardware) -> Hardware:
+    """Return the hardware with the room in the cache that the run began with, by which its views were planned."""
+    room = journal.unit("room", lambda: {"cache_mib": hardware.cache_mib})
+    return dataclasses.replace(hardware, cache_mib=room["cache_mib"])
 
 
 def plan_only(data: Path | str, options: RunOptions | None = None, *, listener: Listener | None = None) -> Plan:
@@ -264,7 +284,7 @@ def _choose_backbone(job: Job, candidates: Sequence[Weights]) -> None:
 
 def _follow_size(job: Job) -> None:
     """Describe the backbone, and plan what there is room for, at the size that was chosen."""
-    if job.plan["size_px"] != job.facts.size_px:
+    if job.plan["size_px"] not in (None, job.facts.size_px):
         job.facts = _describe_backbone(job.weights, job.options, job.plan["size_px"])
         job.plan = follow_size(job.plan, job.fingerprint, job.hardware, job.facts, job.options)
 
@@ -320,7 +340,8 @@ def _record_selection(plan: Plan, climbed: Climb, selection: Selection) -> Plan:
     if plan["rung"] is not None:
         return plan
     names = [each.rung.name for each in climbed.eligible]
-    stops = [stop for stop in climbed.stops if "before" in stop and stop["before"] not in CONTROLS]
+    stops = [stop for stop in climbed.stops if "before" in stop and stop["before"].partition(" ")[0] not in CONTROLS]
+    stops = [stop for stop in stops if stop["reason"] != FAILED]
     short = [stop["within"] for stop in climbed.stops if "within" in stop and stop["reason"] == "budget"]
     reason = f"the first whose paired log-loss is within one standard error of the best, {names[selection.best]}"
     if stops:

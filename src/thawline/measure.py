@@ -17,10 +17,11 @@ from thawline.share.results import describe_candidates
 from thawline.state import Job
 
 if TYPE_CHECKING:
-    from thawline.types import Features, IntArray
+    from thawline.types import Features, Groups, IntArray
 
 LEAST_COSINE = 0.99  # a narrower precision is taken where every checked item agrees this well with f32
 CHECKED_ITEMS = 64
+LEAST_OF_CLASS = 50  # items of a class that a sample has, where there are so many
 
 
 def measure_precision(job: Job) -> None:
@@ -62,7 +63,7 @@ def _measure(job: Job, name: str, candidates: Sequence[Any]) -> None:
     """Settle an open choice of the input contract: the linear head out of fold on each, compared as rungs are."""
     if job.plan[name] is not None:
         return
-    chosen = sample_patients(job)
+    chosen = sample_items(job)
     development = job.development(chosen)
     losses = []
     for candidate in candidates:
@@ -84,14 +85,25 @@ def _measure(job: Job, name: str, candidates: Sequence[Any]) -> None:
     job.plan = job.plan.decide(name, candidates[selection.chosen], reason, describe_candidates(candidates, selection))
 
 
-def sample_patients(job: Job) -> IntArray:
-    """Positions of all development items, or of whole patients drawn by the seed where those are many."""
+def sample_items(job: Job) -> IntArray:
+    """Positions of all development items or, where those are many, of some: every class in proportion, but none left with
+    few, and as many patients of each as there are before a second item of one."""
     positions = job.development_items()
     if len(positions) <= MEASURED_ITEMS:
         return positions
-    generator = np.random.Generator(np.random.PCG64(job.options.seed))
-    groups = generator.permutation(np.unique(job.groups[positions]))
-    order = np.argsort(groups)
-    rank = order[np.searchsorted(groups, job.groups[positions], sorter=order)]
-    allowed = np.searchsorted(np.cumsum(np.bincount(rank)), MEASURED_ITEMS, side="right")
-    return positions[rank < max(int(allowed), 1)]
+    drawn = np.random.Generator(np.random.PCG64(job.options.seed)).permutation(positions)
+    kept = []
+    for label in np.unique(job.labels[drawn]):
+        own = drawn[job.labels[drawn] == label]
+        share = max(round(MEASURED_ITEMS * len(own) / len(drawn)), LEAST_OF_CLASS)
+        kept.append(own[np.argsort(_count_before(job.groups[own]), kind="stable")][:share])
+    return np.sort(np.concatenate(kept))
+
+
+def _count_before(groups: Groups) -> IntArray:
+    """Return how many items of the same group come before each."""
+    order = np.argsort(groups, kind="stable")
+    first = np.searchsorted(groups[order], groups[order])
+    before = np.empty(len(groups), np.int64)
+    before[order] = np.arange(len(groups)) - first
+    return before

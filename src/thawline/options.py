@@ -84,7 +84,7 @@ class RunOptions:
         "20m", "Time to spend on choosing, with its unit: 90s, 20m, 2h, or none. The first rung is always finished."
     )
     positive: str | None = option(None, "Positive class of a two-class task.")
-    seed: int = option(0, "Seed of splits, heads and intervals.", least=0)
+    seed: int = option(0, "Seed of splits, heads and intervals.", least=0, most=2**32 - 1)
     folds: int = option(5, "Development folds by patient; fewer where a class has too few patients.", least=2)
     validation: str = option("folds", "Score development by folds, or on the given val part.", among=("folds", "given"))
     class_weight: str = option("none", "Weight classes when fitting heads and networks.", among=("none", "balanced"))
@@ -132,7 +132,8 @@ def check_options(options: RunOptions) -> RunOptions:
         if name not in (*CONTROLS, "none"):
             raise OptionError(f"--controls: expected some of {', '.join(CONTROLS)}, or none; found {name!r}")
     strategies = list_strategies(options)
-    if options.strategy is not None and options.head and not any(options.head in HEADS.get(s, ()) for s in strategies):
+    takes_head = "handcrafted" in strategies or any(options.head in HEADS.get(each, ()) for each in strategies)
+    if options.strategy is not None and options.head and not takes_head:
         raise OptionError(
             f"--head {options.head} does not belong to --strategy {', '.join(strategies)}; its heads are "
             f"{', '.join(head for each in strategies for head in HEADS.get(each, ())) or 'none'}"
@@ -199,6 +200,5 @@ def list_backbones(options: RunOptions) -> tuple[str, ...]:
 
 def list_heads(options: RunOptions) -> tuple[str, ...]:
     """Heads of the frozen backbone that the options leave to try, in their fixed order."""
-    if options.head is not None:
-        return (options.head,)
-    return tuple(head for strategy in list_strategies(options) for head in HEADS.get(strategy, ()))
+    heads = [head for strategy in list_strategies(options) for head in HEADS.get(strategy, ())]
+    return tuple(head for head in heads if options.head in (None, head))

@@ -17,7 +17,7 @@ from typing import Any
 from thawline.errors import OptionError
 from thawline.files import json_digest
 from thawline.options import ALL_HEADS, LEAST_PX, MOST_PX, RunOptions, list_backbones, list_heads
-from thawline.plan_thawing import check_recipe, choose_thawing, name_strategy
+from thawline.plan_thawing import check_recipe, choose_thawing, name_controls, name_strategy
 from thawline.types import ASPECTS, BackboneFacts, Choice, Contract, Hardware, Kind
 
 NEGATIVE_NAMES = ("no", "normal", "negative", "benign", "control", "healthy", "no_findings", "no_finding", "0")
@@ -187,7 +187,8 @@ def _follow_edits(plan: Plan, before: Plan) -> Plan:
     cached = plan.find("cached_lines")
     plan = _replace(plan, dataclasses.replace(cached, value=[line for line in cached.value if line in plan["lines"]]))
     rungs = before.find("rung").candidates or (before["rung"],)
-    names = [*plan["heads"], *(name for name in rungs if name.partition(" ")[2] in plan["lines"])] or plan["controls"]
+    lines = [name for name in rungs if name.partition(" ")[2] in plan["lines"]]
+    names = [*plan["heads"], *lines] or name_controls(plan["controls"], plan["handcrafted_heads"])
     if not names:
         raise OptionError("--plan: heads and lines leave nothing to try; keep one of them at least")
     if plan.find("rung") == before.find("rung"):
@@ -411,11 +412,14 @@ def _list_rung_names(heads: Sequence[str], thawing: Sequence[Choice], facts: Bac
     Controls only where nothing else is asked for. Raises OptionError where nothing is left to try.
     """
     values = {choice.name: choice.value for choice in thawing}
-    names = [*heads, *(f"{name_strategy(line, facts)} {line}" for line in values["lines"])] or values["controls"]
+    names = [
+        *heads,
+        *(f"{name_strategy(line, facts, values['highest_block'])} {line}" for line in values["lines"]),
+    ] or name_controls(values["controls"], values["handcrafted_heads"])
     if not names:
         reason = next(choice.reason for choice in thawing if choice.name == "lines")
         raise OptionError(f"--strategy: nothing is left to try: {reason}; ask for feature_extractor too")
-    return list(names)
+    return names
 
 
 def _choose_rung(names: Sequence[str]) -> Choice:

@@ -9,7 +9,7 @@ from typing import Any
 
 from thawline.cost import read_duration
 from thawline.errors import OptionError
-from thawline.options import CONTROLS, THAWED, TRAINED, RunOptions, list_strategies, steps_by_layers
+from thawline.options import ALL_HEADS, CONTROLS, THAWED, TRAINED, RunOptions, list_strategies, steps_by_layers
 from thawline.types import BALANCES, Augmentation, BackboneFacts, Choice, Hardware, Kind, Line, Recipe
 
 MODERATE = Augmentation(turn_deg=8, shift=0.1, scale=(0.95, 1.25), flip_sides=True, tone=0.15)
@@ -81,6 +81,7 @@ def choose_thawing(
         lines,
         _choose_block(facts, options),
         controls,
+        _choose_handcrafted(controls.value, options),
         views,
         cached,
         _choose_augmentation(fingerprint, options),
@@ -90,7 +91,8 @@ def choose_thawing(
             "useful_gain",
             options.useful_gain,
             "fixed" if options.useful_gain == RunOptions().useful_gain else "given",
-            "AUC: two lines in a row with less than 10 % chance of gaining it on the best before end the ladder",
+            "AUC: two lines in a row with less than 10 % chance of gaining it on the best before end the ladder, of those "
+            "that thaw half of the parameters or more",
         ),
     )
 
@@ -106,10 +108,39 @@ def describe_line(line: Line) -> str:
     return f"{line.name} ({line.thawed_fraction:.0%} of parameters, {line.compute_fraction:.0%} of compute)"
 
 
-def name_strategy(line: str, facts: BackboneFacts) -> str:
-    """The strategy of a line: that of the lowest one trains everything."""
+def name_strategy(line: str, facts: BackboneFacts, highest: str | None = None) -> str:
+    """The strategy of a line: that of the lowest one trains everything, unless what lies above ``highest`` stays frozen."""
     lowest = {lines[-1].name for lines in (facts.lines, facts.fine_lines) if lines}
-    return "fine_tuning_from_scratch" if line in lowest else "fine_tuning"
+    return "fine_tuning_from_scratch" if line in lowest and not _share_above(highest, facts) else "fine_tuning"
+
+
+def share_trained(line: str, facts: BackboneFacts, highest: str | None = None) -> float:
+    """The share of the backbone's parameters that is trained: from a line up to the block ``highest``, or to the top."""
+    known = {each.name: each.thawed_fraction for each in (*facts.fine_lines, *facts.lines)}
+    return known[line] - _share_above(highest, facts)
+
+
+def _share_above(block: str | None, facts: BackboneFacts) -> float:
+    """The share of parameters above a block; 0 without one."""
+    for lines in (facts.lines, facts.fine_lines):
+        names = [line.name for line in lines]
+        if block in names[1:]:
+            return lines[names.index(block) - 1].thawed_fraction
+    return 0.0
+
+
+def name_controls(controls: Sequence[str], heads: Sequence[str]) -> list[str]:
+    """Names of the rungs of the controls: of handcrafted features one for each of ``heads``."""
+    return [
+        name
+        for control in controls
+        for name in (map(name_handcrafted, heads) if control == "handcrafted" else [control])
+    ]
+
+
+def name_handcrafted(head: str) -> str:
+    """The name of the rung of handcrafted features with this head."""
+    return "handcrafted" if head == "linear" else f"handcrafted {head}"
 
 
 def check_recipe(value: Any) -> bool:
@@ -213,6 +244,17 @@ def _choose_controls(facts: BackboneFacts, options: RunOptions) -> Choice:
         reason += f"; without random_init, since the blocks of {facts.name} cannot be traced"
     kind: Kind = "fixed" if strategies == list_strategies(RunOptions()) else "given"
     return Choice("controls", controls, kind, reason)
+
+
+def _choose_handcrafted(controls: Sequence[str], options: RunOptions) -> Choice:
+    """The heads that handcrafted features get: the linear one as a control, all of them where nothing else is asked for."""
+    if "handcrafted" not in controls:
+        return Choice("handcrafted_heads", [], "rule", "no handcrafted features are asked for")
+    if options.head is not None:
+        return Choice("handcrafted_heads", [options.head], "given", "--head")
+    if set(list_strategies(options)) <= set(CONTROLS):
+        return Choice("handcrafted_heads", list(ALL_HEADS), "rule", "nothing but controls is asked for: all heads")
+    return Choice("handcrafted_heads", ["linear"], "fixed", "as a control, with the head that is the first rung's")
 
 
 def _choose_views(

@@ -1,8 +1,9 @@
 """The race: several backbones, thawed for a few epochs at low resolution; the better half goes on until one is left.
 
 A small image tells which network will be best at full size far better than a frozen one does (Doerrich et al., Scientific
-Reports 15:7669, 2025: Kendall's tau .63 against .08), so candidates run at 128 pixels and thaw their upper half. Each
-round adds one grouped fold (successive halving: Jamieson and Talwalkar, AISTATS 2016). Every fold is journaled.
+Reports 15:7669, 2025: Kendall's tau .63 against .08), so candidates run at 128 pixels, or at their own size where they take
+no other, and thaw their upper half. Each round adds one grouped fold (successive halving: Jamieson and Talwalkar, AISTATS
+2016). Every fold is journaled, and so is the result: a resumed run races no more.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ import numpy as np
 from thawline.cost import read_duration
 from thawline.errors import DataError, ThawlineError
 from thawline.judge.metrics import item_log_loss
-from thawline.learn.facts import describe_backbone
+from thawline.learn.facts import describe_backbone, takes_size
 from thawline.learn.features import extract
 from thawline.learn.ladder import LEAST_SHARE, Rung
 from thawline.learn.strategies import Settings, Strategies
 from thawline.learn.weights import Weights
-from thawline.measure import sample_patients
+from thawline.measure import sample_items
 from thawline.state import Job
 from thawline.types import Augmentation, Recipe, SilentListener
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 SIZE_PX, EPOCHS, VIEWS = 128, 4, 1
 SHARE_OF_BUDGET = 0.25
+RESULT = "race result"  # what the journal calls it
 PRIORS = {  # family: mean AUC of end-to-end training at 224 px over 12 data sets, Doerrich et al. 2025, their benchmark
     "vgg": 0.953,
     "densenet": 0.950,
@@ -54,14 +56,24 @@ def order_by_prior(candidates: Sequence[Weights]) -> list[Weights]:
 def run_race(job: Job, candidates: Sequence[Weights]) -> tuple[Weights, str, list[dict[str, Any]]]:
     """Race the candidates on development folds; return the winner, the reason and one row of evidence a candidate.
 
-    A quarter of the budget is for the race: when it is spent, the best so far wins. Raises DataError where no candidate
-    can be raced.
+    A quarter of the budget is for the race: when it is spent, the best so far wins, and who has not run by then, the last by
+    prior, is left out. Raises DataError where no candidate can be raced.
     """
-    chosen = sample_patients(job)
+    found = job.journal.find(RESULT)
+    if found is None:
+        name, reason, evidence = _race(job, candidates)
+        found = {"winner": name, "reason": reason, "evidence": evidence}
+        job.journal.record(RESULT, found, 0.0)
+    winner = next(each for each in candidates if each.architecture.name == found["winner"])
+    return winner, found["reason"], found["evidence"]
+
+
+def _race(job: Job, candidates: Sequence[Weights]) -> tuple[str, str, list[dict[str, Any]]]:
+    chosen = sample_items(job)
     folds = job.development(chosen).list_folds()
     left, losses = order_by_prior(candidates), {each.architecture.name: [] for each in candidates}  # type: ignore[var-annotated]
-    budget_s, notes = SHARE_OF_BUDGET * read_duration(job.options.budget), {}
-    rounds = 0
+    budget_s, rounds = SHARE_OF_BUDGET * read_duration(job.options.budget), 0
+    notes: dict[str, str] = {}
 
     @functools.cache
     def open_racer(name: str) -> Callable[[int], dict[str, Any]]:
@@ -71,7 +83,8 @@ def run_race(job: Job, candidates: Sequence[Weights]) -> tuple[Weights, str, lis
     for fold in folds:
         for weights in left:
             name = weights.architecture.name
-            if losses[name] and job.spent_s() > budget_s:
+            if any(losses.values()) and job.spent_s() > budget_s:
+                notes.setdefault(name, "not raced any further: the time for the race was spent")
                 continue
             unit = f"race {name} fold {fold}"
             try:
@@ -87,24 +100,25 @@ def run_race(job: Job, candidates: Sequence[Weights]) -> tuple[Weights, str, lis
         left = sorted(whole, key=lambda each: float(np.mean(losses[each.architecture.name])))[: (len(left) + 1) // 2]
         if len(left) == 1 or job.spent_s() > budget_s:
             break
-    winner = left[0]
-    job.listener.end(f"{winner.architecture.name} of {len(candidates)}")
+    winner = left[0].architecture.name
+    job.listener.end(f"{winner} of {len(candidates)}")
     evidence = [
         {"candidate": name, "folds": len(found), "log_loss": float(np.mean(found)) if found else None}
         | ({"note": notes[name]} if name in notes else {})
         for name, found in losses.items()
     ]
     reason = (
-        f"won a race of {len(candidates)} at {SIZE_PX} px on {len(chosen)} development items: {rounds} folds of {EPOCHS} "
-        "epochs, the better half of the candidates going on after each fold"
+        f"won a race of {len(candidates)} at {SIZE_PX} px (or their own size, where they take no other) on {len(chosen)} "
+        f"development items: {rounds} folds of {EPOCHS} epochs, the better half of the candidates going on after each fold"
     )
     return winner, reason, evidence
 
 
 def _open_racer(job: Job, weights: Weights, chosen: IntArray) -> Callable[[int], dict[str, Any]]:
     """Prepare one candidate at low resolution; the result thaws its upper half for a fold, and returns the log-loss."""
-    facts = describe_backbone(weights, size_px=SIZE_PX)
-    contract = job.plan.contract(facts, size_px=SIZE_PX, interpolation=facts.interpolation, precision="f32")
+    size_px = SIZE_PX if takes_size(weights, SIZE_PX) else weights.architecture.size_px
+    facts = describe_backbone(weights, size_px=size_px)
+    contract = job.plan.contract(facts, size_px=size_px, interpolation=facts.interpolation, precision="f32")
     source = job.source(chosen, contract)._replace(weights=weights)
     features = extract(*source, SilentListener()).features
     line = next((line for line in facts.lines if line.thawed_fraction >= LEAST_SHARE), None)

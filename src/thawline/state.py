@@ -26,6 +26,19 @@ if TYPE_CHECKING:
     from thawline.types import Groups, IntArray, Labels
 
 
+STEPS = {  # of a run, and how the names of their units begin
+    "read": ("read",),
+    "race": ("race",),
+    "features": ("features",),
+    "choices": ("precision", "choice"),
+    "heads": ("rung",),
+    "views": ("views of",),
+    "final": ("final",),
+    "test": ("test",),
+}
+RARE_STEPS = ("race", "views")  # of which most runs have none
+
+
 @dataclasses.dataclass
 class Job:
     """The state that the steps of one run share."""
@@ -90,11 +103,10 @@ class Job:
 
         ``thawed`` are the units of the rungs above a thaw line, which count as training and not as heads.
         """
-        steps = {"heads": "rung", "choices": "choice"}  # units are named otherwise
-        steps = {name: steps.get(name, name) for name in ("read", "features", "heads", "choices", "final", "test")}
-        seconds = {name: self.journal.seconds(prefix) for name, prefix in steps.items()}
+        seconds = {step: sum(map(self.journal.seconds, units)) for step, units in STEPS.items()}
+        seconds = {step: taken for step, taken in seconds.items() if taken or step not in RARE_STEPS}
         training = sum(self.journal.seconds(f"{unit} ") for unit in thawed)
-        seconds |= {"heads": seconds["heads"] - training, "training": training, "total": sum(seconds.values())}
+        seconds |= {"heads": seconds["heads"] - training, "training": training, "total": self.journal.seconds("")}
         return {
             "seconds": {name: round(value, 3) for name, value in seconds.items()},
             "peak_rss_mib": peak_rss_mib(),

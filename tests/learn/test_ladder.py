@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 
-from thawline.errors import DataError
+from thawline.errors import DataError, TrainingError
 from thawline.journal import Journal
 from thawline.judge.statistics import compare_aucs, paired_difference
 from thawline.learn.development import Development
@@ -103,8 +103,10 @@ def assert_same(found, expected):
 # --- the rungs of a plan ----------------------------------------------------------------------------------------------
 
 
-def make_plan(rung=None, heads=("linear", "svm"), lines=("conv_head", "blocks.1", "stem"), controls=CONTROLS):
-    values = {"heads": heads, "lines": lines, "controls": controls, "rung": rung}
+def make_plan(rung=None, heads=("linear", "svm"), lines=("conv_head", "blocks.1", "stem"), controls=CONTROLS, **others):
+    textured = ["linear"] if "handcrafted" in controls else []
+    values = {"heads": heads, "lines": lines, "controls": controls, "rung": rung, "highest_block": None}
+    values |= {"handcrafted_heads": textured, **others}
     return Plan(tuple(Choice(name, value, "fixed", "") for name, value in values.items()))
 
 
@@ -137,12 +139,57 @@ def test_a_line_between_layers_is_a_rung_too():
     assert (found.name, found.thawed_fraction) == ("fine_tuning blocks.1.0", 0.45)
 
 
+def test_a_block_frozen_above_counts_as_frozen():
+    plan = make_plan(heads=(), lines=("stem",), controls=(), highest_block="blocks.1")
+    (found,) = list_rungs(plan, make_facts())
+    assert (found.name, found.thawed_fraction) == ("fine_tuning stem", 0.9)  # conv_head stays
+    plan = make_plan(heads=(), lines=("stem",), controls=(), highest_block="conv_head")
+    (found,) = list_rungs(plan, make_facts())
+    assert (found.name, found.thawed_fraction) == ("fine_tuning_from_scratch stem", 1.0)
+
+
+def test_handcrafted_features_have_a_rung_for_each_of_their_heads():
+    plan = make_plan(heads=(), lines=(), controls=("handcrafted", "random_init"), handcrafted_heads=["linear", "svm"])
+    found = list_rungs(plan, make_facts())
+    assert [(each.name, each.head) for each in found] == [
+        ("handcrafted", "linear"),
+        ("handcrafted svm", "svm"),
+        ("random_init", "linear"),
+    ]
+    named = plan.decide("rung", "handcrafted svm", "given")
+    assert [each.name for each in list_rungs(named, make_facts())] == ["handcrafted svm"]
+
+
 @pytest.mark.parametrize("name", ["svm", "fine_tuning blocks.1"])
 def test_where_the_plan_names_the_rung_that_one_is_tried_and_the_controls(name):
     found = list_rungs(make_plan(rung=name), make_facts())
     assert {each.name for each in found} == {name, *CONTROLS}
     whole = {each.name: each for each in list_rungs(make_plan(), make_facts())}
     assert all(each == whole[each.name] for each in found)  # the numbers, which the journal has, stay
+
+
+def test_a_rung_that_cannot_be_trained_is_left_out_and_not_tried_again(tmp_path):
+    class Breaks(Fits):
+        def fit(self, rung, fold):
+            if rung.name == "fine_tuning d":
+                self.calls.append((rung.name, fold))
+                raise TrainingError("fine_tuning d: the training loss is nan")
+            return super().fit(rung, fold)
+
+    fits = Breaks()
+    found = run_climb(tmp_path, fits, (*HEADS, *LINES[:3]))
+    assert list_names(found) == ["linear", "svm", "fine_tuning e", "fine_tuning c"]
+    (stop,) = found.stops
+    assert stop == {
+        "before": "fine_tuning d",
+        "reason": "failed",
+        "error": "fine_tuning d: the training loss is nan",
+    }
+    again = Breaks()
+    assert_same(run_climb(tmp_path, again, (*HEADS, *LINES[:3])), found)
+    assert again.calls == []
+    with pytest.raises(TrainingError, match="loss is nan"):  # where there is nothing else
+        run_climb(tmp_path / "alone", Breaks(), LINES[1:2])
 
 
 # --- climbing ---------------------------------------------------------------------------------------------------------
@@ -467,7 +514,7 @@ def test_idle_lines_end_the_descent_on_the_scouted_folds(tmp_path):
 def test_what_does_not_fit_into_the_budget_stays_scouted_and_a_resumed_climb_decides_the_same(tmp_path):
     sharp = {"linear": 1.0, "fine_tuning d": 3.8, "fine_tuning c": 4.0}
     fits, rules = Fits(sharp), Rules(10.0, 0.01)
-    found = run_climb(tmp_path, fits, (*HEADS, *LINES[:3]), rules, spend(*[0.0] * 5, 20.0))
+    found = run_climb(tmp_path, fits, (*HEADS, *LINES[:3]), rules, spend(*[0.0] * 8, 20.0))
     assert count_folds(found) == {"linear": 3, "svm": 3, "e": 1, "d": 1, "c": 3}
     budget, behind = found.stops
     assert {**budget, "forecast_s": 0.0} == {

@@ -19,6 +19,7 @@ from thawline.learn.ladder import Ladder, Rules, Rung, TriedRung
 from thawline.learn.stages import find_stages, list_lines
 from thawline.learn.strategies import (
     FORWARD_SHARE,
+    FULL_DECAY,
     INNER_FOLDS,
     PREFIX_SECONDS,
     RELATIVE_COSTS,
@@ -274,8 +275,8 @@ def test_views_are_averaged_as_probabilities_of_the_blend(house):
 
 
 @pytest.mark.parametrize("rung", [LOWER, RANDOM])
-def test_without_other_views_the_score_is_that_of_the_fold(house, rung):
-    house.images = house.images[:1]
+def test_over_views_that_are_alike_the_score_is_that_of_the_fold(house, rung):
+    house.images = house.images[:1].expand(N_VIEWS + 1, -1, -1)
     made = house.make(cached=("d", "b", "a"))
     value, weights = made.fit(rung, 2)
     found = made.score_views(rung, 2, weights, value["scales"])
@@ -355,7 +356,7 @@ def test_lines_are_forecast_from_timed_steps_by_the_items_that_training_sees(hou
     n_steps = n_taken * (1 - 1 / INNER_FOLDS) + FORWARD_SHARE * n_taken / INNER_FOLDS
     filling = N_ITEMS * (N_VIEWS + 1) * 0.5
     assert made.forecast(UPPER, ()) == pytest.approx((filling, n_steps * 0.01))
-    assert seen[0][1:] == (LINES["d"], 2, RECIPE)
+    assert seen[0][1:] == (LINES["d"], 2, RECIPE, None)
     fresh = dataclasses.replace(UPPER, line="c")
     assert made.forecast(fresh, ()) == pytest.approx((0.0, n_steps * 0.01 + n_taken * 0.5))
     made.prepare(UPPER)
@@ -364,6 +365,47 @@ def test_lines_are_forecast_from_timed_steps_by_the_items_that_training_sees(hou
     searched = make_tried(LOWER, 1.0, trials=[[1], [1, 2], [1, 2]])
     in_all = n_steps * 5 / 3  # trials a fold at the line above
     assert made.forecast(UPPER, [searched]) == pytest.approx((0.0, in_all * 0.01))
+
+
+def test_a_given_validation_part_is_forecast_by_the_items_that_are_trained_on(house, monkeypatch):
+    monkeypatch.setattr(strategies, "time_step", lambda *_: 0.01)
+    whole = house.make().forecast(UPPER, ())
+    folds = np.where(house.development.folds == 0, 0, -1)  # one part is scored, two thirds are only trained on
+    house.development = dataclasses.replace(house.development, folds=folds)
+    assert house.make().forecast(UPPER, ()) == pytest.approx(whole)
+
+
+@pytest.mark.parametrize(("cosine", "expected"), [(0.999, True), (0.98, False)])
+def test_bf16_is_trained_in_where_its_gradients_agree_at_the_line(house, monkeypatch, cosine, expected):
+    asked = []
+    monkeypatch.setattr(strategies, "compare_bf16", lambda start, *_: asked.append(start) or cosine)
+    made = house.make()
+    assert not made.thaw(UPPER).recipe.bf16  # the processor has none
+    made.source = made.source._replace(hardware=Hardware(2, 4096, bf16=True))
+    assert asked == []
+    for rung in (UPPER, UPPER, LOWER, dataclasses.replace(RANDOM, line="b")):
+        assert made.thaw(rung).recipe.bf16 is expected
+    assert len(asked) == 3  # two lines, and a random start at one of them
+
+
+def test_rates_fall_from_block_to_block_where_everything_is_trained(house):
+    made = house.make(recipe=dataclasses.replace(RECIPE, decay=1.0))
+    everything = Rung(5, "fine_tuning_from_scratch", line="a", thawed_fraction=1.0)
+    assert [made.thaw(rung).recipe.decay for rung in (UPPER, everything, RANDOM)] == [1.0, FULL_DECAY, 1.0]
+    slower = house.make(recipe=dataclasses.replace(RECIPE, decay=0.5))
+    assert slower.thaw(everything).recipe.decay == 0.5
+
+
+def test_drawing_classes_evenly_leaves_the_start_that_of_the_frozen_rung(house):
+    """Its probabilities are those of the natural shares either way; weights change the frozen rung as well."""
+    training, plain = np.arange(60), house.make().thaw(UPPER)
+    drawn, weighted = (
+        house.make(recipe=dataclasses.replace(RECIPE, balance=balance)).thaw(UPPER)
+        for balance in ("sampling", "weights")
+    )
+    np.testing.assert_array_equal(fit_head(drawn, training).coefficients, fit_head(plain, training).coefficients)
+    few = np.concatenate([training[house.development.labels[training] == 0], training[-4:]])
+    assert not np.array_equal(fit_head(weighted, few).coefficients, fit_head(plain, few).coefficients)
 
 
 def test_timing_a_step_changes_neither_the_network_nor_the_generators(house):

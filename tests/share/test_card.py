@@ -148,13 +148,6 @@ def test_card_says_what_was_trained_and_what_is_kept(
     assert not any("below the head is frozen" in each for each in lines)
 
 
-def test_card_states_the_ratio_as_a_bound_where_the_top_is_frozen_too(weights: Weights) -> None:
-    metrics = {**make_metrics(), **choose("fine_tuning", "blocks.4", "linear", 0.96, [3, 3])}
-    whole, part = (write_card(metrics, make_plan(highest_block=name), weights) for name in (None, "blocks.5"))
-    assert "- **Fine-tuning ratio**: 96 % of the backbone's parameters\n" in whole
-    assert "- **Fine-tuning ratio**: at most 96 % of the backbone's parameters\n" in part
-
-
 def test_card_of_a_run_whose_test_part_is_closed(plan: Plan, weights: Weights) -> None:
     card = write_card(make_metrics(held=True), plan, weights)
     assert "development folds (the test part was kept closed): 99 items of 55 patients" in card

@@ -115,7 +115,7 @@ def test_a_stop_for_want_of_gain_names_its_lines() -> None:
     assert plain(explain_stop(stop)) == (
         "The ladder ended before fine tuning from blocks.4: the chance of an AUC at least 0.025 above the best rung so far "
         "was 0.2 % for fine tuning from blocks.6 and 9.9 % for fine tuning from blocks.5; 2 lines in a row below 10 % end "
-        "the ladder."
+        "the ladder, of those that thaw 50 % of the parameters or more."
     )
 
 
@@ -189,8 +189,7 @@ def make_rung(curves: list[list[list[float]]], epochs: list[int], *, chosen: boo
 def test_the_curve_of_a_fold_is_that_of_the_learning_rate_it_was_trained_at() -> None:
     """The referee is the search itself: a fold is trained at the rate whose smallest loss is smallest."""
     slow, fast = [0.5, 0.45, 0.44], [0.5, 0.4, 0.6]
-    other = make_rung([[[9.0, 8.0]]], [1], chosen=False)
-    training = summarise_training([other, make_rung([[slow, fast], [fast, slow], [slow]], [1, 1, 2])])
+    training = summarise_training(make_rung([[slow, fast], [fast, slow], [slow]], [1, 1, 2]))
     assert training is not None
     assert training["name"] == "fine tuning from blocks.6"
     assert [fold["losses"] for fold in training["folds"]] == [fast, fast, slow]
@@ -199,7 +198,7 @@ def test_the_curve_of_a_fold_is_that_of_the_learning_rate_it_was_trained_at() ->
 
 @pytest.mark.parametrize("curves", [[], [[[0.0]], [[0.0]]]])
 def test_no_curves_of_a_rung_that_trained_nothing(curves: list[list[list[float]]]) -> None:
-    assert summarise_training([make_rung(curves, [0] * len(curves))]) is None
+    assert summarise_training(make_rung(curves, [0] * len(curves))) is None
 
 
 def test_only_a_frozen_backbone_is_called_frozen_below_the_head() -> None:
@@ -209,12 +208,26 @@ def test_only_a_frozen_backbone_is_called_frozen_below_the_head() -> None:
     assert upper == "conv_stem: trained from there up to blocks.2; the rest of the backbone is frozen"
 
 
+def test_a_rung_that_could_not_be_trained_says_why() -> None:
+    about = {"reason": "failed", "error": "its loss is nan in epoch 2"}
+    assert explain_stop({"before": "fine_tuning blocks.4", **about}) == (
+        "Fine tuning from blocks.4 was left out: it could not be trained (its loss is nan in epoch 2)."
+    )
+    found = explain_stop({"within": "fine_tuning blocks.4", "folds": 2, "n_folds": 5, **about})
+    assert found.startswith("Fine tuning from blocks.4 was left after 2 of 5")
+    assert found.endswith("it could not be trained (its loss is nan in epoch 2).")
+
+
+def test_handcrafted_features_are_named_with_their_head() -> None:
+    assert translate_rung("handcrafted") == "handcrafted"
+    assert translate_rung("handcrafted gradient_boosting") == "handcrafted, gradient boosting head"
+
+
 def test_ratio_in_words() -> None:
     line: dict[str, Any] = {"strategy": "fine_tuning", "thaw_line": "blocks.5", "thawed_fraction": 0.858}
     assert plain(describe_ratio(line)) == "86 % of the backbone's parameters"
-    assert plain(describe_ratio(line, "blocks.6")) == "at most 86 % of the backbone's parameters"
     head = {**line, "strategy": "feature_extractor", "thaw_line": None, "thawed_fraction": 0.0}
-    assert plain(describe_ratio(head, "blocks.6")) == "0 % of the backbone's parameters"
+    assert plain(describe_ratio(head)) == "0 % of the backbone's parameters"
     assert describe_ratio({**line, "strategy": "handcrafted"}) == "–"
 
 

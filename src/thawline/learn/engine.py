@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from thawline.cache import cache_path, limit_bytes
+from thawline.cache import cache_path, limit_bytes, list_spaces
 from thawline.cost import count_cores, count_memory_mib
 from thawline.errors import OptionError, OutputError
 from thawline.files import json_digest, said_plainly
@@ -59,15 +59,19 @@ def detect_hardware(device: str = "auto") -> Hardware:
     if device == "cuda" and cuda is None:
         raise OptionError("expected a CUDA GPU for --device cuda, found none that torch can use; take --device cpu")
     memory_mib = count_memory_mib()
-    return Hardware(count_cores(), memory_mib, bool(cuda) or _has_cpu_bf16(), cuda, _find_cache_room_mib(memory_mib))
+    bf16 = _has_cuda_bf16() if cuda else _has_cpu_bf16()
+    return Hardware(count_cores(), memory_mib, bf16, cuda, _find_cache_room_mib(memory_mib))
 
 
 def _find_cache_room_mib(memory_mib: int) -> int:
-    """Room for one run's activations: half of the cache, a quarter of what the disk has free, half of the memory."""
-    folder = cache_path()
+    """Room for one run's activations: half of the cache, a quarter of what the disk has free, half of the memory.
+
+    What the cache holds already counts as free, so that a run finds the room that it had before it filled some.
+    """
+    folder, held = cache_path(), sum(int(space["bytes"]) for space in list_spaces())
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
-    return min(limit_bytes() // 2**21, shutil.disk_usage(folder).free // 2**22, memory_mib // 2)
+    return min(limit_bytes() // 2**21, (shutil.disk_usage(folder).free + held) // 2**22, memory_mib // 2)
 
 
 def name_engine(hardware: Hardware) -> str:
@@ -79,6 +83,13 @@ def name_engine(hardware: Hardware) -> str:
     import torch
 
     return f"torch {torch.__version__}"
+
+
+def list_versions(*others: str) -> dict[str, str]:
+    """Return the versions of the libraries that build the network, and of ``others``: its numbers depend on them."""
+    from importlib.metadata import version
+
+    return {name: version(name) for name in (*others, "torch", "torchvision", "timm")}
 
 
 def open_engine(weights: Weights, contract: Contract, hardware: Hardware) -> Engine:
@@ -191,16 +202,13 @@ def _add_preprocessing(model: Any, contract: Contract, dtype: np.dtype[Any]) -> 
 
 def _convert(weights: Weights, size_px: int) -> Path:
     """Convert the backbone once and keep it in the cache, keyed by weights, structure and versions."""
-    from importlib.metadata import version
-
-    libraries = {name: version(name) for name in ("openvino", "torch", "torchvision", "timm")}
     key = {
         "weights": weights.sha256,
         "architecture": weights.architecture.to_json(),
         "output": weights.describe_output(),
         "size_px": size_px,
         "engine": ENGINE_VERSION,
-        **libraries,
+        **list_versions("openvino"),
     }
     folder = cache_path() / "engine" / json_digest(key)[:24]
     if not (folder / "model.xml").is_file():
@@ -252,7 +260,18 @@ def _find_cuda() -> str | None:
         return None
     import torch
 
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    if not torch.cuda.is_available():
+        return None
+    torch.backends.cudnn.allow_tf32 = False  # f32 means f32
+    torch.backends.cudnn.deterministic = True
+    return torch.cuda.get_device_name()
+
+
+def _has_cuda_bf16() -> bool:
+    """Tell whether the GPU multiplies in bf16 itself; older ones emulate it, which is slower than f32."""
+    import torch
+
+    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
 def allowed_precisions(hardware: Hardware) -> tuple[Precision, ...]:

@@ -18,7 +18,7 @@ from thawline.data.readers import READER_VERSION, decode, read_content
 from thawline.data.transforms import prepare
 from thawline.errors import DataError, ImageError
 from thawline.learn.augment import CLEAN, View, augment
-from thawline.learn.engine import ENGINE_VERSION, name_engine, open_engine
+from thawline.learn.engine import ENGINE_VERSION, list_versions, name_engine, open_engine
 from thawline.learn.weights import Weights
 from thawline.types import Contract, Hardware, Listener
 
@@ -42,7 +42,7 @@ def open_space(weights: Weights, contract: Contract, hardware: Hardware, view: V
     """Open the part of the cache that holds what these weights compute of one view under this contract."""
     description = {
         "reader": READER_VERSION,
-        "engine": [ENGINE_VERSION, name_engine(hardware)],
+        "engine": [ENGINE_VERSION, name_engine(hardware), hardware.device, list_versions()],
         "weights": weights.sha256,
         "architecture": weights.architecture.to_json(),
         "contract": contract.to_json(),

@@ -11,19 +11,20 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from thawline.errors import DataError
+from thawline.errors import DataError, TrainingError
 from thawline.journal import Journal
 from thawline.judge.statistics import Selection, choose_within_one_se, compare_aucs, paired_difference
 from thawline.learn.development import Development
 from thawline.options import CONTROLS, HEADS, THAWED
 from thawline.plan import Plan
-from thawline.plan_thawing import name_strategy
+from thawline.plan_thawing import name_handcrafted, name_strategy, share_trained
 from thawline.types import BackboneFacts, Estimate, Listener
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ SCOUTED_PATIENTS, SCOUTED_OF_CLASS = (
 IDLE_LINES = 2  # in a row, after which the ladder ends; of those that thaw at least
 LEAST_SHARE = 0.5  # of the parameters: what thawing less does not gain says little of what thawing more would
 LEAST_CHANCE = 0.10  # of a useful gain
+FAILED = "failed"  # why a rung is left out whose training is not finite
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ class Rung:
     def name(self) -> str:
         """What the plan calls it: the head of a frozen backbone, the strategy and line of a thawed one."""
         if self.strategy in CONTROLS:
-            return self.strategy
+            return name_handcrafted(self.head) if self.strategy == "handcrafted" else self.strategy
         return f"{self.strategy} {self.line}" if self.line else self.head
 
     @property
@@ -119,14 +121,18 @@ def list_rungs(plan: Plan, facts: BackboneFacts) -> list[Rung]:
     for head in plan["heads"]:
         strategy = next(name for name, heads in HEADS.items() if head in heads)
         rungs.append(Rung(len(rungs), strategy, head))
-    if "handcrafted" in plan["controls"]:
-        rungs.append(Rung(len(rungs), "handcrafted"))
-    shares = {line.name: line.thawed_fraction for line in (*facts.fine_lines, *facts.lines)}
+    for head in plan["handcrafted_heads"]:
+        rungs.append(Rung(len(rungs), "handcrafted", head))
     for line in plan["lines"]:
-        rungs.append(Rung(len(rungs), name_strategy(line, facts), line=line, thawed_fraction=shares[line]))
+        about = line, facts, plan["highest_block"]
+        rungs.append(Rung(len(rungs), name_strategy(*about), line=line, thawed_fraction=share_trained(*about)))
     if "random_init" in plan["controls"]:
         rungs.append(Rung(len(rungs), "random_init", line=facts.lines[-1].name, thawed_fraction=1.0))
-    return [rung for rung in rungs if plan["rung"] in (None, rung.name) or rung.strategy in CONTROLS]
+    named = [rung for rung in rungs if rung.name == plan["rung"]]
+    if not named:
+        return rungs
+    beside = [rung for rung in rungs if rung.strategy in CONTROLS and named[0].strategy not in CONTROLS]
+    return sorted({*named, *beside}, key=lambda rung: rung.number)
 
 
 class Fitter(Protocol):
@@ -176,7 +182,7 @@ class Ladder:
     def climb(self, rungs: Sequence[Rung]) -> Climb:
         """Try the rungs in their order; a fold that the journal holds is not fitted again.
 
-        The first rung that can be chosen is always finished. Raises TrainingError and DataError.
+        The first rung that can be chosen is always finished. Raises TrainingError where it cannot be trained, and DataError.
         """
         lines = [rung for rung in rungs if rung.strategy in THAWED]
         for rung in rungs:
@@ -206,17 +212,24 @@ class Ladder:
         return len(found.folds) == self.n_folds
 
     def attempt(self, rung: Rung, n_folds: int) -> bool:
-        """Try the first folds of a rung; False where a stop rule says not to."""
-        if f"{rung.unit} forecast" not in self.journal:
-            forecast, stop = None, self.journal.find(f"stop before {rung.name}")
+        """Try the first folds of a rung; False where the ladder is to end before it.
+
+        One that cannot be trained is left out.
+        """
+        forecast, stop = None, self.journal.find(f"stop before {rung.name}")
+        if stop is None and f"{rung.unit} forecast" not in self.journal:
+            began = time.perf_counter()
+            forecast, stop = self._plan(rung)
+            if forecast is not None and rung.line is not None:
+                self._say_forecast(rung, forecast)
             if stop is None:
-                forecast, stop = self._plan(rung)
-            if stop is not None:
-                self._stop("before", {"before": rung.name, **stop})
-                return False
-            self.journal.record(f"{rung.unit} forecast", forecast._asdict() if forecast else {}, 0.0)
-        self._fit(rung, n_folds)
-        return True
+                taken_s = time.perf_counter() - began
+                self.journal.record(f"{rung.unit} forecast", forecast._asdict() if forecast else {}, taken_s)
+        if stop is None:
+            stop = self._fit_or_explain(rung, n_folds)
+        if stop is not None:
+            self._stop("before", {"before": rung.name, **stop})
+        return stop is None or stop["reason"] == FAILED
 
     def finish(self) -> None:
         """Fit the other folds of the lines that may yet be chosen by those they have, the best first.
@@ -244,6 +257,13 @@ class Ladder:
             return forecast, None
         return forecast, self._check_budget(forecast.total_s(self.n_folds) if forecast else None)
 
+    def _say_forecast(self, rung: Rung, forecast: Forecast) -> None:
+        """Tell the listener what a rung above a line will take."""
+        spent_s, budget_s, whole_s = self.spent_s(), self.rules.budget_s, forecast.total_s(self.n_folds)
+        budget = "" if math.isinf(budget_s) else f" of {budget_s:.0f} s"
+        self.listener.begin("forecast")
+        self.listener.end(f"{rung.name}: {whole_s:.0f} s for {self.n_folds} folds; {spent_s:.0f} s{budget} spent")
+
     def _check_budget(self, forecast_s: float | None) -> dict[str, Any] | None:
         """Return the reason not to go on where what is forecast does not fit into the budget."""
         spent_s, budget_s = self.spent_s(), self.rules.budget_s
@@ -260,12 +280,13 @@ class Ladder:
             trial_s = self.journal.seconds(f"{rung.unit} fold ") / (count_trials([scouted]) * n_scouted)
             rest_s = trial_s * count_trials(self.tried) * (self.n_folds - n_scouted)
             stop = stop or lag or self._check_budget(rest_s)
-            if stop is not None:
-                self._stop("within", {"within": rung.name, "folds": n_scouted, "n_folds": self.n_folds, **stop})
-                return False
-            self.journal.record(f"{rung.unit} rest", {"seconds": round(rest_s, 3)}, 0.0)
-        self._fit(rung, self.n_folds)
-        return True
+            if stop is None:
+                self.journal.record(f"{rung.unit} rest", {"seconds": round(rest_s, 3)}, 0.0)
+        if stop is None:
+            stop = self._fit_or_explain(rung, self.n_folds)
+        if stop is not None:
+            self._stop("within", {"within": rung.name, "folds": n_scouted, "n_folds": self.n_folds, **stop})
+        return stop is None
 
     def _stop(self, where: str, stop: dict[str, Any]) -> None:
         """Note why a rung is not tried, ``before`` it, or not on all folds, ``within`` it."""
@@ -273,6 +294,16 @@ class Ladder:
         if unit not in self.journal:
             self.journal.record(unit, stop, 0.0)
         self.stops.append(stop)
+
+    def _fit_or_explain(self, rung: Rung, n_folds: int) -> dict[str, Any] | None:
+        """Fit a rung; where it cannot be trained, and there are others, return why. Raises TrainingError."""
+        try:
+            self._fit(rung, n_folds)
+        except TrainingError as error:
+            if not self.rivals():
+                raise
+            return {"reason": FAILED, "error": str(error)}
+        return None
 
     def _fit(self, rung: Rung, n_folds: int) -> None:
         """Fit those of the first folds of a rung that the journal does not hold, and put it among those tried."""
@@ -328,10 +359,10 @@ class Ladder:
 def _find_idle(tried: Sequence[TriedRung]) -> list[dict[str, Any]]:
     """Return the last deep lines with their chance of a useful gain, where all of them are unlikely to have one."""
     deep = [each for each in tried if each.rung.strategy in THAWED and each.rung.thawed_fraction >= LEAST_SHARE]
-    lines = [each for each in deep if each.chance is not None][-IDLE_LINES:]
-    if len(lines) < IDLE_LINES or any(each.chance is None or each.chance >= LEAST_CHANCE for each in lines):
+    chances = [(each.rung.name, each.chance) for each in deep if each.chance is not None][-IDLE_LINES:]
+    if len(chances) < IDLE_LINES or any(chance >= LEAST_CHANCE for _, chance in chances):
         return []
-    return [{"rung": each.rung.name, "chance": each.chance} for each in lines]
+    return [{"rung": name, "chance": chance} for name, chance in chances]
 
 
 def _describe_lag(found: TriedRung, ahead: Sequence[TriedRung], part: Development) -> dict[str, Any] | None:

@@ -29,7 +29,7 @@ from thawline.learn.weights import Weights, load_backbone, load_random
 from thawline.types import Augmentation, Contract, Hardware, Line, Listener, Recipe
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from thawline.types import Content, Features, IntArray, Probabilities
 
@@ -38,6 +38,7 @@ PREFIX_SECONDS = 0.012  # an item, where this run has computed no features
 TIMED_STEPS = 2
 FORWARD_SHARE = 0.4  # of a step that a prediction takes
 TEXTURE_SECONDS = 0.022
+FULL_DECAY = 0.8  # of the rate from block to block where everything is trained: Clark et al., ELECTRA, ICLR 2020
 LEAST_COSINE = 0.99  # of gradients in bf16 with those in float32
 FRESH_TTA_VIEWS = 4  # where none are cached
 FROZEN_HEAD = "frozen."  # in front of the names of its arrays
@@ -86,7 +87,7 @@ class Strategies:
         self.prefix_s = prefix_s or PREFIX_SECONDS
         self._cached: Mapping[str, CachedActivations] = {}
         self._fresh: dict[str, Activations] = {}
-        self._bf16: dict[str, bool] = {}
+        self._bf16: dict[tuple[str, bool], bool] = {}
 
     def forecast(self, rung: Rung, tried: Sequence[TriedRung]) -> Forecast | None:
         """See `ladder.Fitter.forecast`: heads by what they cost beside the linear one, lines by a few timed steps."""
@@ -136,8 +137,9 @@ class Strategies:
         sources[0].load_state_dict({name: torch.from_numpy(array) for name, array in network.items()})
         if frozen is not None:
             sources.append(thaw.start(frozen))
-        numbers = range((thaw.activations.n_views if rung.line in self.settings.cached else FRESH_TTA_VIEWS) + 1)
-        logits = [[predict_logits(each, thaw.activations, scored, number) for each in sources] for number in numbers]
+        logits = [
+            [predict_logits(each, thaw.activations, scored, view.number) for each in sources] for view in self.views
+        ]
         return np.asarray(np.mean([blend(scales, *each) for each in logits], axis=0))
 
     def fit_final(self, rung: Rung) -> tuple[Head, float]:
@@ -172,6 +174,8 @@ class Strategies:
         line = str(rung.line)
         settings, development = self.settings, self.development
         activations, recipe, layers = self._open(line), settings.recipe, settings.head_layers
+        if rung.strategy == "fine_tuning_from_scratch":
+            recipe = dataclasses.replace(recipe, decay=min(recipe.decay, FULL_DECAY))
         if rung.strategy == "random_init":  # all of it is trained, whatever block the options name as the highest
             recipe = dataclasses.replace(recipe, train_norms=True, decay=1.0, auto_rgn=False)
             thaw = Thaw(self.random_stages, line, activations, None, development, recipe, None, layers)
@@ -181,25 +185,30 @@ class Strategies:
 
     def _trains_in_bf16(self, thaw: Thaw) -> bool:
         """Tell whether the hardware has bf16, and gradients in it agree with those in float32 at this line."""
-        if self.source.hardware.bf16 and thaw.line not in self._bf16:
+        key = thaw.line, thaw.features is None
+        if self.source.hardware.bf16 and key not in self._bf16:
             labels, items = self.development.labels, np.arange(len(self.development.labels))
             head = zero_head(thaw.stages, thaw.line, thaw.activations, self.development.n_classes)
             noise = np.random.default_rng(self.settings.seed).normal(size=head.coefficients.shape)
             start = thaw.start(dataclasses.replace(head, coefficients=noise / np.sqrt(noise.shape[1])))
             cosine = compare_bf16(start, thaw.activations, labels, items, thaw.recipe)
-            self._bf16[thaw.line] = cosine >= LEAST_COSINE
-        return self._bf16.get(thaw.line, False)
+            self._bf16[key] = cosine >= LEAST_COSINE
+        return self._bf16.get(key, False)
 
     @functools.cached_property
     def stages(self) -> Stages:
         """The stages of the pretrained backbone."""
-        return find_stages_at(load_backbone(self.source.weights), tuple(self.settings.lines))
+        return self._find_stages(load_backbone(self.source.weights))
 
     @functools.cached_property
     def random_stages(self) -> Stages:
         """The stages of the same network at its random start."""
-        random = load_random(self.source.weights, self.settings.seed)
-        return find_stages_at(random, tuple(self.settings.lines))
+        return self._find_stages(load_random(self.source.weights, self.settings.seed))
+
+    def _find_stages(self, network: nn.Module) -> Stages:
+        """Return stages that have the lines and the highest block that is trained."""
+        upper = self.settings.upper
+        return find_stages_at(network, (*self.settings.lines, *([] if upper is None else [upper])))
 
     @functools.cached_property
     def texture(self) -> Features:
@@ -244,19 +253,20 @@ class Strategies:
     def _forecast_thaw(self, rung: Rung, n_trials: float) -> Forecast:
         """Seconds, if each fold trains so many times for the whole schedule."""
         line, recipe = self.settings.lines[str(rung.line)], self.settings.recipe
-        n_items, n_folds = len(self.development.labels), len(self.development.list_folds())
-        n_taken = (
-            n_trials * n_items * (1 - 1 / max(n_folds, 2)) * recipe.epochs
-        )  # learned or, without a step, predicted
+        recipe = dataclasses.replace(recipe, bf16=self.source.hardware.bf16)  # most likely, see _trains_in_bf16
+        n_items, folds = len(self.development.labels), self.development.list_folds()
+        n_training = np.mean([np.count_nonzero(self.development.folds != fold) for fold in folds])
+        n_taken = n_trials * float(n_training) * recipe.epochs  # learned or, without a step, predicted
         learned, predicted = n_taken * (1 - 1 / INNER_FOLDS), n_taken / INNER_FOLDS
-        step_s = time_step(self.stages, line, self.development.n_classes, recipe)
+        upper = None if rung.strategy == "random_init" else self.settings.upper
+        step_s = time_step(self.stages, line, self.development.n_classes, recipe, upper)
         fold_s = (learned + FORWARD_SHARE * predicted) * step_s
         if line.name not in self.settings.cached:
             return Forecast(0.0, fold_s + n_taken * self.prefix_s)
         return Forecast(0.0 if self._cached else n_items * (self.settings.n_views + 1) * self.prefix_s, fold_s)
 
 
-def time_step(stages: Stages, line: Line, n_classes: int, recipe: Recipe) -> float:
+def time_step(stages: Stages, line: Line, n_classes: int, recipe: Recipe, upper: str | None = None) -> float:
     """Time a few training steps above a line on made-up activations: seconds an item."""
     import torch
 
@@ -267,7 +277,7 @@ def time_step(stages: Stages, line: Line, n_classes: int, recipe: Recipe) -> flo
             return torch.zeros(len(items), *line.shape)
 
     head = zero_head(stages, line.name, Zeros(), n_classes)
-    thaw = Thaw(stages, line.name, Zeros(), None, _no_development(n_classes), recipe)
+    thaw = Thaw(stages, line.name, Zeros(), None, _no_development(n_classes), recipe, upper)
     items = np.arange(recipe.batch_items)
     labels = items % n_classes
 

@@ -68,7 +68,7 @@ class Thaw:
         suffix = copy.deepcopy(self.stages.suffix(self.line))
         if self.upper is not None:
             freeze_above(suffix, self.blocks, self.upper)
-        return make_classifier(suffix, head, layers=self.head_layers, seed=self.recipe.seed)
+        return make_classifier(suffix, head, layers=self.head_layers, seed=self.recipe.seed).to(self.recipe.device)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -181,7 +181,9 @@ def _try_rate(
     labels, start = development.labels[held], thaw.start(head)
     logits = predict_logits(start, thaw.activations, held)
     if not np.isfinite(logits).all():
-        raise TrainingError(f"{rung}: the network gives no finite numbers before it is trained; leave this rung out")
+        raise TrainingError(
+            f"{rung}: the network gives no finite numbers before it is trained; check the value range of the images"
+        )
     frozen = [] if thaw.features is None else [logits]
     found = [_score_blend(labels, logits)]
 
@@ -218,7 +220,7 @@ def fit_head(thaw: Thaw, training: IntArray) -> LinearHead:
     development = thaw.development
     if thaw.features is None:
         return zero_head(thaw.stages, thaw.line, thaw.activations, development.n_classes)
-    balanced = "balanced" if thaw.recipe.balance != "none" else None
+    balanced = "balanced" if thaw.recipe.balance == "weights" else None
     part = Training(
         np.asarray(thaw.features[training], np.float32),
         development.labels[training],

@@ -299,7 +299,7 @@ def _close_epoch(
         if loss is not None and not math.isfinite(loss):
             raise TrainingError(
                 f"{rung}: the {name} loss is {loss} in epoch {number + 1} at learning rate {recipe.learning_rate:g}, where "
-                "a finite number was expected; check the value range of the images, or leave this rung out with --thaw-line"
+                "a finite number was expected; check the value range of the images, or lower learning_rate in a plan file"
             )
     return Epoch(training, validation)
 

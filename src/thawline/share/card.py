@@ -31,7 +31,7 @@ Made by Thawline {thawline.__version__}, plan {plan.digest()[:12]}.
 - **Task**: {task["kind"]}; classes {", ".join(task["classes"])}; positive class {task["positive"] or "none"}
 - **Model**: {backbone}{name}
 - **Thaw line**: {describe_thawing(chosen, upper)}
-- **Fine-tuning ratio**: {describe_ratio(chosen, upper).replace(NARROW, " ")}
+- **Fine-tuning ratio**: {describe_ratio(chosen).replace(NARROW, " ")}
 - **Delivered**: {describe_delivery(rung, plan["final"], several_views=plan["tta"])}
 - **Pretrained weights**: {weights.source}; licence {weights.licence}; trained on {weights.pretrained_on}
 - **SHA-256 of the weights**: {weights.sha256}

@@ -43,7 +43,7 @@ def render(summary: Mapping[str, Any]) -> str:
 
 def draw_figures(summary: Mapping[str, Any]) -> dict[str, Any]:
     """Return the figures of the page as SVG text: ``roc``, ``ladder`` and ``training`` (or None), ``reliability`` (one a
-    class)."""
+    class), ``other_training`` (one for each rung that was trained and not chosen)."""
     curves, part = summary["curves"], PARTS[summary["part"]].lower()
     names = ", ".join(f"{curve['name']} {format_number(curve['auc'])}" for curve in curves["roc"])
     caption = Caption("roc", f"ROC curve, {part}. Area under the curve: {names}.")
@@ -55,10 +55,15 @@ def draw_figures(summary: Mapping[str, Any]) -> dict[str, Any]:
             for line, bins in enumerate(curves["reliability"])
         ],
         "ladder": draw_ladder(ladder, Caption("ladder", describe_ladder(ladder))),
-        "training": draw_training(training["folds"], Caption("training", describe_training(training)))
-        if training
-        else None,
+        "training": draw_curves(training) if training else None,
+        "other_training": [draw_curves(other, number) for number, other in enumerate(summary["other_training"], 1)],
     }
+
+
+def draw_curves(training: Mapping[str, Any], number: int = 0) -> str:
+    """Draw the training curves of a rung; a ``number`` is part of the figure's name."""
+    name = f"training-{number}" if number else "training"
+    return draw_training(training["folds"], Caption(name, describe_training(training)))
 
 
 def describe_ladder(rungs: Sequence[Mapping[str, Any]]) -> str:

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from thawline.learn.ladder import LEAST_CHANCE
+from thawline.learn.ladder import FAILED, LEAST_CHANCE, LEAST_SHARE
 from thawline.options import CONTROLS, HEADS, STRATEGIES, THAWED
 from thawline.share.words import (
     ABSENT,
@@ -68,12 +68,11 @@ def format_forecast(seconds: float | None, forecast: float | None) -> str:
     return f"forecast {format_seconds(forecast)}{error}"
 
 
-def summarise_training(ladder: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """Return the inner losses of the chosen rung by fold, each at its better learning rate; None for a frozen rung.
+def summarise_training(rung: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the inner losses of a rung by fold, each at its better learning rate; None for a frozen one.
 
     ``losses`` begin with the start, epoch 0. A fold without patients to part has no losses and is left out.
     """
-    rung = find_chosen(ladder)
     folds = []
     for fold, (n_epochs, tried) in enumerate(zip(rung["epochs"], rung["curves"], strict=True), start=1):
         losses = [float(loss) for loss in min(tried, key=min)]
@@ -94,6 +93,8 @@ def find_chosen(ladder: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
 def translate_rung(name: str) -> str:
     """Return what plan, journal and stops call a rung in the words of the report. Raises ValueError where it is none."""
     first, _, line = name.partition(" ")
+    if first == "handcrafted":
+        return name_rung(first, None, line or "linear")
     strategy = first if first in STRATEGIES else next((key for key, heads in HEADS.items() if first in heads), None)
     if strategy is None:
         raise ValueError(f"expected the name of a rung, found {name!r}")
@@ -112,14 +113,21 @@ def explain_stop(stop: Mapping[str, Any]) -> str:
     """Return in a sentence, with its numbers, why a rung was not tried, or only on some folds; for a line, why the ladder
     ended there."""
     if "within" in stop:
-        why = _explain_budget(stop) if stop["reason"] == "budget" else _explain_lag(stop)
+        why = _explain_failure(stop) or (_explain_budget(stop) if stop["reason"] == "budget" else _explain_lag(stop))
         name, folds = translate_rung(stop["within"]), f"{stop['folds']} of {count_things(stop['n_folds'], 'fold')}"
         return f"{name[:1].upper()}{name[1:]} was left after {folds}: {why}."
     name, strategy = translate_rung(stop["before"]), stop["before"].partition(" ")[0]
+    if failure := _explain_failure(stop):
+        return f"{name[:1].upper()}{name[1:]} was left out: {failure}."
     why = _explain_budget(stop) if stop["reason"] == "budget" else _explain_gains(stop)
     if strategy in THAWED:
         return f"The ladder ended before {name}: {why}."
     return f"The {'control' if strategy in CONTROLS else 'rung'} {name} was left out: {why}."
+
+
+def _explain_failure(stop: Mapping[str, Any]) -> str:
+    """Return why a rung could not be trained; nothing where it was left for another reason."""
+    return f"it could not be trained ({stop['error']})" if stop["reason"] == FAILED else ""
 
 
 def _explain_budget(stop: Mapping[str, Any]) -> str:
@@ -154,7 +162,8 @@ def _explain_gains(stop: Mapping[str, Any]) -> str:
     )
     return (
         f"the chance of an AUC at least {stop['useful_gain']:g} above the best rung so far was {lines}; "
-        f"{count_things(len(stop['lines']), 'line')} in a row below {format_percent(LEAST_CHANCE)} end the ladder"
+        f"{count_things(len(stop['lines']), 'line')} in a row below {format_percent(LEAST_CHANCE)} end the ladder, of those "
+        f"that thaw {format_percent(LEAST_SHARE)} of the parameters or more"
     )
 
 
@@ -174,12 +183,11 @@ def describe_thawing(chosen: Mapping[str, Any], highest_block: str | None = None
     return f"{line}: trained from there up; everything below it is frozen"
 
 
-def describe_ratio(chosen: Mapping[str, Any], highest_block: str | None = None) -> str:
+def describe_ratio(chosen: Mapping[str, Any]) -> str:
     """Return the fine-tuning ratio in words."""
     if chosen["strategy"] == "handcrafted":
         return ABSENT
-    at_most = "at most " if highest_block is not None and chosen["thaw_line"] else ""  # what lies above is frozen too
-    return f"{at_most}{format_percent(chosen['thawed_fraction'])} of the backbone's parameters"
+    return f"{format_percent(chosen['thawed_fraction'])} of the backbone's parameters"
 
 
 def describe_delivery(rung: Mapping[str, Any], final: str, *, several_views: bool = False) -> str:

@@ -95,7 +95,10 @@ def summarise_metrics(metrics: Mapping[str, Any], part: str) -> dict[str, Any]:
         "classes": [summarise_classes(PARTS[key], section, task["classes"]) for key, section in sections.items()],
         "confusion": summarise_confusion(sections[part].get("confusion")),
         "ladder": [summarise_rung(rung, n_folds) for rung in metrics["ladder"]],
-        "training": summarise_training(metrics["ladder"]),
+        "training": summarise_training(find_chosen(metrics["ladder"])),
+        "other_training": [
+            training for rung in metrics["ladder"] if not rung["chosen"] and (training := summarise_training(rung))
+        ],
         "stops": [explain_stop(stop) for stop in metrics["stops"]],
         "cost": summarise_cost(metrics["cost"]),
     }
@@ -124,7 +127,7 @@ def summarise_chosen(metrics: Mapping[str, Any], delivery: Mapping[str, Any]) ->
     facts = {
         "Strategy": put_in_words(chosen["strategy"]),
         "Thaw line": describe_thawing(chosen, upper),
-        "Fine-tuning ratio": describe_ratio(chosen, upper),
+        "Fine-tuning ratio": describe_ratio(chosen),
         "Backbone": chosen["backbone"],
         "Head": put_in_words(chosen["head"]),
         "Delivered": describe_delivery(rung, delivery["final"], several_views=bool(delivery["tta"])),

@@ -113,6 +113,8 @@ def name_rung(strategy: str, line: str | None, head: str) -> str:
     words = put_in_words(strategy)
     if strategy in HEADS:
         return f"{words}, {put_in_words(head)} head"
+    if strategy == "handcrafted" and head != "linear":
+        return f"{words}, {put_in_words(head)} head"
     return f"{words} from {line}" if strategy == "fine_tuning" else words
 
 
