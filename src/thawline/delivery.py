@@ -62,7 +62,7 @@ def _refit_head(chosen: TriedRung, strategies: Strategies) -> tuple[dict[str, An
 
 def _keep_networks(job: Job, chosen: TriedRung, strategies: Strategies) -> tuple[dict[str, Any], Value]:
     """Keep the networks of all folds, each blended by its own held-out fold, or train one for their median steps."""
-    rung, development = chosen.rung, job.development()
+    rung, development = chosen.rung, job.development().keep_folds(len(chosen.folds))
     folds: Mapping[int, Value] = {
         fold: job.journal.find(rung.fold_unit(fold)) or {} for fold in development.list_folds()
     }
@@ -95,7 +95,7 @@ def measure_tta(job: Job, chosen: TriedRung, strategies: Strategies) -> TriedRun
     if chosen.rung.strategy == "handcrafted":
         job.plan = job.plan.decide("tta", False, "handcrafted features are taken of the image as it is")
         return chosen
-    rung, development = chosen.rung, job.development()
+    rung, development = chosen.rung, job.development().keep_folds(len(chosen.folds))
     probabilities = np.full_like(chosen.probabilities, np.nan)
     job.listener.begin("test-time views", len(development.list_folds()))
     for fold, record in zip(development.list_folds(), chosen.folds, strict=True):
@@ -187,7 +187,7 @@ def judge(job: Job, climb: Climb, selection: Selection, chosen: TriedRung, test:
     probabilities[~is_test] = chosen.probabilities
     if test is not None:
         probabilities[is_test] = test
-    shown = np.flatnonzero(job.splits.folds >= 0 if test is None else is_test)
+    shown = np.flatnonzero(np.isfinite(probabilities).all(axis=1) if test is None else is_test)
     write_atomic(job.out / "predictions.csv", format_predictions(job.dataset, job.splits, probabilities))
     write_examples(job.out, job.dataset.contents, job.inspection.numbers, shown, job.labels, probabilities, about)
     openings = (job.journal.find("test") or {}).get("openings")

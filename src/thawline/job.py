@@ -53,6 +53,9 @@ from thawline.types import Augmentation, BackboneFacts, Hardware, Listener, Reci
 if TYPE_CHECKING:
     from thawline.types import Features, Groups, Labels
 
+FINAL_FOLDS = (
+    1.6  # trainings of a fold that one on all development items takes: of five parts a fold learns four fifths
+)
 PACKAGES = ("numpy", "scikit-learn", "torch", "torchvision", "timm", "openvino", "Pillow")
 
 
@@ -330,7 +333,8 @@ def _time_prefix(job: Job) -> float | None:
 
 def _climb(job: Job, strategies: Strategies) -> tuple[Climb, Selection]:
     """Try the planned rungs on all development items and choose one."""
-    rules = Rules(read_duration(job.plan["budget"]), job.plan["useful_gain"], job.options.seed)
+    final = FINAL_FOLDS if job.plan["final"] == "refit" else 0.0
+    rules = Rules(read_duration(job.plan["budget"]), job.plan["useful_gain"], job.options.seed, final)
     rungs, development = list_rungs(job.plan, job.facts), job.development()
     found = Ladder(strategies, development, job.journal, job.listener, rules, job.spent_s).climb(rungs)
     return found, choose_rung(found.eligible, development)
@@ -347,5 +351,9 @@ def _record_selection(plan: Plan, climbed: Climb, selection: Selection) -> Plan:
     if stops:
         reason += f"; the ladder ended before {stops[0]['before']}: {stops[0]['reason']}"
     if short:
+        n_folds = min(len(each.folds) for each in climbed.eligible)
         reason += f"; the budget left no time for all folds of {', '.join(short)}"
+        reason += (
+            f", so that all were compared on {n_folds} of {climbed.n_folds} folds" if n_folds < climbed.n_folds else ""
+        )
     return plan.decide("rung", names[selection.chosen], reason, describe_candidates(names, selection))

@@ -433,7 +433,9 @@ def _choose_final(options: RunOptions) -> Choice:
     kind: Kind = "fixed" if options.final == RunOptions().final else "given"
     frozen = "a chosen head is fitted again on all development patients"
     if options.final == "refit":
-        return Choice("final", "refit", kind, f"{frozen}; so is a thawed network, for the median number of steps")
+        return Choice(
+            "final", "refit", kind, f"{frozen}; so is a thawed network, for the median number of epochs of the folds"
+        )
     return Choice(
         "final", "ensemble", kind, f"{frozen}; of a thawed rung the networks of all folds are kept, calibrated"
     )

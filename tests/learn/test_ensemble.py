@@ -66,7 +66,7 @@ def make_folds(
     for fold, factor in enumerate(overconfidence):
         labels = development.labels[development.folds == fold]
         logits = draw.normal(size=(n_sources, len(labels), 2)) + np.eye(2)[labels]
-        found[fold] = {"logits": factor * logits, "learning_rate": 10.0 ** -(fold + 1), "n_steps": 5 * (2 + 2 * fold)}
+        found[fold] = {"logits": factor * logits, "learning_rate": 10.0 ** -(fold + 1), "n_epochs": 2 + 2 * fold}
     return found
 
 
@@ -199,8 +199,8 @@ def test_members_of_a_model_folder_are_those_of_the_folds(thaw: Thaw, n_networks
 # --- one network ------------------------------------------------------------------------------------------------------
 
 
-def test_a_refit_is_one_training_on_all_items_for_the_median_steps_and_rate(thaw: Thaw) -> None:
-    """Steps of 10, 20 and 30 at five an epoch are four epochs; rates of 0.1, 0.01 and 0.001 are 0.01."""
+def test_a_refit_is_one_training_on_all_items_for_the_median_epochs_and_rate(thaw: Thaw) -> None:
+    """Epochs of 2, 4 and 6 are four; rates of 0.1, 0.01 and 0.001 are 0.01."""
     folds = make_folds(thaw.development)
     classifier, frozen, head = refit(thaw, folds, RUNG)
     everything = np.arange(N_ITEMS)
@@ -220,7 +220,7 @@ def test_the_scales_of_a_refit_are_those_of_all_out_of_fold_logits(
     thaw: Thaw, n_sources: int, order: tuple[int, ...]
 ) -> None:
     recorded = make_folds(thaw.development, n_sources=n_sources)
-    folds = {fold: {**recorded[fold], "n_steps": 0} for fold in order}
+    folds = {fold: {**recorded[fold], "n_epochs": 0} for fold in order}
     head = refit(thaw, folds, RUNG)[2]
     pooled = np.zeros((n_sources, N_ITEMS, 2))
     for fold, value in recorded.items():
@@ -231,10 +231,10 @@ def test_the_scales_of_a_refit_are_those_of_all_out_of_fold_logits(
 
 
 @pytest.mark.parametrize(
-    ("steps", "stop"), [((10, 20, 30), 4), ((0, 0, 50), None), ((0, 12, 50), 2), ((20, 20, 20), 4), ((0, 2, 2), None)]
+    ("epochs", "stop"), [((3, 5, 4), 4), ((0, 0, 5), None), ((0, 3, 5), 3), ((2, 2, 2), 2), ((0, 1, 1), 1)]
 )
-def test_steps_become_whole_epochs_of_all_items(
-    thaw: Thaw, monkeypatch: pytest.MonkeyPatch, steps: tuple[int, ...], stop: int | None
+def test_a_refit_takes_the_median_of_epochs(
+    thaw: Thaw, monkeypatch: pytest.MonkeyPatch, epochs: tuple[int, ...], stop: int | None
 ) -> None:
     recipes: list[Recipe] = []
 
@@ -244,8 +244,8 @@ def test_steps_become_whole_epochs_of_all_items(
 
     monkeypatch.setattr(ensemble, "train", note)
     folds = make_folds(thaw.development)
-    for fold, count in enumerate(steps):
-        folds[fold]["n_steps"] = count
+    for fold, count in enumerate(epochs):
+        folds[fold]["n_epochs"] = count
     refit(thaw, folds, RUNG)
     assert [recipe.stop for recipe in recipes] == ([] if stop is None else [stop])
     assert all(recipe.learning_rate == pytest.approx(0.01) for recipe in recipes)
@@ -254,7 +254,7 @@ def test_steps_become_whole_epochs_of_all_items(
 def test_where_most_folds_stayed_frozen_the_refit_is_the_head_of_all_items(thaw: Thaw) -> None:
     folds = make_folds(thaw.development)
     for value in folds.values():
-        value["n_steps"] = 0
+        value["n_epochs"] = 0
     classifier, frozen, head = refit(thaw, folds, RUNG)
     logits = predict_logits(classifier, thaw.activations, np.arange(N_ITEMS))
     of = thaw.development

@@ -557,10 +557,37 @@ def test_the_rest_of_the_best_may_not_fit_and_the_next_is_not_behind_what_is_not
         journal.record(rung.fold_unit(0), value, seconds)
     fits.calls.clear()
     found = run_climb(tmp_path, fits, (*HEADS, *LINES[:3]), Rules(300.0, 0.01))
-    assert count_folds(found) == {"linear": 3, "svm": 3, "e": 1, "d": 3, "c": 1}
-    short, behind = found.stops
+    assert count_folds(found) == {"linear": 3, "svm": 3, "e": 1, "d": 1, "c": 1}
+    short, *behind = found.stops
     assert (short["within"], short["reason"], short["forecast_s"]) == ("fine_tuning c", "budget", 100.0 * 2 * 2)
-    assert (behind["within"], behind["reason"], behind["best"]) == ("fine_tuning e", "behind", "fine_tuning d")
+    assert {(stop["within"], stop["reason"], stop["best"]) for stop in behind} == {
+        ("fine_tuning d", "behind", "fine_tuning c"),
+        ("fine_tuning e", "behind", "fine_tuning c"),
+    }
+    assert [each.rung.name for each in found.eligible] == ["linear", "svm", "fine_tuning c"]
+
+
+@pytest.mark.usefixtures("scouts")
+def test_a_line_that_was_left_for_want_of_budget_is_compared_on_the_folds_that_it_has(tmp_path):
+    """Its one fold decides, on which it knows more than the heads do; their other folds do not count."""
+    fits = Fits({"linear": 1.0, "fine_tuning c": 9.0})
+    found = run_climb(tmp_path, fits, (*HEADS, LINES[2]), Rules(10.0, 0.01), spend(*[0.0] * 3, 20.0))
+    assert count_folds(found) == {"linear": 3, "svm": 3, "c": 1}
+    selection = choose_rung(found.eligible, fits.development)
+    assert found.eligible[selection.chosen].rung.name == "fine_tuning c"
+    part = fits.development.keep_folds(1)
+    expected = [part.losses(each.probabilities).mean() for each in found.eligible]
+    np.testing.assert_allclose(selection.mean_losses, expected)
+
+
+@pytest.mark.usefixtures("scouts")
+@pytest.mark.parametrize(("final", "tried"), [(0.0, True), (5.0, False)])
+def test_the_budget_has_room_for_what_delivering_a_line_takes(tmp_path, final, tried):
+    fits = Fits(forecasts={"fine_tuning c": 4.0})  # a second for what comes once, and one a fold
+    found = run_climb(tmp_path, fits, (*HEADS, LINES[2]), Rules(6.5, 0.01, final=final))
+    assert ("fine_tuning c" in list_names(found)) is tried
+    if not tried:
+        assert found.stops[0]["forecast_s"] == pytest.approx(1 + 1 + 5)
 
 
 @pytest.mark.usefixtures("scouts")
@@ -579,7 +606,7 @@ def make_rung(number, losses, development, strategy="feature_extractor"):
     probabilities = np.empty((N_ITEMS, 2))
     probabilities[np.arange(N_ITEMS), development.labels] = right
     probabilities[np.arange(N_ITEMS), 1 - development.labels] = 1 - right
-    return TriedRung(Rung(number, strategy), probabilities, (), 0.0)
+    return TriedRung(Rung(number, strategy), probabilities, ({},) * 3, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -621,9 +648,9 @@ def test_a_control_is_never_chosen_however_good_unless_there_is_nothing_else(con
     development = make_development()
     heads = [make_rung(number, np.full(N_ITEMS, 0.6 - number / 10), development) for number in range(2)]
     best = make_rung(2, np.full(N_ITEMS, 0.01), development, control)
-    climbed = Climb((heads[0], best, heads[1]), (), 0)
+    climbed = Climb((heads[0], best, heads[1]), (), 3)
     assert climbed.eligible == (heads[0], heads[1])
     assert choose_rung(climbed.eligible, development).chosen == 1
-    alone = Climb((best,), (), 0)
+    alone = Climb((best,), (), 3)
     assert alone.eligible == (best,)
     assert choose_rung(alone.eligible, development).chosen == 0

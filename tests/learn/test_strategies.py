@@ -187,7 +187,7 @@ def test_a_rung_above_a_line_is_its_folds_trained_one_by_one(house):
     np.testing.assert_array_equal(value["probabilities"], expected.probabilities)
     np.testing.assert_allclose(value["probabilities"].sum(axis=1), 1)
     assert value.keys() == {
-        "probabilities", "logits", "learning_rate", "n_epochs", "n_steps", "scales", "trials"
+        "probabilities", "logits", "learning_rate", "n_epochs", "scales", "trials"
     }  # fmt: skip
     state, head = expected.classifier.state_dict(), expected.head.to_tensors()
     assert weights.keys() == {*state, *(f"frozen.{name}" for name in head)}
@@ -428,8 +428,8 @@ def test_a_record_is_plain_but_for_its_arrays(house, tmp_path):
     assert found["trials"] == [
         {**trial, "losses": list(trial["losses"]), "scales": list(trial["scales"])} for trial in value["trials"]
     ]
-    assert {name: found[name] for name in ("learning_rate", "n_epochs", "n_steps", "scales")} == {
-        name: value[name] for name in ("learning_rate", "n_epochs", "n_steps", "scales")
+    assert {name: found[name] for name in ("learning_rate", "n_epochs", "scales")} == {
+        name: value[name] for name in ("learning_rate", "n_epochs", "scales")
     }
     again = Journal(tmp_path).find("weights")
     assert all(
@@ -438,11 +438,9 @@ def test_a_record_is_plain_but_for_its_arrays(house, tmp_path):
 
 
 def test_a_record_says_what_the_fold_came_to():
-    fold = SimpleNamespace(
-        probabilities=1, logits=2, learning_rate=3, n_epochs=4, n_steps=5, scales=(6, 7), trials=(), head=8
-    )
-    names = ("probabilities", "logits", "learning_rate", "n_epochs", "n_steps", "scales")
-    assert record_fold(fold) == dict(zip(names, [1, 2, 3, 4, 5, [6, 7]], strict=True)) | {"trials": []}
+    fold = SimpleNamespace(probabilities=1, logits=2, learning_rate=3, n_epochs=4, scales=(6, 7), trials=(), head=8)
+    names = ("probabilities", "logits", "learning_rate", "n_epochs", "scales")
+    assert record_fold(fold) == dict(zip(names, [1, 2, 3, 4, [6, 7]], strict=True)) | {"trials": []}
 
 
 # --- the packaged backbone --------------------------------------------------------------------------------------------

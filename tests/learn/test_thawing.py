@@ -197,7 +197,7 @@ def test_a_trial_counts_the_epochs_to_its_smallest_loss(losses: tuple[float, ...
 def test_probabilities_are_a_softmax_of_the_scaled_sum_of_the_sources() -> None:
     """Odds of 9 at a scale of a half, times odds of 2: of 6."""
     logits = np.array([[[2 * np.log(3.0), 0.0], [0.0, 0.0]], [[np.log(2.0), 0.0], [0.0, 0.0]]])
-    found = ThawedFold(0, logits, (), 1e-3, 1, 1, (0.5, 1.0), torch.nn.Identity(), None)
+    found = ThawedFold(0, logits, (), 1e-3, 1, (0.5, 1.0), torch.nn.Identity(), None)
     np.testing.assert_allclose(found.probabilities, [[6 / 7, 1 / 7], [0.5, 0.5]])
     alone = dataclasses.replace(found, logits=logits[:1], scales=(0.5,))
     np.testing.assert_allclose(alone.probabilities, [[0.75, 0.25], [0.5, 0.5]])
@@ -309,9 +309,8 @@ def test_a_fold_has_what_the_best_trial_found(thaw: Thaw, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(thawing, "search", find)
     found = thaw_fold(thaw, 1, RUNG)
-    n_learned = len(list_inner(thaw, 1)[0])
     assert (found.fold, found.trials, found.learning_rate, found.scales) == (1, trials, 3e-3, GOOD.scales)
-    assert (found.n_epochs, found.n_steps) == (2, 2 * -(-n_learned // 16))
+    assert found.n_epochs == 2
 
 
 @pytest.mark.parametrize("fold", [0, 3])
@@ -354,7 +353,7 @@ def test_with_one_patient_in_a_class_nothing_is_held_back_and_the_fold_stays_fro
     assert len(held) == 0
     found = thaw_fold(thaw, 3, RUNG)
     assert [trial.n_epochs for trial in found.trials] == [0]
-    assert (found.n_epochs, found.n_steps, found.scales) == (0, 0, (0.0, 1.0))
+    assert (found.n_epochs, found.scales) == (0, (0.0, 1.0))
     np.testing.assert_allclose(found.probabilities, fit_frozen(thaw, 3).probabilities, atol=1e-6)
 
 
@@ -387,7 +386,6 @@ def test_thawing_finds_what_the_frozen_network_did_not_pass_on(thaw: Thaw, head_
     best = min(found.trials, key=lambda trial: min(trial.losses))
     assert (found.learning_rate, found.n_epochs, found.scales) == (best.learning_rate, best.n_epochs, best.scales)
     assert 1 <= found.n_epochs <= RECIPE.epochs
-    assert found.n_steps == -(-len(list_inner(thaw, 2)[0]) // 16) * found.n_epochs
 
 
 def test_a_folds_network_is_its_start_trained_on_the_learned_part_for_the_epochs_found(hard: Thaw) -> None:
@@ -427,7 +425,7 @@ def test_a_fold_without_an_epoch_is_the_frozen_rung_at_its_temperature(hard: Tha
     (scale,), losses = minimise_loss(thaw.development.labels[held], start.predict_logits(thaw.features[held]))
     assert found.scales == (0.0, pytest.approx(scale, rel=2e-3))
     assert found.trials[0].losses == (pytest.approx(losses.mean(), abs=1e-5),)
-    assert (len(found.trials), found.n_epochs, found.n_steps) == (1, 0, 0)
+    assert (len(found.trials), found.n_epochs) == (1, 0)
     assert (found.trials[0].gain, found.trials[0].gain_error) == (0.0, 0.0)
     expected = softmax(scale * np.log(fit_frozen(thaw, 1).probabilities), axis=1)
     np.testing.assert_allclose(found.probabilities, expected, atol=1e-3)

@@ -110,14 +110,14 @@ def test_card_names_task_model_weights_and_input(plan: Plan, weights: Weights) -
             {"final": "refit"},
             "net, random init",
             "none: every layer is trained, from a random start",
-            "one network, trained on all development patients for the median number of steps of the folds",
+            "one network, trained on all development patients for the median number of epochs of the folds",
         ),
         (
             ("fine_tuning", "blocks.5", "linear", 0.858, [0, 0, 4]),
             {"final": "refit"},
             "net, fine tuning from blocks.5",
             "blocks.5: trained from there up; everything below it is frozen",
-            "one network, trained on all development patients for the median number of steps of the folds, which is none",
+            "one network, trained on all development patients for the median number of epochs of the folds, which is none",
         ),
         (
             ("fine_tuning", "blocks.5", "linear", 0.858, [3, 4]),

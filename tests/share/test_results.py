@@ -102,7 +102,6 @@ def make_thawed_fold(rate: float, n_epochs: int) -> dict[str, Any]:
     return {
         "learning_rate": rate,
         "n_epochs": n_epochs,
-        "n_steps": 7 * n_epochs,
         "scales": [0.7, 0.2],
         "trials": trials,
     }

@@ -236,7 +236,7 @@ def test_delivery_counts_networks_that_were_not_trained() -> None:
     assert describe_delivery(rung, "ensemble").endswith(
         "; 3 of 4 not trained, since no epoch was better than the start"
     )
-    assert describe_delivery(rung, "refit").endswith("steps of the folds, which is none")
+    assert describe_delivery(rung, "refit").endswith("epochs of the folds, which is none")
     assert describe_delivery({**rung, "epochs": []}, "ensemble") == "linear head, refitted on all development patients"
 
 

@@ -62,7 +62,7 @@ def calibrate_members(folds: Mapping[int, Mapping[str, Any]], development: Devel
 def refit(
     thaw: Thaw, folds: Mapping[int, Mapping[str, Any]], rung: str
 ) -> tuple[nn.Module, LinearHead | None, EnsembleHead]:
-    """Train one network on all development items for the median number of steps of the folds.
+    """Train one network on all development items for the median number of epochs of the folds.
 
     Returns it with the frozen head of all items, which blends in, and the head of the two. The learning rate is the folds'
     geometric median, the scales are those of their out-of-fold logits together.
@@ -71,7 +71,7 @@ def refit(
     everything = np.arange(len(development.labels))
     head = fit_head(thaw, everything)
     classifier = thaw.start(head)
-    stop = round(statistics.median(value["n_steps"] for value in values) / thaw.recipe.count_steps(len(everything)))
+    stop = round(statistics.median(value["n_epochs"] for value in values))
     if stop:
         rate = float(np.exp(statistics.median(np.log(value["learning_rate"]) for value in values)))
         recipe = dataclasses.replace(thaw.recipe, learning_rate=rate, stop=stop)

@@ -2,9 +2,10 @@
 
 Rungs are compared out of fold, on the same items, by patient. Heads are fitted on all folds. Thaw lines are first scouted,
 from the top down, on as few folds as have `SCOUTED_PATIENTS`; those below are left out after two in a row that are unlikely
-to gain anything useful, or once one would not fit into the budget as a whole. The lines that are not clearly behind then
-get their other folds, the best first, as far as the budget goes: only a rung that has all of them can be chosen. Every
-decision is journaled with its numbers, so that a resumed run decides the same.
+to gain anything useful, or once one would not fit into the budget. The lines that are not clearly behind then get their
+other folds, the best first, as far as the budget goes. The choice is among those that have all folds or were left for want
+of budget, on the folds that all of these have. Every decision is journaled with its numbers, so that a resumed run decides
+the same.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ class Forecast(NamedTuple):
     once_s: float
     fold_s: float
 
-    def total_s(self, n_folds: int) -> float:
+    def total_s(self, n_folds: float) -> float:
         """Seconds for so many folds."""
         return self.once_s + n_folds * self.fold_s
 
@@ -107,9 +108,10 @@ class Climb:
 
     @property
     def eligible(self) -> tuple[TriedRung, ...]:
-        """Those with all folds that can be chosen: all but controls, or the controls where nothing else was asked for."""
-        whole = tuple(each for each in self.tried if len(each.folds) == self.n_folds)
-        return tuple(each for each in whole if each.rung.strategy not in CONTROLS) or whole
+        """Those that can be chosen: with all folds, or left for want of budget; controls where there is nothing else."""
+        short = [stop["within"] for stop in self.stops if "within" in stop and stop["reason"] == "budget"]
+        found = tuple(each for each in self.tried if len(each.folds) == self.n_folds or each.rung.name in short)
+        return tuple(each for each in found if each.rung.strategy not in CONTROLS) or found
 
 
 def list_rungs(plan: Plan, facts: BackboneFacts) -> list[Rung]:
@@ -150,17 +152,22 @@ class Fitter(Protocol):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Rules:
-    """When to stop: after ``budget_s`` seconds, and where lines no longer gain ``useful_gain`` of AUC."""
+    """When to stop: after ``budget_s`` seconds, and where lines no longer gain ``useful_gain`` of AUC.
+
+    ``final`` is the time that delivering a line takes, in folds of it, for which the budget has to have room as well.
+    """
 
     budget_s: float
     useful_gain: float
     seed: int = 0
+    final: float = 0.0
 
 
 def choose_rung(tried: Sequence[TriedRung], development: Development) -> Selection:
-    """Choose the first rung whose paired log-loss against the best is within one standard error."""
-    losses = np.stack([development.losses(each.probabilities) for each in tried])
-    return choose_within_one_se(losses, development.groups[development.scored()])
+    """Choose the first rung whose paired log-loss against the best, on the folds of all, is within one standard error."""
+    part = development.keep_folds(min(len(each.folds) for each in tried))
+    losses = np.stack([part.losses(each.probabilities) for each in tried])
+    return choose_within_one_se(losses, part.groups[part.scored()])
 
 
 @dataclasses.dataclass
@@ -219,7 +226,7 @@ class Ladder:
         forecast, stop = None, self.journal.find(f"stop before {rung.name}")
         if stop is None and f"{rung.unit} forecast" not in self.journal:
             began = time.perf_counter()
-            forecast, stop = self._plan(rung)
+            forecast, stop = self._plan(rung, n_folds)
             if forecast is not None and rung.line is not None:
                 self._say_forecast(rung, forecast)
             if stop is None:
@@ -234,28 +241,29 @@ class Ladder:
     def finish(self) -> None:
         """Fit the other folds of the lines that may yet be chosen by those they have, the best first.
 
-        What may not: a line that is clearly behind the best that has all folds, or gets them, or that is no better than a
-        cheaper rung of these.
+        What may not: a line that is clearly behind the best, or that is no better than a cheaper rung.
         """
         if all(self.is_whole(each) for each in self.rivals()):
             return
         scouted = self.development.keep_folds(self.n_scouted)
         ahead: list[TriedRung] = []
         for each in sorted(self.rivals(), key=lambda each: scouted.losses(each.probabilities).mean()):
-            if self.is_whole(each) or self._fit_rest(each, _describe_lag(each, ahead, scouted)):
+            stop = None if self.is_whole(each) else self._fit_rest(each, _describe_lag(each, ahead, scouted))
+            if stop is None or stop["reason"] == "budget":
                 ahead.append(each)
         self.tried = [
             self._compare(each) if each.rung.strategy in THAWED and self.is_whole(each) else each for each in self.tried
         ]
 
-    def _plan(self, rung: Rung) -> tuple[Forecast | None, dict[str, Any] | None]:
-        """Return the forecast of a rung, and the reason not to try it."""
+    def _plan(self, rung: Rung, n_folds: int) -> tuple[Forecast | None, dict[str, Any] | None]:
+        """Return the forecast of a rung, and the reason not to try so many folds of it."""
         if rung.strategy in THAWED and (idle := _find_idle(self.tried)):
             return None, {"reason": "no useful gain", "useful_gain": self.rules.useful_gain, "lines": idle}
         forecast = self.fitter.forecast(rung, self.tried)
         if not self.tried or (rung.strategy not in CONTROLS and not self.rivals()):
             return forecast, None
-        return forecast, self._check_budget(forecast.total_s(self.n_folds) if forecast else None)
+        final = self.rules.final if rung.strategy in THAWED else 0.0
+        return forecast, self._check_budget(forecast.total_s(n_folds + final) if forecast else None)
 
     def _say_forecast(self, rung: Rung, forecast: Forecast) -> None:
         """Tell the listener what a rung above a line will take."""
@@ -272,21 +280,21 @@ class Ladder:
         numbers = {"budget_s": budget_s, "spent_s": round(spent_s, 1)}
         return {"reason": "budget", **numbers, "forecast_s": forecast_s and round(forecast_s, 1)}
 
-    def _fit_rest(self, scouted: TriedRung, lag: dict[str, Any] | None) -> bool:
-        """Fit the other folds of a line; False where it lags behind the best or they do not fit into the budget."""
+    def _fit_rest(self, scouted: TriedRung, lag: dict[str, Any] | None) -> dict[str, Any] | None:
+        """Fit the other folds of a line; return why not where it lags behind the best or they do not fit into the budget."""
         rung, n_scouted = scouted.rung, len(scouted.folds)
         stop = self.journal.find(f"stop within {rung.name}")
         if f"{rung.unit} rest" not in self.journal:
             trial_s = self.journal.seconds(f"{rung.unit} fold ") / (count_trials([scouted]) * n_scouted)
             rest_s = trial_s * count_trials(self.tried) * (self.n_folds - n_scouted)
-            stop = stop or lag or self._check_budget(rest_s)
+            stop = stop or lag or self._check_budget(rest_s + trial_s * self.rules.final)
             if stop is None:
                 self.journal.record(f"{rung.unit} rest", {"seconds": round(rest_s, 3)}, 0.0)
         if stop is None:
             stop = self._fit_or_explain(rung, self.n_folds)
         if stop is not None:
             self._stop("within", {"within": rung.name, "folds": n_scouted, "n_folds": self.n_folds, **stop})
-        return stop is None
+        return stop
 
     def _stop(self, where: str, stop: dict[str, Any]) -> None:
         """Note why a rung is not tried, ``before`` it, or not on all folds, ``within`` it."""

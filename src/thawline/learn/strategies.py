@@ -300,7 +300,6 @@ def record_fold(found: ThawedFold) -> dict[str, Any]:
         "logits": found.logits,
         "learning_rate": found.learning_rate,
         "n_epochs": found.n_epochs,
-        "n_steps": found.n_steps,
         "scales": list(found.scales),
         "trials": [dataclasses.asdict(trial) for trial in found.trials],
     }

@@ -104,7 +104,6 @@ class ThawedFold:
     trials: tuple[Trial, ...]
     learning_rate: float
     n_epochs: int
-    n_steps: int
     scales: tuple[float, ...]
     classifier: nn.Module
     head: LinearHead | None
@@ -136,7 +135,6 @@ def thaw_fold(thaw: Thaw, fold: int, rung: str) -> ThawedFold:
         trials,
         best.learning_rate,
         best.n_epochs,
-        best.n_epochs * thaw.recipe.count_steps(len(learned)),
         best.scales,
         classifier,
         head,

@@ -203,7 +203,7 @@ def _describe_model(rung: Mapping[str, Any], final: str) -> str:
         return f"{put_in_words(rung['head'])} head, refitted on all development patients"
     if final == "refit":
         none = "" if statistics.median(epochs) else ", which is none"
-        return f"one network, trained on all development patients for the median number of steps of the folds{none}"
+        return f"one network, trained on all development patients for the median number of epochs of the folds{none}"
     n_idle = sum(not n_epochs for n_epochs in epochs)
     idle = f"; {n_idle} of {len(epochs)} not trained, since no epoch was better than the start" if n_idle else ""
     if len(epochs) == 1:
