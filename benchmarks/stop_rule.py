@@ -7,7 +7,7 @@ folds of every line; `scout` is the ladder as it is: lines are scouted on some f
 Scores of 900 items (binary, two a patient, five folds) are drawn for EfficientNet-Lite0's nine lines; all rungs share most
 of their noise, as rungs of one network do. In *none* no line gains, in *top* the first line gains all there is, in *deep*
 only lines from `blocks.5` down do, in *slow* each line gains a little. Compute is the share above a line, summed over folds
-and divided by their number; `half` has a budget of 2.7 of it, half of what all lines take on all folds.
+and divided by their number; `half` has a budget of 2.7 of it, half of what all lines take on all folds, `short` one of 1.0.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ RULES = {  # least share of parameters that a line thaws to count, and patients 
     "deep": (ladder.LEAST_SHARE, math.inf),
     "scout": (ladder.LEAST_SHARE, ladder.SCOUTED_PATIENTS),
 }
-BUDGETS = {"whole": math.inf, "half": 2.7}
+BUDGETS = {"whole": math.inf, "half": 2.7, "short": 1.0}
 N_PATIENTS, N_FOLDS, COMMON = 450, 5, 0.8
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 import thawline
-from thawline import delivery
+from thawline import delivery, job
 from thawline.data.phantoms import PhantomOptions, make_phantoms
 from thawline.errors import OptionError
 from thawline.learn import ladder, strategies
@@ -254,6 +254,39 @@ def test_a_line_that_stays_scouted_is_reported_with_its_folds(
     assert "Fine tuning from blocks.6 was left after 1 of 2" in page
     assert "triangles lines that were judged on some folds only" in page
     assert '<span class="of">1 of 2 folds</span>' in page
+
+
+def test_a_line_that_the_budget_left_on_some_folds_is_delivered_as_one_network(
+    films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = {"reason": "budget", "budget_s": 10.0, "spent_s": 9.0, "forecast_s": 5.0}
+    monkeypatch.setattr(ladder, "SCOUTED_PATIENTS", 1)
+    monkeypatch.setattr(ladder, "SCOUTED_OF_CLASS", 1)
+    monkeypatch.setattr(ladder, "_describe_lag", lambda found, *_: short if found.rung.line else None)
+
+    def choose_last(tried: Any, development: Any) -> Any:
+        return dataclasses.replace(ladder.choose_rung(tried, development), chosen=len(tried) - 1)
+
+    monkeypatch.setattr(job, "choose_rung", choose_last)
+    limits = {"thaw_line": None, "strategy": "feature_extractor,fine_tuning", "controls": "none", "tta": True}
+    plan = thawline.plan_only(films, thawline.RunOptions(**{**FAST, **limits}), listener=Notes()).to_json()
+    choices = {choice["name"]: choice for choice in plan["choices"]}
+    choices["lines"]["value"] = ["conv_head"]
+    choices["recipe"]["value"]["epochs"] = 2
+    (tmp_path / "plan.json").write_text(json.dumps(plan), "utf-8")
+    result = run(films, tmp_path / "run", **limits, plan=tmp_path / "plan.json")
+    found = {choice["name"]: choice for choice in result.plan["choices"]}
+    assert result.metrics["chosen"]["thaw_line"] == "conv_head"
+    assert found["final"]["value"] == "refit"
+    assert "all were compared on 1 of 2 folds" in found["rung"]["reason"]
+    with (result.folder / "splits.csv").open(encoding="utf-8", newline="") as stream:
+        n_scouted = sum(row["fold"] == "0" for row in csv.DictReader(stream))
+    assert result.metrics["validation"]["n_items"] == n_scouted
+    page = (result.folder / "report.html").read_text("utf-8")
+    assert "one network, trained on all development patients" in page
+    assert "on the folds that all candidates have" in page
+    files, expected = read_test_rows(result.folder, films)
+    np.testing.assert_allclose(result.load_model().predict_proba(files), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("control", ["handcrafted", "random_init"])

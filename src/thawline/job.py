@@ -27,7 +27,7 @@ from thawline.journal import Journal
 from thawline.judge.statistics import Selection
 from thawline.learn.engine import detect_hardware, name_engine
 from thawline.learn.facts import describe_backbone
-from thawline.learn.ladder import FAILED, Climb, Ladder, Rules, choose_rung, list_rungs
+from thawline.learn.ladder import FAILED, Climb, Ladder, Rules, TriedRung, choose_rung, list_rungs
 from thawline.learn.strategies import Settings, Strategies
 from thawline.learn.weights import Weights, find_weights
 from thawline.measure import measure_aspect, measure_precision, measure_size
@@ -125,6 +125,7 @@ def run(
     strategies = _make_strategies(job, features)
     climbed, selection = _climb(job, strategies)
     job.plan = _record_selection(job.plan, climbed, selection)
+    _settle_final(job, climbed.eligible[selection.chosen], climbed.n_folds)
     chosen = measure_tta(job, climbed.eligible[selection.chosen], strategies)
     write_json(out / "plan.json", {**job.plan.to_json(), "thawline": thawline.__version__})
     test = deliver(job, chosen, strategies)
@@ -333,11 +334,19 @@ def _time_prefix(job: Job) -> float | None:
 
 def _climb(job: Job, strategies: Strategies) -> tuple[Climb, Selection]:
     """Try the planned rungs on all development items and choose one."""
-    final = FINAL_FOLDS if job.plan["final"] == "refit" else 0.0
+    final = 0.0 if job.plan["final"] == "ensemble" else FINAL_FOLDS
     rules = Rules(read_duration(job.plan["budget"]), job.plan["useful_gain"], job.options.seed, final)
     rungs, development = list_rungs(job.plan, job.facts), job.development()
     found = Ladder(strategies, development, job.journal, job.listener, rules, job.spent_s).climb(rungs)
     return found, choose_rung(found.eligible, development)
+
+
+def _settle_final(job: Job, chosen: TriedRung, n_folds: int) -> None:
+    """Settle what the chosen rung delivers, where that goes by the folds it has."""
+    if job.plan["final"] == "auto" and chosen.rung.line is not None:
+        whole = len(chosen.folds) == n_folds
+        reason = f"the chosen rung has {len(chosen.folds)} of {n_folds} folds"
+        job.plan = job.plan.decide("final", "ensemble" if whole else "refit", reason)
 
 
 def _record_selection(plan: Plan, climbed: Climb, selection: Selection) -> Plan:

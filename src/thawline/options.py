@@ -79,7 +79,11 @@ class RunOptions:
     controls: str = option("handcrafted", "Controls to report, with commas between: handcrafted, random_init, or none.")
     useful_gain: float = option(0.01, "Gain in AUC below which a deeper line is not worth it.", least=0)
     tta: bool = option(False, "Average over augmented views in prediction, where that helps out of fold.")
-    final: str = option("ensemble", "What a thawed rung delivers.", among=("ensemble", "refit"))
+    final: str = option(
+        "auto",
+        "What a thawed rung delivers: the networks of its folds, or one trained on all; auto decides by the folds it has.",
+        among=("auto", "ensemble", "refit"),
+    )
     budget: str = option(
         "20m", "Time to spend on choosing, with its unit: 90s, 20m, 2h, or none. The first rung is always finished."
     )

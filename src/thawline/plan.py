@@ -436,8 +436,13 @@ def _choose_final(options: RunOptions) -> Choice:
         return Choice(
             "final", "refit", kind, f"{frozen}; so is a thawed network, for the median number of epochs of the folds"
         )
+    if options.final == "ensemble":
+        return Choice(
+            "final", "ensemble", kind, f"{frozen}; of a thawed rung the networks of its folds are kept, calibrated"
+        )
+    kept = "of a thawed rung the networks of all folds are kept, calibrated; where the budget left some out, one is trained"
     return Choice(
-        "final", "ensemble", kind, f"{frozen}; of a thawed rung the networks of all folds are kept, calibrated"
+        "final", "auto", kind, f"{frozen}; {kept} on all development patients, for the folds' median of epochs"
     )
 
 

@@ -154,7 +154,8 @@ class Fitter(Protocol):
 class Rules:
     """When to stop: after ``budget_s`` seconds, and where lines no longer gain ``useful_gain`` of AUC.
 
-    ``final`` is the time that delivering a line takes, in folds of it, for which the budget has to have room as well.
+    ``final`` is the time that delivering a line takes of which only some folds are fitted, in folds of it: a line is tried
+    where the budget has room for that as well.
     """
 
     budget_s: float
@@ -287,7 +288,7 @@ class Ladder:
         if f"{rung.unit} rest" not in self.journal:
             trial_s = self.journal.seconds(f"{rung.unit} fold ") / (count_trials([scouted]) * n_scouted)
             rest_s = trial_s * count_trials(self.tried) * (self.n_folds - n_scouted)
-            stop = stop or lag or self._check_budget(rest_s + trial_s * self.rules.final)
+            stop = stop or lag or self._check_budget(rest_s)
             if stop is None:
                 self.journal.record(f"{rung.unit} rest", {"seconds": round(rest_s, 3)}, 0.0)
         if stop is None:
