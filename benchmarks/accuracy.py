@@ -21,6 +21,7 @@ import numpy as np
 from environment import write_json
 from peers import SHARED, run_ours
 from thawline.judge.evaluation import evaluate
+from thawline.options import CONTROLS
 
 N_FOLDS = 5
 DATA = ("covid-ct", "pneumoniamnist", "chest-xray3", "chest-xray3-grouped")
@@ -38,7 +39,7 @@ def main() -> None:
     work = (options.work / options.data).resolve()
     work.mkdir(parents=True, exist_ok=True)
     os.environ.update(THAWLINE_DATA=str(work / "ledger"), THAWLINE_CACHE=str(work / "cache"))
-    flags = ["--budget", options.budget, "--tta"]
+    flags = ["--budget", options.budget, "--tta", "--controls", ",".join(CONTROLS)]
     if options.data == "pneumoniamnist":  # identical images in its train and val, none of them in test
         flags += ["--allow-leak", "--validation", "given"]
     if options.data.startswith("chest-xray3"):  # the published folds part images; one pair of them is identical
@@ -122,11 +123,12 @@ def choose_rungs(found: list[dict[str, Any]]) -> list[str]:
 
 def describe_rungs(found: list[dict[str, Any]]) -> dict[str, float]:
     """Return each rung's out-of-fold AUC and accuracy, folds (fewer where only scouted) and seconds, means over the runs
-    that tried it, and how often it won."""
+    that tried it, and how often it won; of one run the intervals too, as development parts of several overlap."""
     rows: dict[str, list[dict[str, Any]]] = {}
     for each in found:
         for rung in each["metrics"]["ladder"]:
-            name = rung["thaw_line"] or (rung["strategy"] if rung["strategy"] == "handcrafted" else rung["head"])
+            control = rung["strategy"] if rung["strategy"] in CONTROLS else None
+            name = control or rung["thaw_line"] or rung["head"]
             rows.setdefault(name, []).append(rung)
     figures = {}
     for name, rungs in rows.items():
@@ -137,6 +139,8 @@ def describe_rungs(found: list[dict[str, Any]]) -> dict[str, float]:
             f"rung_{name}_seconds": float(np.mean([rung["seconds"] for rung in rungs])),
             f"rung_{name}_chosen": float(sum(rung["chosen"] for rung in rungs)),
         }
+        if len(found) == 1:
+            figures |= {f"rung_{name}_auc{suffix}": rungs[0]["auc"][end] for suffix, end in ENDS.items()}
     return figures
 
 
