@@ -214,8 +214,8 @@ SECTIONS = (
         "Simulated ladders with known truth: true AUC of the rung that is chosen, and compute spent on lines, when any two "
         "idle lines in a row end the ladder (`any`), when only deep ones count (`deep`), and when lines are scouted on some "
         "folds first (`scout`, the ladder as it is). `none`: no line gains; `top`: the first gains all; `deep`: only lines "
-        "from blocks.5 down do; `slow`: each a little. `half` has half of the budget that all lines take, `short` a third of "
-        "what the ladder takes where each gains a little.",
+        "from blocks.5 down do; `slow`: each a little. `half` has half of the budget that all lines take, `short` a "
+        "third of what the ladder takes where each gains a little.",
         (),
         rest=True,
     ),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import re
@@ -16,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from thawline import cost
-from thawline.cost import Clock, count_cores, count_memory_mib, peak_rss_mib, read_duration
+from thawline.cost import count_cores, count_memory_mib, peak_rss_mib, read_duration
 from thawline.errors import OptionError
 
 
@@ -44,21 +43,6 @@ def test_other_durations_are_refused_with_what_was_found(text):
 @given(st.integers(1, 10**6), st.sampled_from([("s", 1), ("m", 60), ("h", 3600)]))
 def test_whole_durations_are_exact(number, unit):
     assert read_duration(f"{number}{unit[0]}") == number * unit[1]
-
-
-def test_a_clock_adds_up_the_steps_of_one_name(monkeypatch):
-    now = [100.0]
-    monkeypatch.setattr(cost.time, "perf_counter", lambda: now[0])
-    clock = Clock()
-    for seconds in (2.0, 3.5):
-        with clock.step("read"):
-            now[0] += seconds
-    with contextlib.suppress(KeyError), clock.step("heads"):
-        now[0] += 1.0
-        raise KeyError
-    now[0] += 10.0
-    assert clock.seconds == {"read": 5.5, "heads": 1.0}
-    assert clock.total() == 16.5
 
 
 def test_peak_memory_includes_what_was_freed():

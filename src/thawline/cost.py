@@ -1,40 +1,16 @@
-"""What things cost: wall-clock by step, peak memory, and what this process may use."""
+"""Time limits, peak memory, and what this process may use."""
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import re
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from thawline.errors import OptionError
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
-
-
-class Clock:
-    """Wall-clock seconds by step; entering a step twice adds up."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._began = time.perf_counter()
-
-    @contextlib.contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        """Count the seconds of the block towards ``name``."""
-        began = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
-
-    def total(self) -> float:
-        """Seconds since the clock was made."""
-        return time.perf_counter() - self._began
 
 
 def read_duration(text: str) -> float:

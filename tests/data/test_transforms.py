@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from thawline.data.transforms import prepare, share_outside
+from thawline.data.transforms import prepare
 from thawline.errors import ImageError
 from thawline.types import ASPECTS, Contract
 
@@ -108,13 +108,6 @@ def test_wide_colour_channels_stay_apart() -> None:
         plane = Image.fromarray((pixels[..., channel] / 65535 * 255).astype(np.float32))
         expected = np.clip(np.asarray(plane.resize((32, 32), Image.Resampling.BICUBIC)), 0, 255)
         np.testing.assert_allclose(prepared[..., channel], expected, atol=1e-4)
-
-
-def test_share_outside_counts_what_is_clipped() -> None:
-    pixels = np.arange(100, dtype=np.uint16).reshape(10, 10)
-    assert share_outside(pixels, (10.0, 94.0)) == pytest.approx(0.15)
-    assert share_outside(pixels.astype(np.float32) - 50, (-50.0, 49.0)) == 0
-    assert share_outside(pixels.astype(np.uint8), (10.0, 94.0)) == 0
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.float32])

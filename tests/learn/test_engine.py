@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 from scipy.spatial.distance import cosine
 from skimage import data as photographs
 
-from thawline.cache import evict
+from thawline.cache import Space, evict
 from thawline.data.transforms import prepare
 from thawline.errors import OptionError, OutputError
 from thawline.learn import engine as engine_module
@@ -272,17 +273,18 @@ def test_the_engine_that_is_named_is_the_one_that_is_opened(tiny, monkeypatch):
     assert isinstance(open_engine(tiny, make_contract(tiny), HARDWARE), TorchEngine)
 
 
-def test_hardware_is_what_the_process_may_use(monkeypatch):
-    monkeypatch.setattr(engine_module, "_find_cuda", lambda: "a GPU")
-    monkeypatch.setattr(engine_module, "_has_cpu_bf16", lambda: False)
-    assert detect_hardware("auto").cuda == detect_hardware("cuda").cuda == "a GPU"
-    assert detect_hardware("auto").bf16
+def test_hardware_is_what_the_process_may_use():
+    import torch
+
+    found = detect_hardware("auto")
+    if torch.cuda.is_available():
+        assert found.cuda == detect_hardware("cuda").cuda == torch.cuda.get_device_name()
+        assert found.bf16 == torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        assert found.cuda is None
+        with pytest.raises(OptionError, match=r"expected a CUDA GPU for --device cuda, found none .* --device cpu"):
+            detect_hardware("cuda")
     assert detect_hardware("cpu").cuda is None
-    assert not detect_hardware("cpu").bf16
-    monkeypatch.setattr(engine_module, "_find_cuda", lambda: None)
-    assert detect_hardware("auto").cuda is None
-    with pytest.raises(OptionError, match=r"expected a CUDA GPU for --device cuda, found none .*; take --device cpu"):
-        detect_hardware("cuda")
 
 
 @pytest.mark.parametrize(
@@ -314,6 +316,19 @@ def test_the_cache_has_room_for_what_limit_disk_and_memory_allow(
     assert (found.cache_mib, found.memory_mib) == (room_mib, memory_mib)
     assert asked == [tmp_path]  # the disk that the cache will lie on
     assert not (tmp_path / "not").exists()
+
+
+def test_what_the_cache_holds_counts_as_free(monkeypatch, tmp_path):
+    """So that a run has the same room before and after it has filled some."""
+    free = [4000 * 2**20]
+    monkeypatch.setattr(engine_module.shutil, "disk_usage", lambda _: SimpleNamespace(total=0, used=0, free=free[0]))
+    monkeypatch.setattr(engine_module, "count_memory_mib", lambda: 10**6)
+    monkeypatch.setenv("THAWLINE_CACHE", str(tmp_path))
+    before = detect_hardware("cpu").cache_mib
+    space = Space("features", {"kind": "room"}, tmp_path)
+    space.write([hashlib.sha256(b"a").hexdigest()], np.zeros((1, 2 * 2**20), np.float32))
+    free[0] -= sum(path.stat().st_size for path in space.folder.iterdir())
+    assert detect_hardware("cpu").cache_mib == before == 1000
 
 
 def test_the_room_in_the_cache_is_that_of_its_disk(monkeypatch, tmp_path):

@@ -44,14 +44,6 @@ def scale_wide(pixels: Pixels, wide_range: tuple[float, float]) -> Pixels:
     return (share * 255).astype(np.float32)
 
 
-def share_outside(pixels: Pixels, wide_range: tuple[float, float]) -> float:
-    """Return the share of values (0 to 1) that `scale_wide` clips; 0 for 8-bit pixels, which it leaves alone."""
-    if pixels.dtype == np.uint8:
-        return 0.0
-    low, high = _check_range(wide_range)
-    return float(np.count_nonzero((pixels < low) | (pixels > high)) / pixels.size)
-
-
 def _check_range(wide_range: tuple[float, float]) -> tuple[float, float]:
     """Return (low, high), or refuse a range that nothing can be scaled by."""
     low, high = wide_range
