@@ -306,8 +306,10 @@ def _choose_headline(fingerprint: Mapping[str, Any], options: RunOptions) -> Cho
     width = 1.96 * _hanley_mcneil_error(0.85, fewest, rest)
     reason = f"{sum(counts)} test patients: an AUC near .85 would have a 95 % interval of about ±{width:.2f}"
     if fingerprint["n_patients"] < 400 and not fingerprint["split_given"]:
-        reason += "; below 400 patients the cross-validated figure beside it is the steadier one, and runs with another --seed "
-        reason += "show what the split alone does"
+        reason += (
+            "; below 400 patients the cross-validated figure beside it is the steadier one, and runs with another "
+        )
+        reason += "--seed show what the split alone does"
     return Choice("headline", "test part", "rule", reason)
 
 
