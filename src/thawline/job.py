@@ -103,7 +103,7 @@ def run(
     candidates = _find_candidates(options, given)
     spec = make_spec(dataset, options, candidates, hardware, given)
     journal = open_run(out, spec, resume=resume)
-    hardware = _keep_room(journal, hardware)
+    hardware = _recall_room(journal, hardware)
     at = time.perf_counter()
     job = prepare(dataset, options, listener, journal, hardware, candidates[0], began)
     _check_unchanged(job)
@@ -148,10 +148,10 @@ def _find_candidates(options: RunOptions, given: Plan | None) -> list[Weights]:
     return list({each.architecture.name: each for each in found}.values())
 
 
-def _keep_room(journal: Journal, hardware: Hardware) -> Hardware:
-    """Return the hardware with the room in the cache that the run began with, by which its views were planned."""
-    room = journal.unit("room", lambda: {"cache_mib": hardware.cache_mib})
-    return dataclasses.replace(hardware, cache_mib=room["cache_mib"])
+def _recall_room(journal: Journal, hardware: Hardware) -> Hardware:
+    """Return the hardware with the room in the cache that a resumed run began with, by which its views were planned."""
+    room = journal.find("room")
+    return hardware if room is None else dataclasses.replace(hardware, cache_mib=room["cache_mib"])
 
 
 def plan_only(data: Path | str, options: RunOptions | None = None, *, listener: Listener | None = None) -> Plan:
@@ -246,6 +246,8 @@ def _write_findings(job: Job, everything: Dataset, seconds: float) -> None:
     write_json(job.out / "audit.json", job.inspection.record)
     write_json(job.out / "fingerprint.json", job.fingerprint)
     write_atomic(job.out / "splits.csv", format_splits(everything, job.inspection.numbers, job.splits))
+    if "room" not in job.journal:
+        job.journal.record("room", {"cache_mib": job.hardware.cache_mib}, 0.0)
     if "read" not in job.journal:
         job.journal.record("read", {"content": job.fingerprint["digest"]}, seconds)
 
