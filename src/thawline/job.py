@@ -246,10 +246,10 @@ def _write_findings(job: Job, everything: Dataset, seconds: float) -> None:
     write_json(job.out / "audit.json", job.inspection.record)
     write_json(job.out / "fingerprint.json", job.fingerprint)
     write_atomic(job.out / "splits.csv", format_splits(everything, job.inspection.numbers, job.splits))
-    if "room" not in job.journal:
-        job.journal.record("room", {"cache_mib": job.hardware.cache_mib}, 0.0)
     if "read" not in job.journal:
         job.journal.record("read", {"content": job.fingerprint["digest"]}, seconds)
+    if "room" not in job.journal:
+        job.journal.record("room", {"cache_mib": job.hardware.cache_mib}, 0.0)
 
 
 def _split(dataset: Dataset, labels: Labels, groups: Groups, options: RunOptions) -> Splits:
