@@ -227,9 +227,7 @@ class Ladder:
         forecast, stop = None, self.journal.find(f"stop before {rung.name}")
         if stop is None and f"{rung.unit} forecast" not in self.journal:
             began = time.perf_counter()
-            forecast, stop = self._plan(rung, n_folds)
-            if forecast is not None and rung.line is not None:
-                self._say_forecast(rung, forecast)
+            forecast, stop = self._plan(rung, n_folds) if rung.line is None else self._plan_aloud(rung, n_folds)
             if stop is None:
                 taken_s = time.perf_counter() - began
                 self.journal.record(f"{rung.unit} forecast", forecast._asdict() if forecast else {}, taken_s)
@@ -263,15 +261,17 @@ class Ladder:
         forecast = self.fitter.forecast(rung, self.tried)
         if not self.tried or (rung.strategy not in CONTROLS and not self.rivals()):
             return forecast, None
-        final = self.rules.final if rung.strategy in THAWED else 0.0
+        final = self.rules.final if rung.strategy in THAWED and n_folds < self.n_folds else 0.0
         return forecast, self._check_budget(forecast.total_s(n_folds + final) if forecast else None)
 
-    def _say_forecast(self, rung: Rung, forecast: Forecast) -> None:
-        """Tell the listener what a rung above a line will take."""
-        spent_s, budget_s, whole_s = self.spent_s(), self.rules.budget_s, forecast.total_s(self.n_folds)
-        budget = "" if math.isinf(budget_s) else f" of {budget_s:.0f} s"
+    def _plan_aloud(self, rung: Rung, n_folds: int) -> tuple[Forecast | None, dict[str, Any] | None]:
+        """Plan a rung above a line, and tell the listener what it will take."""
         self.listener.begin("forecast")
-        self.listener.end(f"{rung.name}: {whole_s:.0f} s for {self.n_folds} folds; {spent_s:.0f} s{budget} spent")
+        forecast, stop = self._plan(rung, n_folds)
+        budget = "" if math.isinf(self.rules.budget_s) else f" of {self.rules.budget_s:.0f} s"
+        seconds = f"{forecast.total_s(n_folds):.0f} s for {n_folds} folds; " if forecast else ""
+        self.listener.end(f"{rung.name}: {seconds}{self.spent_s():.0f} s{budget} spent")
+        return forecast, stop
 
     def _check_budget(self, forecast_s: float | None) -> dict[str, Any] | None:
         """Return the reason not to go on where what is forecast does not fit into the budget."""
