@@ -188,6 +188,23 @@ def test_a_space_of_many_shards_holds_few_files_open(tmp_path, monkeypatch):
         read(writer, keys)
 
 
+def test_spaces_are_listed_while_another_process_takes_files_away(tmp_path, monkeypatch):
+    space = Space("features", DESCRIPTION, tmp_path)
+    space.write(make_keys("a"), make_rows(1))
+    look = Path.is_file
+
+    def vanish(path):
+        found = look(path)
+        if path.suffix == ".npy":
+            path.unlink()
+        return found
+
+    monkeypatch.setattr(Path, "is_file", vanish)
+    (found,) = list_spaces(tmp_path)
+    assert found["files"] == 2  # the keys and the description
+    assert list(cache._measure_files(tmp_path / "gone")) == []
+
+
 def test_a_space_that_another_process_clears_goes_on(tmp_path):
     space = Space("features", DESCRIPTION, tmp_path)
     space.write(make_keys("a"), make_rows(1))

@@ -11,7 +11,7 @@ import contextlib
 import os
 import shutil
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,9 +106,8 @@ class Space:
         if len(keys) != _KEY_BYTES * len(shard):
             return
         number, self._row_shape = len(self._shards), tuple(shard.shape[1:])
-        self._shards.append(
-            shard if number < OPEN_MAPS else path
-        )  # before its keys: another thread may look one up at once
+        # before its keys: another thread may look one up at once
+        self._shards.append(shard if number < OPEN_MAPS else path)
         for row in range(len(shard)):
             self._rows[keys[row * _KEY_BYTES : (row + 1) * _KEY_BYTES]] = (number, row)
 
@@ -130,10 +129,20 @@ def list_spaces(root: Path | None = None) -> list[dict[str, Any]]:
     top = root or cache_path()
     found = []
     for folder in sorted(path for path in top.glob("*/*") if path.is_dir()):
-        files = [(path.stat().st_size, path.stat().st_mtime) for path in folder.iterdir() if path.is_file()]
+        files = list(_measure_files(folder))
         size, used = sum(size for size, _ in files), max((time for _, time in files), default=0.0)
         found.append({"kind": folder.parent.name, "folder": folder, "files": len(files), "bytes": size, "used": used})
     return found
+
+
+def _measure_files(folder: Path) -> Iterator[tuple[int, float]]:
+    """Yield bytes and time of last use of each file; those that another process takes away meanwhile are passed over."""
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            with contextlib.suppress(OSError):
+                if path.is_file():
+                    found = path.stat()
+                    yield found.st_size, found.st_mtime
 
 
 def evict(keep: Sequence[Path] = (), root: Path | None = None, limit: int | None = None) -> int:

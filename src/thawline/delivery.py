@@ -61,7 +61,7 @@ def _refit_head(chosen: TriedRung, strategies: Strategies) -> tuple[dict[str, An
 
 
 def _keep_networks(job: Job, chosen: TriedRung, strategies: Strategies) -> tuple[dict[str, Any], Value]:
-    """Keep the networks of all folds, each blended by its own held-out fold, or train one for their median steps."""
+    """Keep the networks of all folds, each blended by its own held-out fold, or train one for their median of epochs."""
     rung, development = chosen.rung, job.development().keep_folds(len(chosen.folds))
     folds: Mapping[int, Value] = {
         fold: job.journal.find(rung.fold_unit(fold)) or {} for fold in development.list_folds()
@@ -89,8 +89,7 @@ def _find_member(job: Job, chosen: TriedRung, strategies: Strategies, fold: int)
 
 def measure_tta(job: Job, chosen: TriedRung, strategies: Strategies) -> TriedRung:
     """Settle an open test-time augmentation for the chosen rung; return the rung as it will be delivered."""
-    given = job.plan["tta"]
-    if given is False:
+    if job.plan["tta"] is False:
         return chosen
     if chosen.rung.strategy == "handcrafted":
         job.plan = job.plan.decide("tta", False, "handcrafted features are taken of the image as it is")
@@ -111,17 +110,17 @@ def measure_tta(job: Job, chosen: TriedRung, strategies: Strategies) -> TriedRun
     losses = development.losses(chosen.probabilities), development.losses(probabilities)
     gain, error = paired_difference(*losses, development.groups[development.scored()])
     job.listener.end(f"log-loss {losses[1].mean():.4f} over views, {losses[0].mean():.4f} without")
-    if given:
-        return dataclasses.replace(chosen, probabilities=probabilities)
-    helps = gain > error
-    evidence = [
-        {"candidate": name, "log_loss": float(each.mean())} for name, each in zip((False, True), losses, strict=True)
-    ]
-    reason = (
-        f"out of fold, {len(strategies.views)} views change the log-loss by {-gain:+.4f} (standard error {error:.4f})"
-    )
-    job.plan = job.plan.decide("tta", helps, reason, evidence)
-    return dataclasses.replace(chosen, probabilities=probabilities) if helps else chosen
+    if job.plan["tta"] is None:
+        evidence = [
+            {"candidate": name, "log_loss": float(each.mean())}
+            for name, each in zip((False, True), losses, strict=True)
+        ]
+        reason = (
+            f"out of fold, {len(strategies.views)} views change the log-loss by {-gain:+.4f} "
+            f"(standard error {error:.4f})"
+        )
+        job.plan = job.plan.decide("tta", gain > error, reason, evidence)
+    return dataclasses.replace(chosen, probabilities=probabilities) if job.plan["tta"] else chosen
 
 
 def _open_test(job: Job, model: Model) -> Probabilities:

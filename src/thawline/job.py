@@ -53,9 +53,7 @@ from thawline.types import Augmentation, BackboneFacts, Hardware, Listener, Reci
 if TYPE_CHECKING:
     from thawline.types import Features, Groups, Labels
 
-FINAL_FOLDS = (
-    1.6  # trainings of a fold that one on all development items takes: of five parts a fold learns four fifths
-)
+FINAL_FOLDS = 1.6  # trainings of a fold that one on all items takes: a fold learns four fifths of four fifths
 PACKAGES = ("numpy", "scikit-learn", "torch", "torchvision", "timm", "openvino", "Pillow")
 
 
@@ -357,14 +355,11 @@ def _record_selection(plan: Plan, climbed: Climb, selection: Selection) -> Plan:
     names = [each.rung.name for each in climbed.eligible]
     stops = [stop for stop in climbed.stops if "before" in stop and stop["before"].partition(" ")[0] not in CONTROLS]
     stops = [stop for stop in stops if stop["reason"] != FAILED]
-    short = [stop["within"] for stop in climbed.stops if "within" in stop and stop["reason"] == "budget"]
     reason = f"the first whose paired log-loss is within one standard error of the best, {names[selection.best]}"
     if stops:
         reason += f"; the ladder ended before {stops[0]['before']}: {stops[0]['reason']}"
-    if short:
+    if climbed.short:
         n_folds = min(len(each.folds) for each in climbed.eligible)
-        reason += f"; the budget left no time for all folds of {', '.join(short)}"
-        reason += (
-            f", so that all were compared on {n_folds} of {climbed.n_folds} folds" if n_folds < climbed.n_folds else ""
-        )
+        reason += f"; the budget left no time for all folds of {', '.join(climbed.short)}"
+        reason += f", so that all were compared on {n_folds} of {climbed.n_folds} folds"
     return plan.decide("rung", names[selection.chosen], reason, describe_candidates(names, selection))

@@ -107,10 +107,14 @@ class Climb:
     n_folds: int
 
     @property
+    def short(self) -> list[str]:
+        """Names of the lines that were left on some folds for want of budget."""
+        return [stop["within"] for stop in self.stops if "within" in stop and stop["reason"] == "budget"]
+
+    @property
     def eligible(self) -> tuple[TriedRung, ...]:
         """Those that can be chosen: with all folds, or left for want of budget; controls where there is nothing else."""
-        short = [stop["within"] for stop in self.stops if "within" in stop and stop["reason"] == "budget"]
-        found = tuple(each for each in self.tried if len(each.folds) == self.n_folds or each.rung.name in short)
+        found = tuple(each for each in self.tried if len(each.folds) == self.n_folds or each.rung.name in self.short)
         return tuple(each for each in found if each.rung.strategy not in CONTROLS) or found
 
 

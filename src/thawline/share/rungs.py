@@ -113,21 +113,22 @@ def explain_stop(stop: Mapping[str, Any]) -> str:
     """Return in a sentence, with its numbers, why a rung was not tried, or only on some folds; for a line, why the ladder
     ended there."""
     if "within" in stop:
-        why = _explain_failure(stop) or (_explain_budget(stop) if stop["reason"] == "budget" else _explain_lag(stop))
         name, folds = translate_rung(stop["within"]), f"{stop['folds']} of {count_things(stop['n_folds'], 'fold')}"
-        return f"{name[:1].upper()}{name[1:]} was left after {folds}: {why}."
+        return f"{name[:1].upper()}{name[1:]} was left after {folds}: {_explain_reason(stop)}."
     name, strategy = translate_rung(stop["before"]), stop["before"].partition(" ")[0]
-    if failure := _explain_failure(stop):
-        return f"{name[:1].upper()}{name[1:]} was left out: {failure}."
-    why = _explain_budget(stop) if stop["reason"] == "budget" else _explain_gains(stop)
+    why = _explain_reason(stop)
+    if stop["reason"] == FAILED:
+        return f"{name[:1].upper()}{name[1:]} was left out: {why}."
     if strategy in THAWED:
         return f"The ladder ended before {name}: {why}."
     return f"The {'control' if strategy in CONTROLS else 'rung'} {name} was left out: {why}."
 
 
-def _explain_failure(stop: Mapping[str, Any]) -> str:
-    """Return why a rung could not be trained; nothing where it was left for another reason."""
-    return f"it could not be trained ({stop['error']})" if stop["reason"] == FAILED else ""
+def _explain_reason(stop: Mapping[str, Any]) -> str:
+    if stop["reason"] == FAILED:
+        return f"it could not be trained ({stop['error']})"
+    explain = {"budget": _explain_budget, "behind": _explain_lag, "no useful gain": _explain_gains}
+    return explain[stop["reason"]](stop)
 
 
 def _explain_budget(stop: Mapping[str, Any]) -> str:

@@ -111,9 +111,7 @@ def put_in_words(name: str) -> str:
 def name_rung(strategy: str, line: str | None, head: str) -> str:
     """Return a rung in words: the strategy, with its head where the backbone is frozen and its thaw line where not."""
     words = put_in_words(strategy)
-    if strategy in HEADS:
-        return f"{words}, {put_in_words(head)} head"
-    if strategy == "handcrafted" and head != "linear":
+    if strategy in HEADS or (strategy == "handcrafted" and head != "linear"):
         return f"{words}, {put_in_words(head)} head"
     return f"{words} from {line}" if strategy == "fine_tuning" else words
 
