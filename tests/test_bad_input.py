@@ -19,8 +19,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import thawline.files as files_module
+from helpers import make_films
 from thawline.cli import app
-from thawline.data.phantoms import PhantomOptions, make_phantoms
 
 pytestmark = pytest.mark.slow
 
@@ -67,10 +67,7 @@ def format_rows(rows: Sequence[Row], separator: str = ",") -> str:
 @pytest.fixture(scope="module")
 def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("films") / "data"
-    make_phantoms(folder, PhantomOptions(n_patients=20, size_px=64, views=(1, 1)))
-    for path in (folder / "images").iterdir():
-        with Image.open(path) as image:
-            image.crop((0, 0, 58, 58)).save(path)
+    make_films(folder, n_patients=20, views=(1, 1))
     return folder
 
 

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 from typer.testing import CliRunner
 
 import thawline
+from helpers import make_films
 from thawline.cli import app
 from thawline.data.phantoms import PhantomOptions, make_phantoms
 from thawline.options import RunOptions
@@ -38,10 +38,7 @@ def start(*arguments: object, **environment: str) -> subprocess.CompletedProcess
 @pytest.fixture(scope="module")
 def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("films") / "data"
-    make_phantoms(folder, PhantomOptions(n_patients=20, size_px=64, views=(1, 1)))
-    for path in (folder / "images").iterdir():
-        with Image.open(path) as image:
-            image.crop((0, 0, 58, 58)).save(path)
+    make_films(folder, n_patients=20, views=(1, 1))
     return folder
 
 

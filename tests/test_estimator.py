@@ -17,8 +17,8 @@ from sklearn.utils.estimator_checks import check_estimator
 
 import thawline
 import thawline.estimator as estimator_module
+from helpers import make_films
 from thawline import ThawClassifier
-from thawline.data.phantoms import PhantomOptions, make_phantoms
 from thawline.errors import DataError, OptionError, UnreadableItemsError
 from thawline.judge.metrics import item_log_loss
 from thawline.types import SilentListener
@@ -56,10 +56,7 @@ class Films:
 @pytest.fixture(scope="module")
 def films(tmp_path_factory: pytest.TempPathFactory) -> Films:
     folder = tmp_path_factory.mktemp("films") / "data"
-    make_phantoms(folder, PhantomOptions(n_patients=24, size_px=64, views=(1, 2)))
-    for path in (folder / "images").iterdir():
-        with Image.open(path) as image:
-            image.crop((0, 0, 58, 58)).save(path)
+    make_films(folder, n_patients=24, views=(1, 2))
     with (folder / "manifest.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     paths = [folder / row["path"] for row in rows]

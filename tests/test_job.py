@@ -19,13 +19,12 @@ from PIL import Image
 from sklearn.metrics import accuracy_score, brier_score_loss, log_loss, roc_auc_score
 
 import thawline
+from helpers import Notes, make_films
 from thawline import delivery, state
-from thawline.data.phantoms import PhantomOptions, make_phantoms
 from thawline.errors import LeakError, OptionError
 from thawline.ledger import ledger_path
 from thawline.options import RunOptions
 from thawline.share import bundle
-from thawline.types import SilentListener
 
 pytestmark = pytest.mark.slow
 
@@ -52,31 +51,12 @@ TELLING = ("MUSTERMANN", "ERIKA", "19631123")
 Row = dict[str, str]
 
 
-class Notes(SilentListener):
-    """Keeps warnings and finished steps."""
-
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warn(self, message: str) -> None:
-        self.warnings.append(message)
-
-
 @dataclasses.dataclass(frozen=True)
 class Finished:
     data: Path
     run: Path
     result: thawline.RunResult
     warnings: list[str]
-
-
-def make_films(folder: Path, *, square: bool = True, **changes: Any) -> Path:
-    """Small phantoms; square ones leave no aspect rule to measure, which saves time."""
-    make_phantoms(folder, PhantomOptions(**{"n_patients": 24, "size_px": 64, "views": (1, 2), **changes}))
-    for path in (folder / "images").iterdir() if square else ():
-        with Image.open(path) as image:
-            image.crop((0, 0, 58, 58)).save(path)
-    return folder
 
 
 def run_job(data: Path, out: Path, **options: Any) -> thawline.RunResult:
@@ -148,7 +128,7 @@ def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def main(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
     """One finished run on films whose names and patients would give people away."""
     folder = tmp_path_factory.mktemp("main")
-    data = make_films(folder / "data", square=False)
+    data = make_films(folder / "data", side=None)
     rows = read_rows(data / "manifest.csv")
     for row in rows:
         name = row["path"].replace("images/p", "images/MUSTERMANN_19631123_")

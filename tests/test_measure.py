@@ -11,33 +11,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 import thawline
+from helpers import Notes, make_films
 from thawline import measure
-from thawline.data.phantoms import PhantomOptions, make_phantoms
-from thawline.types import SilentListener
 
 pytestmark = pytest.mark.slow
 HEADS = {"strategy": "feature_extractor", "controls": "none", "folds": 2}
 THAWED = {"thaw_line": "blocks.4", "controls": "none", "folds": 2, "views": 1, "mixup": 0.0}
 
 
-class Notes(SilentListener):
-    """Keeps warnings to itself."""
-
-    def warn(self, message: str) -> None:
-        """Ignore a warning."""
-
-
 @pytest.fixture(scope="module")
 def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Square films with more detail than the network was trained on, which leave no aspect rule to measure."""
     folder = tmp_path_factory.mktemp("films")
-    make_phantoms(folder, PhantomOptions(n_patients=24, size_px=128, views=(1, 1), contrast=0.6))
-    for path in (folder / "images").iterdir():
-        with Image.open(path) as image:
-            image.crop((0, 0, 100, 100)).save(path)
+    make_films(folder, side=100, n_patients=24, size_px=128, views=(1, 1), contrast=0.6)
     return folder
 
 

@@ -7,36 +7,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 from safetensors.numpy import load_file
 
 import thawline
+from helpers import Notes, make_films
 from thawline import job
-from thawline.data.phantoms import PhantomOptions, make_phantoms
 from thawline.errors import OptionError
 from thawline.learn import engine
 from thawline.options import RunOptions
-from thawline.types import SilentListener
 
 pytestmark = pytest.mark.slow
 FAST = {"controls": "none", "folds": 2, "views": 1, "size_px": 64}
-
-
-class Notes(SilentListener):
-    """Keeps warnings to itself."""
-
-    def warn(self, message: str) -> None:
-        """Ignore a warning."""
 
 
 @pytest.fixture(scope="module")
 def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Square films, which leave no aspect rule to measure."""
     folder = tmp_path_factory.mktemp("films")
-    make_phantoms(folder, PhantomOptions(n_patients=24, size_px=64, views=(1, 1), contrast=0.6))
-    for path in (folder / "images").iterdir():
-        with Image.open(path) as image:
-            image.crop((0, 0, 58, 58)).save(path)
+    make_films(folder, n_patients=24, views=(1, 1), contrast=0.6)
     return folder
 
 

@@ -15,25 +15,14 @@ import pytest
 from PIL import Image
 
 import thawline
-from thawline.data.phantoms import PhantomOptions, make_phantoms
+from helpers import Notes, make_films
 from thawline.errors import DataError, UnreadableItemsError
 from thawline.predict import predict_files
 from thawline.share.bundle import Model
-from thawline.types import SilentListener
 
 pytestmark = pytest.mark.slow
 
 Row = dict[str, str]
-
-
-class Notes(SilentListener):
-    """Keeps warnings."""
-
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warn(self, message: str) -> None:
-        self.warnings.append(message)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,10 +36,7 @@ class Finished:
 
 
 def make_run(folder: Path, **changes: Any) -> Finished:
-    make_phantoms(folder / "data", PhantomOptions(**{"n_patients": 24, "size_px": 64, "views": (1, 2), **changes}))
-    for path in (folder / "data" / "images").iterdir():
-        with Image.open(path) as image:
-            image.crop((0, 0, 58, 58)).save(path)
+    make_films(folder / "data", **changes)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("THAWLINE_DATA", str(folder / "ledger"))
         thawline.run(folder / "data", folder / "run", head="linear", listener=Notes())

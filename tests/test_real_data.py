@@ -10,22 +10,12 @@ from typing import Any
 import pytest
 
 import thawline
+from helpers import Notes
 from thawline.data.manifest import read_manifest
 from thawline.errors import LeakError
 from thawline.options import RunOptions
-from thawline.types import SilentListener
 
 pytestmark = [pytest.mark.realdata, pytest.mark.slow]
-
-
-class Notes(SilentListener):
-    """Keeps warnings."""
-
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warn(self, message: str) -> None:
-        self.warnings.append(message)
 
 
 @pytest.fixture(autouse=True)

@@ -10,16 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 from safetensors.numpy import load_file
 
 import thawline
+from helpers import Notes, make_films
 from thawline import delivery, job
-from thawline.data.phantoms import PhantomOptions, make_phantoms
 from thawline.errors import OptionError
 from thawline.learn import ladder, strategies
 from thawline.learn.weights import find_weights, read_backbone_tensors
-from thawline.types import SilentListener
 
 pytestmark = pytest.mark.slow
 
@@ -27,21 +25,11 @@ FAST = {"thaw_line": "conv_head", "folds": 2, "views": 1}
 TELLING = "MUSTERMANN"
 
 
-class Notes(SilentListener):
-    """Keeps warnings to itself."""
-
-    def warn(self, message: str) -> None:
-        """Ignore a warning."""
-
-
 @pytest.fixture(scope="module")
 def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Square films of two views a patient, whose patients would be recognised."""
     folder = tmp_path_factory.mktemp("films")
-    make_phantoms(folder, PhantomOptions(n_patients=30, size_px=64, views=(1, 2), contrast=0.6))
-    for path in (folder / "images").iterdir():  # square ones leave no aspect rule to measure, which saves time
-        with Image.open(path) as image:
-            image.crop((0, 0, 58, 58)).save(path)
+    make_films(folder, n_patients=30, views=(1, 2), contrast=0.6)
     manifest = folder / "manifest.csv"
     with manifest.open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))

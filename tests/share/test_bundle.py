@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 
 import thawline
 import thawline.share.bundle as bundle
+from helpers import Notes
 from thawline.errors import ModelError
 from thawline.files import file_digest, json_digest
 from thawline.learn.augment import augment, list_views
@@ -35,16 +36,6 @@ pytestmark = pytest.mark.slow
 
 TASK = {"kind": "binary", "classes": ["a", "b"], "positive": "b", "threshold": 0.3}
 CONTRACT = Contract(224, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-
-
-class Notes(SilentListener):
-    """Keeps warnings."""
-
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warn(self, message: str) -> None:
-        self.warnings.append(message)
 
 
 @pytest.fixture(scope="module")
