@@ -59,6 +59,7 @@ PLANNED = (  # the fields of a Recipe that a plan may change
     "weight_decay",
     "label_smoothing",
     "mixup",
+    "start_strength",
     "balance",
     "focal",
     "train_norms",
@@ -327,7 +328,7 @@ def _choose_recipe(fingerprint: Mapping[str, Any], facts: BackboneFacts, options
     recipe = {**RECIPE, **changes}
     given = f"{n_items} items and the budget" if longer > 1 else f"{n_items} items"
     reason = (
-        "AdamW from the head of the frozen features, weights averaged; a part held back of each fold chooses the "
+        "AdamW from a calm linear head of the frozen features, weights averaged; a part held back of each fold chooses the "
         f"learning rate (this one or smaller), the epoch of the {epochs} that {given} call for, and how much of the frozen "
         "head is blended in"
     )

@@ -134,9 +134,10 @@ class Recipe:
     proportion (0: all the same); each block below has ``decay`` times the rate of the one above it, the head ``head_rate``
     times it. ``epochs`` is the length of the schedule, ``stop`` how many of them are run, ``patience`` how many without
     improvement end a validated one. Weights are averaged over the last ``average`` epochs or so. ``mixup`` is the parameter
-    of its beta distribution, 0 for none. ``auto_rgn`` weights the rate of each parameter by its relative gradient norm.
-    ``balance`` (one of `BALANCES`) and ``focal`` change the loss, see `learn.objective`. ``device`` is torch's name of one,
-    ``bf16`` trains under autocast, ``compiled`` through torch.compile.
+    of its beta distribution, 0 for none. ``start_strength`` is the largest inverse L2 penalty of the linear head that it
+    starts with (0: that of the frozen rung, whatever it is). ``auto_rgn`` weights the rate of each parameter by its relative
+    gradient norm. ``balance`` (one of `BALANCES`) and ``focal`` change the loss, see `learn.objective`. ``device`` is
+    torch's name of one, ``bf16`` trains under autocast, ``compiled`` through torch.compile.
     """
 
     learning_rate: float = 2e-4
@@ -153,6 +154,7 @@ class Recipe:
     average: float = 1.0
     label_smoothing: float = 0.05
     mixup: float = 0.4
+    start_strength: float = 1e-3
     balance: str = "none"
     focal: float = 0.0
     train_norms: bool = False

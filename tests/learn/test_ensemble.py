@@ -21,7 +21,7 @@ from thawline.learn.heads import fit_final
 from thawline.learn.linear import LinearHead
 from thawline.learn.stages import find_stages
 from thawline.learn.strategies import take_weights
-from thawline.learn.thawing import Thaw, fit_head
+from thawline.learn.thawing import Thaw, fit_head, fit_heads
 from thawline.learn.training import predict_logits, train
 from thawline.types import Recipe
 
@@ -206,7 +206,7 @@ def test_a_refit_is_one_training_on_all_items_for_the_median_epochs_and_rate(tha
     everything = np.arange(N_ITEMS)
     recipe = Recipe(learning_rate=1e-2, epochs=10, batch_items=20, stop=4)
     about = thaw.activations, thaw.development.labels, everything, recipe, RUNG
-    expected, _ = train(thaw.start(fit_head(thaw, everything)), *about, blocks=thaw.blocks)
+    expected, _ = train(thaw.start(fit_heads(thaw, everything)[0]), *about, blocks=thaw.blocks)
     for name, tensor in expected.state_dict().items():
         torch.testing.assert_close(classifier.state_dict()[name], tensor, rtol=1e-5, atol=1e-6)
     assert frozen is not None

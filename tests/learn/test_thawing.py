@@ -16,10 +16,21 @@ from sklearn.metrics import log_loss
 from thawline.errors import TrainingError
 from thawline.learn import thawing
 from thawline.learn.development import Development
-from thawline.learn.heads import FoldResult, fit_fold
+from thawline.learn.heads import HEADS, FoldResult, Training, fit_fold, fit_part
 from thawline.learn.linear import LinearHead
 from thawline.learn.stages import find_stages
-from thawline.learn.thawing import SLOWER, Thaw, ThawedFold, Trial, fit_head, part_inner, search, thaw_fold, zero_head
+from thawline.learn.thawing import (
+    SLOWER,
+    Thaw,
+    ThawedFold,
+    Trial,
+    fit_head,
+    fit_heads,
+    part_inner,
+    search,
+    thaw_fold,
+    zero_head,
+)
 from thawline.learn.training import predict_logits, train
 from thawline.types import BALANCES, Recipe
 
@@ -184,6 +195,29 @@ def test_before_the_first_step_a_fold_is_that_of_the_frozen_rung(thaw: Thaw, hea
     np.testing.assert_allclose(found, frozen.probabilities, atol=1e-6)
 
 
+@pytest.mark.parametrize("balance", ["none", "weights"])
+@pytest.mark.parametrize("calm", [0.0, 1e-4, 1e-3, 1e-1, 1.0])
+def test_training_starts_with_a_linear_head_no_less_regularised_than_the_recipe_says(
+    hard: Thaw, calm: float, balance: str
+) -> None:
+    """The frozen rung's own where folds of the same items choose as strong a penalty, or none is asked for."""
+    thaw = dataclasses.replace(hard, recipe=dataclasses.replace(RECIPE, start_strength=calm, balance=balance))
+    items = list_training(thaw, 1)
+    assert thaw.features is not None
+    of = thaw.development
+    weights = "balanced" if balance == "weights" else None
+    part = Training(np.asarray(thaw.features[items], np.float32), of.labels[items], of.groups[items], 2, 0, weights)
+    chosen, strength = fit_part(HEADS["linear"], part)
+    assert 1e-4 < strength < 1.0
+    (expected,) = HEADS["linear"].fit(part, [min(calm or strength, strength)])
+    found = fit_heads(thaw, items)
+    for one, other in zip(found, (expected, chosen), strict=True):
+        assert isinstance(other, LinearHead)
+        np.testing.assert_allclose(one.predict_logits(thaw.features), other.predict_logits(thaw.features), atol=1e-9)
+    sizes = [np.abs(head.coefficients).sum() for head in found]
+    assert (sizes[0] < sizes[1]) == (0 < calm < strength)
+
+
 # --- a trial ----------------------------------------------------------------------------------------------------------
 
 
@@ -222,7 +256,7 @@ def test_a_trial_holds_losses_of_the_best_blend_and_the_gain_with_its_error_by_p
     trial = search(thaw, learned, held, RUNG)[0][0]
     of = thaw.development
     frozen = [fit_head(thaw, learned).predict_logits(thaw.features[held])] if thaw.features is not None else []
-    fits = [minimise_loss(of.labels[held], logits[0])]  # the start is the frozen head itself
+    fits = [minimise_loss(of.labels[held], *(frozen or logits[:1]))]
     fits += [minimise_loss(of.labels[held], each, *frozen) for each in logits[1 : RECIPE.epochs + 1]]
     price = 1 / len(held) if pretrained else 0.0  # of the second scale
     means = np.array([losses.mean() for _, losses in fits]) + price * (np.arange(len(fits)) > 0)
@@ -395,10 +429,10 @@ def test_a_folds_network_is_its_start_trained_on_the_learned_part_for_the_epochs
     assert found.n_epochs >= 1
     recipe = dataclasses.replace(RECIPE, learning_rate=found.learning_rate, stop=found.n_epochs)
     about = thaw.activations, thaw.development.labels, learned, recipe, RUNG
-    expected, _ = train(thaw.start(fit_head(thaw, learned)), *about, blocks=thaw.blocks)
+    expected, _ = train(thaw.start(fit_heads(thaw, learned)[0]), *about, blocks=thaw.blocks)
     assert not list_changed(found.classifier, copy_state(expected))
     recipe = dataclasses.replace(recipe, stop=found.n_epochs - 1)
-    earlier, _ = train(thaw.start(fit_head(thaw, learned)), *about[:3], recipe, RUNG, blocks=thaw.blocks)
+    earlier, _ = train(thaw.start(fit_heads(thaw, learned)[0]), *about[:3], recipe, RUNG, blocks=thaw.blocks)
     assert list_changed(found.classifier, copy_state(earlier))
     scored = np.flatnonzero(thaw.development.folds == 2)
     np.testing.assert_array_equal(found.logits[0], predict_logits(expected, thaw.activations, scored))

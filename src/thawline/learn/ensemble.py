@@ -14,7 +14,7 @@ from thawline.errors import DataError
 from thawline.judge.calibration import blend, fit_blend
 from thawline.learn.cuts import MEMBERS, make_classifier
 from thawline.learn.linear import LinearHead
-from thawline.learn.thawing import Thaw, fit_head
+from thawline.learn.thawing import Thaw, fit_heads
 from thawline.learn.training import train
 
 if TYPE_CHECKING:
@@ -69,9 +69,9 @@ def refit(
     """
     development, values = thaw.development, list(folds.values())
     everything = np.arange(len(development.labels))
-    head = fit_head(thaw, everything)
-    classifier = thaw.start(head)
+    start, head = fit_heads(thaw, everything)
     stop = round(statistics.median(value["n_epochs"] for value in values))
+    classifier = thaw.start(start if stop else head)
     if stop:
         rate = float(np.exp(statistics.median(np.log(value["learning_rate"]) for value in values)))
         recipe = dataclasses.replace(thaw.recipe, learning_rate=rate, stop=stop)

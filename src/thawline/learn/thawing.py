@@ -1,17 +1,18 @@
 """One fold of one rung above a thaw line: a training that is watched on a part held back, and one scoring.
 
-LP-FT (Kumar et al., ICLR 2022): the classifier starts as the suffix with the linear head of the items it is to learn, which
-reproduces the frozen rung. A grouped part of the training fold is held back and chooses the learning rate, how long to
-train, and how the logits are blended with those of the frozen head: an ensemble in output space, which is better than
-either where both have learned something of their own (Wortsman et al., Robust fine-tuning, CVPR 2022). Where no epoch is
-better than the start, the fold stays the frozen rung's.
+LP-FT (Kumar et al., ICLR 2022): the classifier starts as the suffix with the linear head of the items it is to learn, as
+strongly regularised as the recipe says: one that already parts those items leaves the suffix little to learn from. A
+grouped part of the training fold is held back and chooses the learning rate, how long to train, and how the logits are
+blended with those of the frozen rung's head: an ensemble in output space, which is better than either where both have
+learned something of their own (Wortsman et al., Robust fine-tuning, CVPR 2022). Where no epoch is better than the frozen
+head alone, the fold stays the frozen rung's.
 """
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -64,7 +65,7 @@ class Thaw:
         return names[: names.index(self.line) + 1]
 
     def start(self, head: LinearHead) -> nn.Module:
-        """Return the classifier before its first step: the suffix with a head of frozen features."""
+        """Return the suffix as it was with a head of frozen features: a classifier of the same logits."""
         suffix = copy.deepcopy(self.stages.suffix(self.line))
         if self.upper is not None:
             freeze_above(suffix, self.blocks, self.upper)
@@ -73,10 +74,10 @@ class Thaw:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Trial:
-    """One learning rate on the inner part, from the start (epoch 0) to the last epoch: losses of the best blend.
+    """One learning rate on the inner part: losses of the frozen head (epoch 0), then of the best blend after each epoch.
 
     A blend of two is charged for its second scale. ``scales`` are those at the best epoch, see `blend`; ``gain`` is what it
-    gained on the start, ``gain_error`` its standard error by patient.
+    gained on epoch 0, ``gain_error`` its standard error by patient. From a random start epoch 0 is the network's own.
     """
 
     learning_rate: float
@@ -87,7 +88,7 @@ class Trial:
 
     @property
     def n_epochs(self) -> int:
-        """Epochs to the smallest loss; 0 where none was better than the start, which is to stay frozen."""
+        """Epochs to the smallest loss; 0 where none was better than the frozen head, which is to stay."""
         return int(np.argmin(self.losses))
 
 
@@ -158,12 +159,12 @@ def search(thaw: Thaw, learned: IntArray, held: IntArray, rung: str) -> tuple[tu
     Returns the trials and the network of the best, at its best epoch. Without items to choose by the network stays as it
     is.
     """
-    rate, start = thaw.recipe.learning_rate, fit_head(thaw, learned)
+    rate, heads = thaw.recipe.learning_rate, fit_heads(thaw, learned)
     if not len(held):
-        return (Trial(rate, (0.0,), FROZEN if thaw.features is not None else (1.0,), 0.0, 0.0),), thaw.start(start)
+        return (Trial(rate, (0.0,), FROZEN if thaw.features is not None else (1.0,), 0.0, 0.0),), thaw.start(heads[1])
     found: list[tuple[Trial, nn.Module]] = []
     for attempt in range(ATTEMPTS):
-        found.append(_try_rate(thaw, start, learned, held, rung, rate / SLOWER**attempt))
+        found.append(_try_rate(thaw, heads, (learned, held), rung, rate / SLOWER**attempt))
         trial = found[-1][0]
         if trial.gain > trial.gain_error or trial.gain <= 0:
             break
@@ -172,18 +173,21 @@ def search(thaw: Thaw, learned: IntArray, held: IntArray, rung: str) -> tuple[tu
 
 
 def _try_rate(
-    thaw: Thaw, head: LinearHead, learned: IntArray, held: IntArray, rung: str, rate: float
+    thaw: Thaw, heads: tuple[LinearHead, LinearHead], inner: tuple[IntArray, IntArray], rung: str, rate: float
 ) -> tuple[Trial, nn.Module]:
-    """Train on the ``learned`` items at one rate, following the loss of the ``held`` ones; return the best network too."""
-    development = thaw.development
+    """Train on the learned part of ``inner`` at one rate, following the loss of the part held back; return the best network.
+
+    It starts with the first of the ``heads``; the other is the frozen rung's.
+    """
+    development, (learned, held), (head, frozen_head) = thaw.development, inner, heads
     labels, start = development.labels[held], thaw.start(head)
     logits = predict_logits(start, thaw.activations, held)
     if not np.isfinite(logits).all():
         raise TrainingError(
             f"{rung}: the network gives no finite numbers before it is trained; check the value range of the images"
         )
-    frozen = [] if thaw.features is None else [logits]
-    found = [_score_blend(labels, logits)]
+    frozen = [] if thaw.features is None else [frozen_head.predict_logits(thaw.features[held])]
+    found = [_score_blend(labels, *(frozen or [logits]))]
 
     def validate(classifier: nn.Module) -> float:
         logits = predict_logits(classifier, thaw.activations, held)
@@ -200,7 +204,7 @@ def _try_rate(
     best = int(np.argmin(losses))
     scales = found[best][0]
     if best == 0:
-        classifier, scales = thaw.start(head), (0.0, *scales) if frozen else scales
+        classifier, scales = thaw.start(frozen_head), (0.0, *scales) if frozen else scales
     _, error = paired_difference(found[0][1], found[best][1], development.groups[held])
     return Trial(rate, tuple(losses), scales, losses[0] - losses[best], float(np.nan_to_num(error))), classifier
 
@@ -213,11 +217,20 @@ def _score_blend(labels: Labels, *logits: FloatArray) -> tuple[tuple[float, ...]
 
 def fit_head(thaw: Thaw, training: IntArray) -> LinearHead:
     """Return the linear head of the training items, as the frozen rung fits it; zeros for a random start."""
+    return fit_heads(thaw, training)[1]
+
+
+def fit_heads(thaw: Thaw, training: IntArray) -> tuple[LinearHead, LinearHead]:
+    """Return the linear heads of the training items that a training starts with, and that the frozen rung has.
+
+    They are the same where the frozen rung's is as strongly regularised as the recipe asks. A random start has zeros.
+    """
     from threadpoolctl import threadpool_limits
 
-    development = thaw.development
+    development, row, calm = thaw.development, HEADS["linear"], thaw.recipe.start_strength
     if thaw.features is None:
-        return zero_head(thaw.stages, thaw.line, thaw.activations, development.n_classes)
+        zeros = zero_head(thaw.stages, thaw.line, thaw.activations, development.n_classes)
+        return zeros, zeros
     balanced = "balanced" if thaw.recipe.balance == "weights" else None
     part = Training(
         np.asarray(thaw.features[training], np.float32),
@@ -228,8 +241,9 @@ def fit_head(thaw: Thaw, training: IntArray) -> LinearHead:
         balanced,
     )
     with threadpool_limits(1):
-        head: Any = fit_part(HEADS["linear"], part)[0]
-    return head  # type: ignore[no-any-return]
+        frozen, strength = fit_part(row, part)
+        start = row.fit(part, [calm])[0] if calm and calm < strength else frozen
+    return cast(LinearHead, start), cast(LinearHead, frozen)
 
 
 def zero_head(stages: Stages, line: str, activations: Activations, n_classes: int) -> LinearHead:
