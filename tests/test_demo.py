@@ -15,8 +15,8 @@ from thawline.cli import app
 pytestmark = pytest.mark.slow
 
 
-def call(*arguments: object) -> Any:
-    done = CliRunner().invoke(app, ["demo", *(str(each) for each in arguments)])
+def call(*arguments: object, command: str = "demo") -> Any:
+    done = CliRunner().invoke(app, [command, *(str(each) for each in arguments)])
     assert done.exit_code == 0, done.stderr
     return done
 
@@ -68,3 +68,14 @@ def test_nothing_is_found_where_there_is_nothing(tmp_path: Path) -> None:
     assert auc["high"] > 0.45
     assert auc["value"] == pytest.approx(0.5, abs=0.15)
     assert Path(found["report"]) == tmp_path / "run-seed0-contrast0" / "report.html"
+
+
+def test_thawing_the_top_of_the_network_gains_on_these_films(demo: tuple[Path, str], tmp_path: Path) -> None:
+    """What the whole demo shows: the first line is better out of fold than the frozen network, and is chosen."""
+    flags = ["--strategy", "feature_extractor,fine_tuning", "--thaw-line", "conv_head", "--controls", "none"]
+    call(demo[0] / "films-seed0", "--out", tmp_path / "run", *flags, command="run")
+    frozen, thawed = json.loads((tmp_path / "run" / "metrics.json").read_text("utf-8"))["ladder"]
+    assert (frozen["thaw_line"], thawed["thaw_line"]) == (None, "conv_head")
+    assert thawed["log_loss"] < frozen["log_loss"] - 0.01
+    assert thawed["chosen"]
+    assert sum(epochs > 0 for epochs in thawed["epochs"]) >= 3
