@@ -189,8 +189,8 @@ SECTIONS = (
             f"accuracy_{data}",
             f"Accuracy: {data}",
             f"python benchmarks/accuracy.py {data} --json benchmarks/results/accuracy_{data}.json",
-            f"{text} The delivered model on test items, with 95 % intervals from resampling patients; then the rungs of seed "
-            "0 out of fold on development items, as the ladder saw them. A rung with fewer folds was scouted only: its "
+            f"{text} The delivered model on test items, with 95 % intervals from resampling patients; then the rungs of "
+            "seed 0 out of fold on development items, as the ladder saw them. A rung with fewer folds was scouted only: its "
             "figures are of those folds, and not comparable with the others'.",
             (),
             rungs=True,
