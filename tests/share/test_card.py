@@ -96,7 +96,7 @@ def test_card_names_task_model_weights_and_input(plan: Plan, weights: Weights) -
             "blocks.4: trained from there up to blocks.5; the rest of the backbone is frozen",
             "ensemble of the 3 folds' networks, each blended with the frozen head and calibrated on its own held-out fold; "
             "2 of 3 not trained, since "
-            "no epoch was better than the start",
+            "no epoch was better than no training",
         ),
         (
             ("fine_tuning_from_scratch", "conv_stem", "linear", 1.0, [2]),

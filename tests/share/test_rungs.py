@@ -234,7 +234,7 @@ def test_ratio_in_words() -> None:
 def test_delivery_counts_networks_that_were_not_trained() -> None:
     rung = make_rung([], [0, 3, 0, 0])
     assert describe_delivery(rung, "ensemble").endswith(
-        "; 3 of 4 not trained, since no epoch was better than the start"
+        "; 3 of 4 not trained, since no epoch was better than no training"
     )
     assert describe_delivery(rung, "refit").endswith("epochs of the folds, which is none")
     assert describe_delivery({**rung, "epochs": []}, "ensemble") == "linear head, refitted on all development patients"

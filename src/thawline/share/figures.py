@@ -214,13 +214,13 @@ def mark_rung(axes: Axes, x: float, row: int, rung: Mapping[str, Any]) -> None:
 def draw_training(folds: Sequence[Mapping[str, Any]], caption: Caption) -> str:
     """Draw the inner loss of every fold by epoch, from the start on, and return it as SVG text.
 
-    Each fold holds ``fold`` (its number), ``losses`` (epoch 0 is the start) and ``n_epochs``, where it stopped: a filled
-    circle, a hollow one where that is the start.
+    Each fold holds ``fold`` (its number), ``losses`` (epoch 0 is before training) and ``n_epochs``, where it stopped: a
+    filled circle, a hollow one where that is 0.
     """
     from matplotlib.ticker import MaxNLocator
 
     with open_figure(NARROW_IN, 3.0 + 0.18 * ((len(folds) + 1) // 2)) as figure:
-        axes = figure.add_subplot(xlabel="Epoch (0 is the start)", ylabel="Inner log-loss, calibrated")
+        axes = figure.add_subplot(xlabel="Epoch (0: before training)", ylabel="Inner log-loss, calibrated")
         for place, fold in enumerate(folds):
             colour, dashes = LINES[place % len(LINES)]
             stop = fold["n_epochs"]

@@ -206,7 +206,7 @@ def _describe_model(rung: Mapping[str, Any], final: str) -> str:
         none = "" if statistics.median(epochs) else ", which is none"
         return f"one network, trained on all development patients for the median number of epochs of the folds{none}"
     n_idle = sum(not n_epochs for n_epochs in epochs)
-    idle = f"; {n_idle} of {len(epochs)} not trained, since no epoch was better than the start" if n_idle else ""
+    idle = f"; {n_idle} of {len(epochs)} not trained, since no epoch was better than no training" if n_idle else ""
     if len(epochs) == 1:
         return f"the network of the one fold, {blended}calibrated on its held-out patients{idle}"
     return f"ensemble of the {len(epochs)} folds' networks, each {blended}calibrated on its own held-out fold{idle}"
