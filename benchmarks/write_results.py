@@ -266,17 +266,7 @@ def format_section(section: Section) -> str:
     """Return one benchmark's heading, command, table and environment."""
     result = json.loads(result_path(section).read_text("utf-8"))
     figures, where = result["figures"], result["environment"]
-    rows = [
-        f"| {meaning} (`{key}`) | {format_figure(figures[key])} | {wanted} |"
-        for key, meaning, wanted in section.figures
-        if key in figures
-    ]
-    table = ["| figure | value | wanted |", "| --- | --- | --- |", *rows]
-    known = {key for key, *_ in section.figures}
-    if section.rest:
-        table += [f"| `{key}` | {format_figure(value)} | |" for key, value in figures.items() if key not in known]
-    if section.rungs:
-        table = format_accuracy(figures)
+    table = format_accuracy(figures) if section.rungs else format_table(section, figures)
     versions = ", ".join(f"{name} {version}" for name, version in where["versions"].items())
     return "\n".join(
         [
@@ -296,6 +286,19 @@ def format_section(section: Section) -> str:
     )
 
 
+def format_table(section: Section, figures: Mapping[str, float]) -> list[str]:
+    """Return a table of the section's figures, and of all others where it wants them."""
+    rows = [
+        f"| {meaning} (`{key}`) | {format_figure(figures[key])} | {wanted} |"
+        for key, meaning, wanted in section.figures
+        if key in figures
+    ]
+    known = {key for key, *_ in section.figures}
+    if section.rest:
+        rows += [f"| `{key}` | {format_figure(value)} | |" for key, value in figures.items() if key not in known]
+    return ["| figure | value | wanted |", "| --- | --- | --- |", *rows]
+
+
 def format_accuracy(figures: Mapping[str, float]) -> list[str]:
     """Return a table of what each seed delivered, and one of the rungs of the first."""
     table = ["| seed | test items | test AUC | test accuracy | seconds |", "| --- | --- | --- | --- | --- |"]
@@ -308,9 +311,8 @@ def format_accuracy(figures: Mapping[str, float]) -> list[str]:
         "| rung | AUC out of fold | accuracy | folds | seconds | chosen |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    for name in [
-        key[len("rung_") : -len("_seconds")] for key in figures if key.startswith("rung_") and key.endswith("_seconds")
-    ]:
+    names = [key.removeprefix("rung_").removesuffix("_folds") for key in figures if key.endswith("_folds")]
+    for name in names:
         others = [format_figure(figures[f"rung_{name}_{key}"]) for key in ("accuracy", "folds", "seconds", "chosen")]
         table.append(f"| `{name}` | {format_interval(figures, f'rung_{name}_auc{{}}')} | {' | '.join(others)} |")
     return table

@@ -37,9 +37,7 @@ def start(*arguments: object, **environment: str) -> subprocess.CompletedProcess
 
 @pytest.fixture(scope="module")
 def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("films") / "data"
-    make_films(folder, n_patients=20, views=(1, 1))
-    return folder
+    return make_films(tmp_path_factory.mktemp("films") / "data", n_patients=20, views=(1, 1))
 
 
 @pytest.fixture(scope="module")

@@ -55,8 +55,7 @@ class Films:
 
 @pytest.fixture(scope="module")
 def films(tmp_path_factory: pytest.TempPathFactory) -> Films:
-    folder = tmp_path_factory.mktemp("films") / "data"
-    make_films(folder, n_patients=24, views=(1, 2))
+    folder = make_films(tmp_path_factory.mktemp("films") / "data")
     with (folder / "manifest.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     paths = [folder / row["path"] for row in rows]

@@ -24,9 +24,7 @@ THAWED = {"thaw_line": "blocks.4", "controls": "none", "folds": 2, "views": 1, "
 @pytest.fixture(scope="module")
 def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Square films with more detail than the network was trained on, which leave no aspect rule to measure."""
-    folder = tmp_path_factory.mktemp("films")
-    make_films(folder, side=100, n_patients=24, size_px=128, views=(1, 1), contrast=0.6)
-    return folder
+    return make_films(tmp_path_factory.mktemp("films"), side=100, size_px=128, views=(1, 1), contrast=0.6)
 
 
 def run(films: Path, out: Path, weights: Path, **options: Any) -> thawline.RunResult:

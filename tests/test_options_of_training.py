@@ -23,9 +23,7 @@ FAST = {"controls": "none", "folds": 2, "views": 1, "size_px": 64}
 @pytest.fixture(scope="module")
 def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Square films, which leave no aspect rule to measure."""
-    folder = tmp_path_factory.mktemp("films")
-    make_films(folder, n_patients=24, views=(1, 1), contrast=0.6)
-    return folder
+    return make_films(tmp_path_factory.mktemp("films"), views=(1, 1), contrast=0.6)
 
 
 def run(films: Path, out: Path, weights: Path, **options: Any) -> thawline.RunResult:

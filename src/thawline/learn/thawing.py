@@ -217,33 +217,43 @@ def _score_blend(labels: Labels, *logits: FloatArray) -> tuple[tuple[float, ...]
 
 def fit_head(thaw: Thaw, training: IntArray) -> LinearHead:
     """Return the linear head of the training items, as the frozen rung fits it; zeros for a random start."""
-    return fit_heads(thaw, training)[1]
+    from threadpoolctl import threadpool_limits
+
+    if thaw.features is None:
+        return zero_head(thaw.stages, thaw.line, thaw.activations, thaw.development.n_classes)
+    with threadpool_limits(1):
+        return cast(LinearHead, fit_part(HEADS["linear"], _take_part(thaw, thaw.features, training))[0])
 
 
 def fit_heads(thaw: Thaw, training: IntArray) -> tuple[LinearHead, LinearHead]:
     """Return the linear heads of the training items that a training starts with, and that the frozen rung has.
 
-    They are the same where the frozen rung's is as strongly regularised as the recipe asks. A random start has zeros.
+    They are the same where the frozen rung's is as strongly regularised as the recipe asks, and from a random start.
     """
     from threadpoolctl import threadpool_limits
 
-    development, row, calm = thaw.development, HEADS["linear"], thaw.recipe.start_strength
-    if thaw.features is None:
-        zeros = zero_head(thaw.stages, thaw.line, thaw.activations, development.n_classes)
-        return zeros, zeros
-    balanced = "balanced" if thaw.recipe.balance == "weights" else None
-    part = Training(
-        np.asarray(thaw.features[training], np.float32),
+    row, calm = HEADS["linear"], thaw.recipe.start_strength
+    if thaw.features is None or not calm:
+        head = fit_head(thaw, training)
+        return head, head
+    part = _take_part(thaw, thaw.features, training)
+    with threadpool_limits(1):
+        frozen, strength = fit_part(row, part)
+        start = row.fit(part, [calm])[0] if calm < strength else frozen
+    return cast(LinearHead, start), cast(LinearHead, frozen)
+
+
+def _take_part(thaw: Thaw, features: Features, training: IntArray) -> Training:
+    """Return the training items as heads are fitted on them."""
+    development = thaw.development
+    return Training(
+        np.asarray(features[training], np.float32),
         development.labels[training],
         development.groups[training],
         development.n_classes,
         thaw.recipe.seed,
-        balanced,
+        "balanced" if thaw.recipe.balance == "weights" else None,
     )
-    with threadpool_limits(1):
-        frozen, strength = fit_part(row, part)
-        start = row.fit(part, [calm])[0] if calm and calm < strength else frozen
-    return cast(LinearHead, start), cast(LinearHead, frozen)
 
 
 def zero_head(stages: Stages, line: str, activations: Activations, n_classes: int) -> LinearHead:
