@@ -1,25 +1,29 @@
 """What the ladder is worth on real data: every rung and control out of fold, the delivered model on test items.
 
-    python benchmarks/accuracy.py DATA [--seeds 3] [--budget 20m] [--work FOLDER] [--json FILE]
+    python benchmarks/accuracy.py DATA [--seeds 3] [--budget 20m] [--work FOLDER] [--parts FOLDER] [--json FILE]
 
 covid-ct and pneumoniamnist have an official test part. chest-xray3 has none: `chest-xray3` takes five folds at the level of
 images, as published, and `chest-xray3-grouped` five of patients; each fold is the test part of a run of its own, and the
 five are pooled. Seed 0 climbs the whole ladder; the others try the frozen head and the line it chose most often. Runs are
-kept in the work folder; a second start goes on where the first was stopped.
+kept in the work folder; a second start goes on where the first was stopped. What a finished run came to is also kept in
+the folder of parts, small enough to be committed, so that folds of hours can be made one a day, or on several machines.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from environment import write_json
+from environment import environment, write_json
 from peers import SHARED, run_ours
+from thawline.files import write_atomic
 from thawline.judge.evaluation import evaluate
 from thawline.options import CONTROLS
 
@@ -34,10 +38,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--budget", default="20m")
     parser.add_argument("--work", type=Path, default=Path("work") / "accuracy")
+    parser.add_argument("--parts", type=Path, default=Path(__file__).parent / "results" / "parts")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     work = (options.work / options.data).resolve()
-    work.mkdir(parents=True, exist_ok=True)
+    parts = options.parts / options.data
+    for folder in (work, parts):
+        folder.mkdir(parents=True, exist_ok=True)
     os.environ.update(THAWLINE_DATA=str(work / "ledger"), THAWLINE_CACHE=str(work / "cache"))
     flags = ["--budget", options.budget, "--tta", "--controls", ",".join(CONTROLS)]
     if options.data == "pneumoniamnist":  # identical images in its train and val, none of them in test
@@ -47,7 +54,7 @@ def main() -> None:
     figures: dict[str, Any] = {}
     for seed in range(options.seeds):
         found = [
-            run_ours(data, work / f"seed{seed}-fold{fold}", *flags, "--seed", str(seed))
+            run_once(data, work / f"seed{seed}-fold{fold}", parts, [*flags, "--seed", str(seed)])
             for fold, data in enumerate(list_data(options.data, work, seed))
         ]
         figures |= {f"{name}_seed{seed}": value for name, value in score_pooled(found, seed).items()}
@@ -58,6 +65,29 @@ def main() -> None:
         print(f"{key:<48} {value:10.3f}")
     if options.json:
         write_json(options.json, figures)
+
+
+def run_once(data: Path, out: Path, parts: Path, flags: list[str]) -> dict[str, Any]:
+    """Run and keep what came of it in the folder of parts; read it where it is there, made with the same flags.
+
+    Patients and items are numbers there. Ends with a message where it was made with other flags.
+    """
+    part = parts / f"{out.name}.json"
+    if not part.is_file():
+        found = run_ours(data, out, *flags)
+        kept = {
+            "flags": flags,
+            "wall_seconds": found["wall_seconds"],
+            "metrics": {key: found["metrics"][key] for key in ("task", "ladder")},
+            "labels": found["labels"].tolist(),
+            "patients": np.unique(found["patients"], return_inverse=True)[1].tolist(),
+            "probabilities": found["probabilities"].round(5).tolist(),
+        }
+        write_atomic(part, json.dumps({**kept, "environment": environment()}) + "\n")
+    kept = json.loads(part.read_text("utf-8"))
+    if kept["flags"] != flags:
+        sys.exit(f"{part} was made with {' '.join(kept['flags'])}, not {' '.join(flags)}: move it away to run again")
+    return kept
 
 
 def list_data(name: str, work: Path, seed: int) -> list[Path]:
@@ -89,15 +119,16 @@ def list_data(name: str, work: Path, seed: int) -> list[Path]:
 
 def score_pooled(found: list[dict[str, Any]], seed: int) -> dict[str, float]:
     """Score the test predictions of all folds: AUC within folds, accuracy over all items, intervals by patient."""
-    labels, probabilities, patients = (
-        np.concatenate([np.asarray(each[key]) for each in found]) for key in ("labels", "probabilities", "patients")
+    labels, probabilities = (
+        np.concatenate([np.asarray(each[key]) for each in found]) for key in ("labels", "probabilities")
     )
     folds = np.concatenate([np.full(len(each["labels"]), number) for number, each in enumerate(found)])
+    patients = np.concatenate([each["patients"] for each in found])  # numbers within a fold: none is in two of them
     task = found[0]["metrics"]["task"]
     section = evaluate(
         labels,
         probabilities,
-        np.unique(patients, return_inverse=True)[1],
+        np.unique(np.stack([folds, patients]), axis=1, return_inverse=True)[1].ravel(),
         tuple(task["classes"]),
         task["positive"],
         folds=folds,

@@ -20,6 +20,7 @@ import numpy as np
 from thawline.errors import TrainingError
 from thawline.learn.activations import Activations
 from thawline.learn.cuts import group_parameters
+from thawline.learn.depthwise import make_mode
 from thawline.learn.fusing import fused_norms
 from thawline.learn.objective import Objective, make_objective
 from thawline.types import Recipe
@@ -277,11 +278,15 @@ def lay_out(activations: Tensor) -> Tensor:
     return activations.contiguous(memory_format=torch.channels_last) if activations.ndim == 4 else activations
 
 
-def _autocast(recipe: Recipe) -> Any:
+@contextlib.contextmanager
+def _autocast(recipe: Recipe) -> Iterator[None]:
     """Run what follows in bf16 where the recipe says so."""
     import torch
 
-    return torch.autocast(recipe.device.partition(":")[0], torch.bfloat16, enabled=recipe.bf16)
+    device = recipe.device.partition(":")[0]
+    quick = make_mode() if recipe.bf16 and device == "cpu" and not recipe.compiled else contextlib.nullcontext()
+    with torch.autocast(device, torch.bfloat16, enabled=recipe.bf16), quick:
+        yield
 
 
 def _close_epoch(
