@@ -54,9 +54,9 @@ def make_print(n_items=500, channels=("1",)):
     return {"parts": {"development": halves}, "channels": dict.fromkeys(channels, n_items)}
 
 
-def choose(facts=FACTS, cache_mib=100_000, n_items=500, channels=("1",), **options):
+def choose(facts=FACTS, cache_mib=100_000, n_items=500, channels=("1",), bf16=False, **options):
     """All choices of thawing by name."""
-    hardware = Hardware(2, 4000, cache_mib=cache_mib)
+    hardware = Hardware(2, 4000, bf16, cache_mib=cache_mib)
     wanted = check_options(RunOptions(**options))
     return {each.name: each for each in choose_thawing(make_print(n_items, channels), hardware, facts, wanted)}
 
@@ -518,8 +518,17 @@ def test_many_items_are_gone_through_fewer_times_and_a_long_budget_gives_longer_
         assert (epochs - 0.5) * n_items <= passes
     else:
         assert (epochs + 0.5) * n_items >= passes
-    items = f"{n_items} items and the budget" if longer > 1 else f"{n_items} items"
+    items = f"{n_items} items and what the budget has time for" if longer > 1 else f"{n_items} items"
     assert f"the epoch of the {epochs} that {items} call for" in choice.reason
+
+
+@pytest.mark.parametrize(
+    ("budget", "twice"),
+    [("90s", "90s"), ("10m", "20m"), ("15m", "30m"), ("20m", "40m"), ("40m", "40m"), ("none", "none")],
+)
+def test_in_bf16_a_budget_has_time_for_what_twice_of_it_has_otherwise(budget, twice):
+    fast, slow = choose(bf16=True, budget=budget)["recipe"], choose(budget=twice)["recipe"]
+    assert (fast.value, fast.reason) == (slow.value, slow.reason)
 
 
 @pytest.mark.parametrize(

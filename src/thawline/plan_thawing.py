@@ -49,7 +49,8 @@ VIEWS = (4, 2, 1)
 LEAST_LINES = 2  # cached for a number of views, or fewer views are taken
 WORTH_CACHING = 0.75  # share of compute above a line, beyond which the prefix is too small a part of a step to be kept
 ITEM_PASSES, LEAST_EPOCHS = 6_000, 3  # what a training takes in, in whole epochs: at least 3, at most the recipe's
-LONGEST = 2.0  # times as long may it be where the budget is that much longer than the default
+LONGEST = 2.0  # times as long may it be where the budget, or what a minute of it does, is that much more than usual
+BF16_SPEED = 2.0  # of training in bf16 over float32 arithmetic
 PLANNED = (  # the fields of a Recipe that a plan may change
     "learning_rate",
     "epochs",
@@ -86,7 +87,7 @@ def choose_thawing(
         views,
         cached,
         _choose_augmentation(fingerprint, options),
-        _choose_recipe(fingerprint, facts, options),
+        _choose_recipe(fingerprint, hardware, facts, options),
         _choose_tta(options),
         Choice(
             "useful_gain",
@@ -310,12 +311,15 @@ def _choose_augmentation(fingerprint: Mapping[str, Any], options: RunOptions) ->
     return Choice("augmentation", value, kind, f"{options.modality}: {reason}")
 
 
-def _choose_recipe(fingerprint: Mapping[str, Any], facts: BackboneFacts, options: RunOptions) -> Choice:
+def _choose_recipe(
+    fingerprint: Mapping[str, Any], hardware: Hardware, facts: BackboneFacts, options: RunOptions
+) -> Choice:
     """How networks are trained; what many items need is steps, not epochs."""
     check_norms(options.train_norms, facts)
     balance = "sampling" if options.sampling == "balanced" else "weights" if options.class_weight != "none" else "none"
     n_items = _count_items(fingerprint)
-    longer = min(max(read_duration(options.budget) / read_duration(RunOptions().budget), 1.0), LONGEST)
+    share = read_duration(options.budget) / read_duration(RunOptions().budget)
+    longer = min(max(share * (BF16_SPEED if hardware.bf16 else 1.0), 1.0), LONGEST)
     epochs = min(round(longer * RECIPE["epochs"]), max(LEAST_EPOCHS, round(longer * ITEM_PASSES / n_items)))
     changes = {
         "epochs": epochs,
@@ -326,7 +330,7 @@ def _choose_recipe(fingerprint: Mapping[str, Any], facts: BackboneFacts, options
         "auto_rgn": options.auto_rgn,
     }
     recipe = {**RECIPE, **changes}
-    given = f"{n_items} items and the budget" if longer > 1 else f"{n_items} items"
+    given = f"{n_items} items and what the budget has time for" if longer > 1 else f"{n_items} items"
     reason = (
         "AdamW from a calm linear head of the frozen features, weights averaged; a part held back of each fold chooses the "
         f"learning rate (this one or smaller), the epoch of the {epochs} that {given} call for, and how much of the frozen "
