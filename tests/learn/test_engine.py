@@ -188,6 +188,34 @@ def test_an_engine_may_end_at_any_time(tiny_file):
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
 
 
+OVERLAPPING_LIVES = """
+import os, signal, sys
+from pathlib import Path
+from thawline.learn.engine import OpenVinoEngine
+from thawline.learn.weights import read_sidecar
+from thawline.types import Contract
+signal.signal(signal.SIGINT, signal.default_int_handler)
+weights, half = read_sidecar(Path(sys.argv[1]), "tiny"), (0.5, 0.5, 0.5)
+for _ in range(3):
+    engine = OpenVinoEngine(weights, Contract(64, half, half), 2)  # the one before ends after this one has begun
+del engine
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+    print("went on")
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="no signals between processes")
+def test_ctrl_c_interrupts_whatever_engines_came_and_went(tiny_file):
+    """A library that changes how signals are delivered, and back in the wrong order, makes Ctrl-C a segmentation fault."""
+    command = [sys.executable, "-c", OVERLAPPING_LIVES, str(tiny_file)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
+
+
 @pytest.mark.slow
 def test_mean_and_deviation_of_the_contract_are_applied(tiny, noise):
     plain = run_engine(OpenVinoEngine(tiny, make_contract(tiny), 2), noise)

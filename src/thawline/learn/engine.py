@@ -8,6 +8,7 @@ default for the processor.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shutil
 import sys
@@ -51,6 +52,16 @@ def import_openvino() -> ModuleType:
     import openvino
 
     return openvino  # type: ignore[no-any-return]
+
+
+@functools.cache
+def open_core() -> Any:
+    """Open OpenVINO, once for the life of the process.
+
+    Its CPU plugin gives the thread a stack for signals, and takes it back in its end. Where the lives of two overlap, the
+    end of the second puts back the stack that went with the first: the next signal, such as Ctrl-C, then ends the process.
+    """
+    return import_openvino().Core()
 
 
 def detect_hardware(device: str = "auto") -> Hardware:
@@ -105,8 +116,7 @@ class OpenVinoEngine:
     def __init__(self, weights: Weights, contract: Contract, cores: int) -> None:
         self.batch_items = BATCH_ITEMS
         self._dtype = np.dtype(np.uint8 if contract.wide_range is None else np.float32)
-        openvino = import_openvino()
-        core = openvino.Core()
+        core = open_core()
         model = core.read_model(_convert(weights, contract.size_px))
         model.reshape([self.batch_items, 3, contract.size_px, contract.size_px])
         self._compiled = core.compile_model(
@@ -251,7 +261,7 @@ def _has_openvino() -> bool:
 def _has_cpu_bf16() -> bool:
     if not _has_openvino():
         return False
-    return "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in open_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def _find_cuda() -> str | None:
