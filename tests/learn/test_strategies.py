@@ -187,8 +187,9 @@ def test_a_rung_above_a_line_is_its_folds_trained_one_by_one(house):
     np.testing.assert_array_equal(value["probabilities"], expected.probabilities)
     np.testing.assert_allclose(value["probabilities"].sum(axis=1), 1)
     assert value.keys() == {
-        "probabilities", "logits", "learning_rate", "n_epochs", "scales", "trials"
+        "probabilities", "logits", "learning_rate", "n_epochs", "scales", "trials", "precision"
     }  # fmt: skip
+    assert value["precision"] == "f32"
     state, head = expected.classifier.state_dict(), expected.head.to_tensors()
     assert weights.keys() == {*state, *(f"frozen.{name}" for name in head)}
     assert all(np.array_equal(weights[name], tensor.numpy()) for name, tensor in state.items())
@@ -250,8 +251,8 @@ def test_a_random_start_has_its_own_network_and_starts_at_even_chances(house):
     assert (value["logits"].shape[0], len(value["scales"])) == (1, 1)
 
 
-def test_views_are_averaged_as_probabilities_of_the_blend(house):
-    """The referee for the frozen head is plain arithmetic on the features that the whole network gives a view."""
+def test_views_are_averaged_as_probabilities_of_the_blend_with_the_clean_frozen_head(house):
+    """The referee for the frozen head is plain arithmetic on the features that the whole network gives the clean view."""
     import torch
 
     made = house.make()
@@ -264,12 +265,11 @@ def test_views_are_averaged_as_probabilities_of_the_blend(house):
     mean, scale, coefficients, intercept = (
         weights[f"frozen.{name}"] for name in ("mean", "scale", "coefficients", "intercept")
     )
-    logits = []
     with torch.no_grad():
-        for activations, images in zip(thaw.activations.rows, house.images, strict=True):
-            features = house.network(images[scored]).double().numpy()
-            frozen = (features - mean) / scale @ coefficients.T + intercept
-            logits.append(0.7 * classifier.eval()(activations[scored]).double().numpy() + 0.4 * frozen)
+        features = house.network(house.images[0][scored]).double().numpy()
+        frozen = (features - mean) / scale @ coefficients.T + intercept
+        views = [classifier.eval()(each[scored]).double().numpy() for each in thaw.activations.rows]
+    logits = [0.7 * each + 0.4 * frozen for each in views]
     np.testing.assert_allclose(found, np.mean([softmax(each, axis=1) for each in logits], axis=0), atol=1e-5)
     assert not np.allclose(found, softmax(logits[0], axis=1), atol=1e-4)
 

@@ -98,7 +98,7 @@ def make_rung(
     return {
         "rung": rung, "strategy": strategy, "thaw_line": line, "thawed_fraction": 0.0, "head": head, "auc": auc,
         "accuracy": auc, "log_loss": None, "difference": None, "standard_error": None, "gain": None,
-        "chance_of_useful_gain": None, "strengths": [], "learning_rates": [], "epochs": [], "curves": [],
+        "chance_of_useful_gain": None, "strengths": [], "learning_rates": [], "epochs": [], "curves": [], "precision": None,
         "n_folds": 5, "seconds": None, "forecast_seconds": None, "chosen": False, **changes,
     }  # fmt: skip
 

@@ -104,6 +104,7 @@ def make_thawed_fold(rate: float, n_epochs: int) -> dict[str, Any]:
         "n_epochs": n_epochs,
         "scales": [0.7, 0.2],
         "trials": trials,
+        "precision": "bf16",
     }
 
 
@@ -150,6 +151,7 @@ def test_ladder_says_how_each_fold_above_a_line_was_trained(ladder: list[dict[st
     assert (ladder[2]["learning_rates"], ladder[2]["epochs"]) == ([2e-4, 8e-4], [1, 0])
     assert (ladder[2]["thawed_fraction"], ladder[2]["forecast_seconds"]) == (0.8, 5.5)
     assert ladder[2]["strengths"] == []
+    assert [row["precision"] for row in ladder] == [None, None, "bf16", None]
     for row in (ladder[0], ladder[1], ladder[3]):
         assert (row["learning_rates"], row["epochs"], row["curves"], row["thawed_fraction"]) == ([], [], [], 0.0)
 

@@ -13,6 +13,7 @@ from thawline.learn.ladder import Rung
 from thawline.options import ALL_HEADS, CONTROLS, HEADS, THAWED
 from thawline.share.rungs import (
     describe_delivery,
+    describe_precision,
     describe_ratio,
     describe_thawing,
     explain_stop,
@@ -245,3 +246,24 @@ def test_one_rung_is_chosen() -> None:
     assert find_chosen(ladder) is ladder[1]
     with pytest.raises(ValueError, match="expected one rung of the ladder to be chosen, found 2"):
         find_chosen([*ladder, ladder[1]])
+
+
+@pytest.mark.parametrize(
+    ("precisions", "expected"),
+    [
+        ([None, "f32", "f32"], ""),
+        ([None], ""),
+        ([None, "bf16", "bf16"], "Networks were trained in bf16, whose gradients agree with those in f32."),
+        (
+            [None, "f32", "bf16"],
+            "Networks were trained in bf16, whose gradients agree with those in f32; but not for fine tuning from "
+            "blocks.1, where they do not.",
+        ),
+    ],
+)
+def test_it_is_said_where_networks_were_trained_in_bf16(precisions: list[str | None], expected: str) -> None:
+    lines = [
+        {"strategy": "fine_tuning", "thaw_line": f"blocks.{number}", "head": "linear", "precision": precision}
+        for number, precision in enumerate(precisions)
+    ]
+    assert describe_precision(lines) == expected

@@ -111,8 +111,9 @@ class Strategies:
             features = self.texture if rung.strategy == "handcrafted" else self.features
             result = self._fit_fold(rung.head, features, fold)
             return {"probabilities": result.probabilities, "strength": float(result.strength)}, None
-        found = thaw_fold(self.thaw(rung), fold, rung.name)
-        return record_fold(found), collect_weights(found)
+        thaw = self.thaw(rung)
+        found = thaw_fold(thaw, fold, rung.name)
+        return {**record_fold(found), "precision": "bf16" if thaw.recipe.bf16 else "f32"}, collect_weights(found)
 
     def train_again(self, rung: Rung, fold: int) -> dict[str, Any]:
         """Return the weights of a fold above a line, as they were."""
@@ -123,7 +124,8 @@ class Strategies:
     ) -> Probabilities:
         """Return the mean probabilities over all views of the items of ``fold``, of the network that is not to see them.
 
-        For a head of the frozen backbone, which is fitted again for it, ``weights`` and ``scales`` do not matter.
+        The frozen head that is blended in sees the clean one only, see `EnsembleHead.hold_frozen`. For a head of the frozen
+        backbone, which is fitted again for it, ``weights`` and ``scales`` do not matter.
         """
         scored = np.flatnonzero(self.development.folds == fold)
         if rung.line is None:
@@ -133,14 +135,11 @@ class Strategies:
 
         thaw = self.thaw(rung)
         network, frozen = split_weights(weights)
-        sources = [thaw.start(zero_head(thaw.stages, thaw.line, thaw.activations, self.development.n_classes))]
-        sources[0].load_state_dict({name: torch.from_numpy(array) for name, array in network.items()})
-        if frozen is not None:
-            sources.append(thaw.start(frozen))
-        logits = [
-            [predict_logits(each, thaw.activations, scored, view.number) for each in sources] for view in self.views
-        ]
-        return np.asarray(np.mean([blend(scales, *each) for each in logits], axis=0))
+        classifier = thaw.start(zero_head(thaw.stages, thaw.line, thaw.activations, self.development.n_classes))
+        classifier.load_state_dict({name: torch.from_numpy(array) for name, array in network.items()})
+        clean = [] if frozen is None else [frozen.predict_logits(self.features[scored])]
+        logits = [predict_logits(classifier, thaw.activations, scored, view.number) for view in self.views]
+        return np.asarray(np.mean([blend(scales, each, *clean) for each in logits], axis=0))
 
     def fit_final(self, rung: Rung) -> tuple[Head, float]:
         """Return the head of a rung without a line fitted on all items, and its strength."""

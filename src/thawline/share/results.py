@@ -91,6 +91,7 @@ def describe_ladder(
                 "learning_rates": [fold["learning_rate"] for fold in thawed],
                 "epochs": [fold["n_epochs"] for fold in thawed],
                 "curves": [[trial["losses"] for trial in fold["trials"]] for fold in thawed],
+                "precision": thawed[0].get("precision") if thawed else None,
                 "n_folds": len(folds),
                 "seconds": round(each.seconds, 3),
                 "forecast_seconds": each.forecast_s,

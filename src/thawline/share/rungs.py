@@ -36,7 +36,7 @@ def summarise_rung(rung: Mapping[str, Any], n_folds: int) -> dict[str, Any]:
     rates = [rate for rate, n_epochs in zip(rung["learning_rates"], rung["epochs"], strict=True) if n_epochs]
     return {
         "rung": rung["rung"],
-        "name": name_rung(rung["strategy"], rung["thaw_line"], rung["head"]),
+        "name": _name(rung),
         "auc": take_estimate(rung, "auc"),
         "gain": take_estimate(rung, "gain"),
         "ratio": ratio,
@@ -78,8 +78,20 @@ def summarise_training(rung: Mapping[str, Any]) -> dict[str, Any] | None:
         losses = [float(loss) for loss in min(tried, key=min)]
         if len(losses) > 1:
             folds.append({"fold": fold, "n_epochs": int(n_epochs), "losses": losses, "reached": losses[int(n_epochs)]})
-    name = name_rung(rung["strategy"], rung["thaw_line"], rung["head"])
-    return {"name": name, "n_folds": len(rung["epochs"]), "folds": folds} if folds else None
+    return {"name": _name(rung), "n_folds": len(rung["epochs"]), "folds": folds} if folds else None
+
+
+def describe_precision(ladder: Sequence[Mapping[str, Any]]) -> str:
+    """Return which rungs were trained in bf16 in a sentence, nothing where none was."""
+    names = {kind: [_name(rung) for rung in ladder if rung["precision"] == kind] for kind in ("bf16", "f32")}
+    if not names["bf16"]:
+        return ""
+    others = f"; but not for {', '.join(names['f32'])}, where they do not" if names["f32"] else ""
+    return f"Networks were trained in bf16, whose gradients agree with those in f32{others}."
+
+
+def _name(rung: Mapping[str, Any]) -> str:
+    return name_rung(rung["strategy"], rung["thaw_line"], rung["head"])
 
 
 def find_chosen(ladder: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:

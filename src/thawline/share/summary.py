@@ -14,6 +14,7 @@ from thawline.share.folder import Predictions, blame, read_image, read_json, rea
 from thawline.share.rungs import (
     count_networks,
     describe_delivery,
+    describe_precision,
     describe_ratio,
     describe_thawing,
     explain_stop,
@@ -99,6 +100,7 @@ def summarise_metrics(metrics: Mapping[str, Any], part: str) -> dict[str, Any]:
         "other_training": [
             training for rung in metrics["ladder"] if not rung["chosen"] and (training := summarise_training(rung))
         ],
+        "precision": describe_precision(metrics["ladder"]),
         "stops": [explain_stop(stop) for stop in metrics["stops"]],
         "cost": summarise_cost(metrics["cost"]),
     }
