@@ -28,13 +28,13 @@ from thawline.judge.evaluation import evaluate
 from thawline.options import CONTROLS
 
 N_FOLDS = 5
-DATA = ("covid-ct", "pneumoniamnist", "chest-xray3", "chest-xray3-grouped")
+MODALITIES = {"covid-ct": "ct", "pneumoniamnist": "xray", "chest-xray3": "xray", "chest-xray3-grouped": "xray"}
 
 
 def main() -> None:
     """Run all folds and seeds, print a table, write the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", choices=DATA)
+    parser.add_argument("data", choices=MODALITIES)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--budget", default="20m")
     parser.add_argument("--work", type=Path, default=Path("work") / "accuracy")
@@ -46,7 +46,15 @@ def main() -> None:
     for folder in (work, parts):
         folder.mkdir(parents=True, exist_ok=True)
     os.environ.update(THAWLINE_DATA=str(work / "ledger"), THAWLINE_CACHE=str(work / "cache"))
-    flags = ["--budget", options.budget, "--tta", "--controls", ",".join(CONTROLS)]
+    flags = [
+        "--budget",
+        options.budget,
+        "--modality",
+        MODALITIES[options.data],
+        "--tta",
+        "--controls",
+        ",".join(CONTROLS),
+    ]
     if options.data == "pneumoniamnist":  # identical images in its train and val, none of them in test
         flags += ["--allow-leak", "--validation", "given"]
     if options.data.startswith("chest-xray3"):  # the published folds part images; one pair of them is identical

@@ -117,6 +117,16 @@ def test_an_ensemble_is_the_mean_of_softmaxes_of_scaled_sums(n_sources: int, n_m
     np.testing.assert_allclose(halved, expected, atol=0.02)
 
 
+@pytest.mark.parametrize("n_sources", [1, 2])
+def test_frozen_heads_keep_their_logits_of_the_clean_view(n_sources: int) -> None:
+    head = EnsembleHead(((0.5,) * n_sources,) * 2, 3)
+    clean, view = np.zeros((4, 6 * n_sources), np.float32), np.ones((4, 6 * n_sources), np.float32)
+    held = head.hold_frozen(view, clean)
+    assert (held[:, :6] == 1).all()
+    assert (held[:, 6:] == 0).all()
+    assert held.shape == view.shape
+
+
 def test_an_ensemble_of_no_items_is_empty_and_large_logits_do_not_overflow() -> None:
     head = EnsembleHead(((20.0,), (1.0,)), 3)
     assert head.predict_proba(np.zeros((0, 6), np.float32)).shape == (0, 3)

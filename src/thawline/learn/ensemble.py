@@ -50,6 +50,14 @@ class EnsembleHead:
         logits = np.asarray(features, np.float64).reshape(len(features), *shape).transpose(2, 1, 0, 3)
         return np.asarray(np.mean([blend(scales, *each) for scales, each in zip(self.scales, logits, strict=True)], 0))
 
+    def hold_frozen(self, features: Features, clean: Features) -> Features:
+        """Return the logits of a view with those of the frozen heads as they are of the ``clean`` one.
+
+        Those heads were fitted on clean features, so that other views only mislead them; networks have learned from views.
+        """
+        n_trained = len(self.scales) * self.n_classes
+        return np.concatenate([features[:, :n_trained], clean[:, n_trained:]], axis=1)
+
 
 def calibrate_members(folds: Mapping[int, Mapping[str, Any]], development: Development) -> EnsembleHead:
     """Blend each member by its own held-out fold; ``folds`` holds the ``logits`` of each, (sources, items, classes)."""

@@ -23,6 +23,7 @@ from thawline.judge.evaluation import predict_labels
 from thawline.learn.augment import CLEAN, View
 from thawline.learn.backbones import Architecture
 from thawline.learn.engine import allowed_precisions, detect_hardware, name_engine
+from thawline.learn.ensemble import EnsembleHead
 from thawline.learn.features import extract
 from thawline.learn.handcrafted import extract_handcrafted
 from thawline.learn.head_files import load_head, save_head
@@ -43,7 +44,7 @@ class Model:
     """A trained classifier with its preprocessing contract; made by `load_model`.
 
     ``texture`` says that its head takes handcrafted features and the backbone is not used; ``views`` are those that
-    predictions are averaged over.
+    predictions are averaged over, the clean one first.
     """
 
     classes: tuple[str, ...]
@@ -92,8 +93,10 @@ class Model:
             texture = extract_handcrafted(contents, self.contract, self.hardware.cores, listener, step)
             return self.head.predict_proba(texture)
         about = (contents, digests, self.weights, self.contract, self.hardware, listener, step)
-        found = [self.head.predict_proba(extract(*about, view).features) for view in self.views]
-        return np.asarray(np.mean(found, axis=0))
+        found = [extract(*about, view).features for view in self.views]
+        if isinstance(self.head, EnsembleHead):
+            found = [self.head.hold_frozen(features, found[0]) for features in found]
+        return np.asarray(np.mean([self.head.predict_proba(features) for features in found], axis=0))
 
     def predict(self, images: Sequence[Content | str], listener: Listener | None = None) -> list[str]:
         """Return the class name of each image, at the model's threshold. Raises UnreadableItemsError."""
