@@ -182,6 +182,7 @@ def test_metrics_have_the_shape_of_the_contract(main: Finished) -> None:
         "thaw_line": None,
         "thawed_fraction": 0.0,
         "head": "linear",
+        "n_networks": None,
     }
     for part in ("test", "validation"):
         for name in METRICS:

@@ -489,6 +489,14 @@ def test_films_are_changed_less_than_slides():
     assert "small turns" in AUGMENTATIONS["xray"][1]
 
 
+@pytest.mark.parametrize("modality", ["xray", "ct", "mri", "ultrasound", "fundus"])
+def test_where_nothing_is_known_nothing_is_changed_more_than_where_something_is(modality):
+    unknown, known = AUGMENTATIONS["unknown"][0], AUGMENTATIONS[modality][0]
+    assert all(getattr(unknown, name) <= getattr(known, name) for name in ("turn_deg", "shift", "tone"))
+    assert known.scale[0] <= unknown.scale[0] <= unknown.scale[1] <= known.scale[1]
+    assert (unknown.colour, unknown.hue, unknown.flip_vertically) == (0, 0, False)
+
+
 # --- recipe and gain --------------------------------------------------------------------------------------------------
 
 

@@ -16,7 +16,7 @@ import thawline
 from helpers import Notes, make_films
 from thawline import delivery, job
 from thawline.errors import OptionError
-from thawline.learn import ladder, strategies
+from thawline.learn import ensemble, ladder, strategies
 from thawline.learn.weights import find_weights, read_backbone_tensors
 
 pytestmark = pytest.mark.slow
@@ -244,13 +244,15 @@ def test_a_line_that_stays_scouted_is_reported_with_its_folds(
     assert '<span class="of">1 of 2 folds</span>' in page
 
 
-def test_a_line_that_the_budget_left_on_some_folds_is_delivered_as_one_network(
+def test_a_line_that_the_budget_left_on_some_folds_is_delivered_as_networks_of_all_items(
     films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     short = {"reason": "budget", "budget_s": 10.0, "spent_s": 9.0, "forecast_s": 5.0}
     monkeypatch.setattr(ladder, "SCOUTED_PATIENTS", 1)
     monkeypatch.setattr(ladder, "SCOUTED_OF_CLASS", 1)
     monkeypatch.setattr(ladder, "_describe_lag", lambda found, *_: short if found.rung.line else None)
+    for module in (delivery, ensemble):  # so few films may teach nothing
+        monkeypatch.setattr(module, "find_stop", lambda _: 1)
 
     def choose_last(tried: Any, development: Any) -> Any:
         return dataclasses.replace(ladder.choose_rung(tried, development), chosen=len(tried) - 1)
@@ -265,13 +267,14 @@ def test_a_line_that_the_budget_left_on_some_folds_is_delivered_as_one_network(
     result = run(films, tmp_path / "run", **limits, plan=tmp_path / "plan.json")
     found = {choice["name"]: choice for choice in result.plan["choices"]}
     assert result.metrics["chosen"]["thaw_line"] == "conv_head"
-    assert found["final"]["value"] == "refit"
+    assert (found["final"]["value"], result.metrics["chosen"]["n_networks"]) == ("refit", 3)
+    assert "the budget has time for 3 networks of all items" in found["final"]["reason"]
     assert "all were compared on 1 of 2 folds" in found["rung"]["reason"]
     with (result.folder / "splits.csv").open(encoding="utf-8", newline="") as stream:
         n_scouted = sum(row["fold"] == "0" for row in csv.DictReader(stream))
     assert result.metrics["validation"]["n_items"] == n_scouted
     page = (result.folder / "report.html").read_text("utf-8")
-    assert "one network, trained on all development patients" in page
+    assert "3 networks with a seed each, trained on all development patients" in page
     assert "on the folds that all candidates have" in page
     files, expected = read_test_rows(result.folder, films)
     np.testing.assert_allclose(result.load_model().predict_proba(files), expected, atol=1e-4)

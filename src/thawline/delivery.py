@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from thawline.cost import read_duration
 from thawline.files import write_atomic, write_json
 from thawline.journal import Value
 from thawline.judge.evaluation import evaluate
 from thawline.judge.statistics import Selection, paired_difference
 from thawline.learn.augment import CLEAN
-from thawline.learn.ensemble import calibrate_members, make_frozen_member, name_members, refit
-from thawline.learn.ladder import Climb, TriedRung
+from thawline.learn.ensemble import calibrate_members, find_stop, make_frozen_member, name_members, refit
+from thawline.learn.ladder import Climb, TriedRung, count_trials
 from thawline.learn.strategies import Strategies, split_weights, take_weights
 from thawline.ledger import digest_test, record_opening
 from thawline.share.bundle import Model, save_model
@@ -26,6 +27,10 @@ from thawline.state import Job
 
 if TYPE_CHECKING:
     from thawline.types import Probabilities
+
+FINAL_FOLDS = 1.6  # trainings of a fold that one on all items takes: a fold learns four fifths of four fifths
+REFITS = "networks of all items"  # what the journal calls their number
+MOST_REFITS = 3  # networks of all items: more predict more slowly, and little better
 
 
 def deliver(job: Job, chosen: TriedRung, strategies: Strategies) -> Probabilities | None:
@@ -61,23 +66,42 @@ def _refit_head(chosen: TriedRung, strategies: Strategies) -> tuple[dict[str, An
 
 
 def _keep_networks(job: Job, chosen: TriedRung, strategies: Strategies) -> tuple[dict[str, Any], Value]:
-    """Keep the networks of all folds, each blended by its own held-out fold, or train one for their median of epochs."""
+    """Keep the networks of all folds, each blended by its own held-out fold, or train some for their median of epochs."""
     rung, development = chosen.rung, job.development().keep_folds(len(chosen.folds))
     folds: Mapping[int, Value] = {
         fold: job.journal.find(rung.fold_unit(fold)) or {} for fold in development.list_folds()
     }
     if job.plan["final"] == "refit":
-        classifier, frozen, head = refit(strategies.thaw(rung), folds, rung.name)
-        networks, heads = [take_weights(classifier)], [frozen]
+        trained, heads, head = refit(strategies.thaw(rung), folds, rung.name, _recall_refits(job))
+        networks = [take_weights(each) for each in trained]
     else:
         head = calibrate_members(folds, development)
         found = [split_weights(_find_member(job, chosen, strategies, fold)) for fold in folds]
-        networks, heads = [network for network, _ in found], [frozen for _, frozen in found]
+        networks, heads = [network for network, _ in found], [frozen for _, frozen in found if frozen is not None]
     members = list(networks)
-    if frozen_heads := [each for each in heads if each is not None]:
-        members.append(take_weights(make_frozen_member(strategies.stages.suffix(str(rung.line)), frozen_heads)))
+    if heads:
+        members.append(take_weights(make_frozen_member(strategies.stages.suffix(str(rung.line)), heads)))
     parts = {"head": head, "members": name_members(members), "thaw_line": rung.line}
     return parts, {"networks": len(networks), "mean_scales": np.mean(head.scales, axis=0).round(2).tolist()}
+
+
+def count_refits(job: Job, chosen: TriedRung) -> int:
+    """Return how many networks of all items the budget has time for, one at least; a resumed run has as many as before."""
+
+    def count() -> Value:
+        if not (stop := find_stop(chosen.folds)):
+            return {"n_networks": 1}
+        trial_s = job.journal.seconds(f"{chosen.rung.unit} fold ") / (count_trials([chosen]) * len(chosen.folds))
+        refit_s = trial_s * FINAL_FOLDS * stop / job.plan["recipe"]["epochs"]
+        left_s = read_duration(job.plan["budget"]) - job.spent_s()
+        return {"n_networks": next((n for n in range(MOST_REFITS, 1, -1) if n * refit_s <= left_s), 1)}
+
+    return int(job.journal.unit(REFITS, count)["n_networks"])
+
+
+def _recall_refits(job: Job) -> int:
+    """Return how many networks of all items were planned; one where `--final refit` asks for it."""
+    return int((job.journal.find(REFITS) or {"n_networks": 1})["n_networks"])
 
 
 def _find_member(job: Job, chosen: TriedRung, strategies: Strategies, fold: int) -> Value:
@@ -174,6 +198,7 @@ def judge(job: Job, climb: Climb, selection: Selection, chosen: TriedRung, test:
             "thaw_line": chosen.rung.line,
             "thawed_fraction": chosen.rung.thawed_fraction,
             "head": chosen.rung.head,
+            "n_networks": (job.journal.find("final") or {}).get("networks"),
         },
         "test": None
         if test is None

@@ -19,7 +19,7 @@ from thawline.data.dataset import Dataset, load_dataset
 from thawline.data.fingerprint import make_fingerprint
 from thawline.data.scan import scan
 from thawline.data.splits import Splits, keep_given_validation, make_groups, split_as_given, split_items
-from thawline.delivery import deliver, judge, measure_tta
+from thawline.delivery import FINAL_FOLDS, count_refits, deliver, judge, measure_tta
 from thawline.errors import DataError, OptionError, OutputError
 from thawline.files import json_digest, write_atomic, write_json
 from thawline.folder import open_run
@@ -47,13 +47,13 @@ from thawline.race import run_race
 from thawline.share.bundle import Model, load_model
 from thawline.share.report import write_report
 from thawline.share.results import describe_candidates, format_splits
+from thawline.share.words import count_things
 from thawline.state import Job
 from thawline.types import Augmentation, BackboneFacts, Hardware, Listener, Recipe, SilentListener
 
 if TYPE_CHECKING:
     from thawline.types import Features, Groups, Labels
 
-FINAL_FOLDS = 1.6  # trainings of a fold that one on all items takes: a fold learns four fifths of four fifths
 PACKAGES = ("numpy", "scikit-learn", "torch", "torchvision", "timm", "openvino", "Pillow")
 
 
@@ -346,6 +346,8 @@ def _settle_final(job: Job, chosen: TriedRung, n_folds: int) -> None:
     if job.plan["final"] == "auto" and chosen.rung.line is not None:
         whole = len(chosen.folds) == n_folds
         reason = f"the chosen rung has {len(chosen.folds)} of {n_folds} folds"
+        if not whole:
+            reason += f", and the budget has time for {count_things(count_refits(job, chosen), 'network')} of all items"
         job.plan = job.plan.decide("final", "ensemble" if whole else "refit", reason)
 
 

@@ -12,12 +12,12 @@ from thawline.errors import OptionError
 from thawline.options import ALL_HEADS, CONTROLS, THAWED, TRAINED, RunOptions, list_strategies, steps_by_layers
 from thawline.types import BALANCES, Augmentation, BackboneFacts, Choice, Hardware, Kind, Line, Recipe
 
-MODERATE = Augmentation(turn_deg=8, shift=0.1, scale=(0.95, 1.25), flip_sides=True, tone=0.15)
+MILD = Augmentation(turn_deg=7, shift=0.05, scale=(0.95, 1.1), flip_sides=True, tone=0.1)
 ANY_WAY_UP = Augmentation(
     turn_deg=45, scale=(0.9, 1.2), flip_sides=True, flip_vertically=True, quarter_turns=True, tone=0.2, colour=0.2
 )
 AUGMENTATIONS: dict[str, tuple[Augmentation, str]] = {  # modality: what may change, and why
-    "unknown": (MODERATE, "nothing is known of the images: small turns, shifts and changes of scale and tone"),
+    "unknown": (MILD, "nothing is known of the images: less of all than where something is (--modality says it)"),
     "xray": (
         Augmentation(turn_deg=7, shift=0.06, scale=(0.92, 1.1), flip_sides=True, tone=0.15),
         "patients stand much alike before a film: small turns and shifts, exposure differs",

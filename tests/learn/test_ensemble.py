@@ -212,14 +212,13 @@ def test_members_of_a_model_folder_are_those_of_the_folds(thaw: Thaw, n_networks
 def test_a_refit_is_one_training_on_all_items_for_the_median_epochs_and_rate(thaw: Thaw) -> None:
     """Epochs of 2, 4 and 6 are four; rates of 0.1, 0.01 and 0.001 are 0.01."""
     folds = make_folds(thaw.development)
-    classifier, frozen, head = refit(thaw, folds, RUNG)
+    (classifier,), (frozen,), head = refit(thaw, folds, RUNG)
     everything = np.arange(N_ITEMS)
     recipe = Recipe(learning_rate=1e-2, epochs=10, batch_items=20, stop=4)
     about = thaw.activations, thaw.development.labels, everything, recipe, RUNG
     expected, _ = train(thaw.start(fit_heads(thaw, everything)[0]), *about, blocks=thaw.blocks)
     for name, tensor in expected.state_dict().items():
         torch.testing.assert_close(classifier.state_dict()[name], tensor, rtol=1e-5, atol=1e-6)
-    assert frozen is not None
     np.testing.assert_array_equal(frozen.coefficients, fit_head(thaw, everything).coefficients)
     assert head.n_classes == 2
 
@@ -261,15 +260,25 @@ def test_a_refit_takes_the_median_of_epochs(
     assert all(recipe.learning_rate == pytest.approx(0.01) for recipe in recipes)
 
 
+def test_networks_of_a_refit_differ_in_their_seeds_alone(thaw: Thaw) -> None:
+    folds = make_folds(thaw.development)
+    networks, frozen, head = refit(thaw, folds, RUNG, 3)
+    assert len(networks) == len(frozen) == len(head.scales) == 3
+    assert len(set(head.scales)) == 1
+    weights = [network.get_parameter("linear.weight") for network in networks]
+    assert not any(torch.equal(weights[0], other) for other in weights[1:])
+    (alone,), _, _ = refit(dataclasses.replace(thaw, recipe=dataclasses.replace(thaw.recipe, seed=2)), folds, RUNG)
+    torch.testing.assert_close(alone.get_parameter("linear.weight"), weights[2])
+
+
 def test_where_most_folds_stayed_frozen_the_refit_is_the_head_of_all_items(thaw: Thaw) -> None:
     folds = make_folds(thaw.development)
     for value in folds.values():
         value["n_epochs"] = 0
-    classifier, frozen, head = refit(thaw, folds, RUNG)
+    (classifier,), (frozen,), head = refit(thaw, folds, RUNG, 3)
     logits = predict_logits(classifier, thaw.activations, np.arange(N_ITEMS))
     of = thaw.development
     assert thaw.features is not None
-    assert frozen is not None
     inner, strength = fit_final("linear", thaw.features, of.labels, of.groups, 2, folds=of.folds, seed=0)
     for found in (softmax(logits, axis=1), frozen.predict_proba(thaw.features)):
         assert np.corrcoef(found[:, 1], inner.predict_proba(thaw.features)[:, 1])[0, 1] > 0.98
@@ -282,7 +291,7 @@ def test_where_most_folds_stayed_frozen_the_refit_is_the_head_of_all_items(thaw:
 
 def test_a_refit_from_a_random_start_has_no_frozen_head(thaw: Thaw) -> None:
     thaw = dataclasses.replace(thaw, features=None, recipe=dataclasses.replace(RECIPE, epochs=1))
-    classifier, frozen, head = refit(thaw, make_folds(thaw.development, n_sources=1), RUNG)
-    assert frozen is None
+    (classifier,), frozen, head = refit(thaw, make_folds(thaw.development, n_sources=1), RUNG)
+    assert frozen == []
     assert [len(row) for row in head.scales] == [1]
     assert predict_logits(classifier, thaw.activations, np.arange(N_ITEMS)).any()  # no longer zeros: it was trained

@@ -17,11 +17,13 @@ def make_estimate(value: float | None, low: float | None = None, high: float | N
     return {"value": value, "low": low, "high": high, "level": 0.95, "method": "patient bootstrap"}
 
 
-def choose(strategy: str, line: str | None, head: str, fraction: float, epochs: list[int]) -> dict[str, Any]:
+def choose(
+    strategy: str, line: str | None, head: str, fraction: float, epochs: list[int], n_networks: int = 1
+) -> dict[str, Any]:
     """What metrics.json says of the chosen rung: in `chosen`, and in the ladder."""
     chosen = {"strategy": strategy, "thaw_line": line, "thawed_fraction": fraction, "head": head}
     ladder = [{"chosen": False}, {**chosen, "chosen": True, "epochs": epochs}]
-    return {"chosen": {"backbone": "net", **chosen}, "ladder": ladder}
+    return {"chosen": {"backbone": "net", **chosen, "n_networks": n_networks}, "ladder": ladder}
 
 
 FROZEN = choose("feature_extractor_hybrid", None, "svm", 0.0, [])
@@ -118,6 +120,13 @@ def test_card_names_task_model_weights_and_input(plan: Plan, weights: Weights) -
             "net, fine tuning from blocks.5",
             "blocks.5: trained from there up; everything below it is frozen",
             "one network, trained on all development patients for the median number of epochs of the folds, which is none",
+        ),
+        (
+            ("fine_tuning", "blocks.5", "linear", 0.858, [7], 3),
+            {"final": "refit"},
+            "net, fine tuning from blocks.5",
+            "blocks.5: trained from there up; everything below it is frozen",
+            "3 networks with a seed each, trained on all development patients for the median number of epochs of the folds",
         ),
         (
             ("fine_tuning", "blocks.5", "linear", 0.858, [3, 4]),

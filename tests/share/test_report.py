@@ -248,7 +248,7 @@ def write_run(
         "schema": 1,
         "task": {"kind": "binary" if positive else "multiclass", "classes": classes, "positive": positive, "threshold": 0.5},
         "chosen": {"backbone": "efficientnet_lite0", "strategy": "fine_tuning", "thaw_line": "conv_head",
-                   "thawed_fraction": 0.122, "head": "linear"},
+                   "thawed_fraction": 0.122, "head": "linear", "n_networks": 5},
         "test": judge_part(parts["test"], classes, positive, folds=False) if test else None,
         "validation": validation,
         "ladder": make_ladder(validation),
@@ -456,6 +456,7 @@ def test_a_frozen_rung_has_no_training_curves_and_no_thaw_line(run: Path) -> Non
         "thaw_line": None,
         "thawed_fraction": 0.0,
         "head": "random_forest",
+        "n_networks": None,
     }
     change(run, "metrics.json", ladder=metrics["ladder"], chosen={**metrics["chosen"], **chosen})
     page = Page(write_report(run))

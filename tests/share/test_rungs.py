@@ -234,11 +234,12 @@ def test_ratio_in_words() -> None:
 
 def test_delivery_counts_networks_that_were_not_trained() -> None:
     rung = make_rung([], [0, 3, 0, 0])
-    assert describe_delivery(rung, "ensemble").endswith(
+    assert describe_delivery(rung, "ensemble", 4).endswith(
         "; 3 of 4 not trained, since no epoch was better than no training"
     )
-    assert describe_delivery(rung, "refit").endswith("epochs of the folds, which is none")
-    assert describe_delivery({**rung, "epochs": []}, "ensemble") == "linear head, refitted on all development patients"
+    assert describe_delivery(rung, "refit", 1).endswith("epochs of the folds, which is none")
+    head = describe_delivery({**rung, "epochs": []}, "ensemble", None)
+    assert head == "linear head, refitted on all development patients"
 
 
 def test_one_rung_is_chosen() -> None:

@@ -68,27 +68,35 @@ def calibrate_members(folds: Mapping[int, Mapping[str, Any]], development: Devel
 
 
 def refit(
-    thaw: Thaw, folds: Mapping[int, Mapping[str, Any]], rung: str
-) -> tuple[nn.Module, LinearHead | None, EnsembleHead]:
-    """Train one network on all development items for the median number of epochs of the folds.
+    thaw: Thaw, folds: Mapping[int, Mapping[str, Any]], rung: str, n_networks: int = 1
+) -> tuple[list[nn.Module], list[LinearHead], EnsembleHead]:
+    """Train networks on all development items, for the median number of epochs of the folds, each with a seed of its own.
 
-    Returns it with the frozen head of all items, which blends in, and the head of the two. The learning rate is the folds'
-    geometric median, the scales are those of their out-of-fold logits together.
+    Returns them with the frozen head of all items for each, which blends in (none from a random start), and the head of all.
+    The learning rate is the folds' geometric median, the scales are those of their out-of-fold logits together. Where most
+    folds stayed frozen there is nothing to train, and one network is what it was.
     """
     development, values = thaw.development, list(folds.values())
     everything = np.arange(len(development.labels))
-    start, head = fit_heads(thaw, everything)
-    stop = round(statistics.median(value["n_epochs"] for value in values))
-    classifier = thaw.start(start if stop else head)
-    if stop:
+    start, frozen = fit_heads(thaw, everything)
+    if stop := find_stop(values):
         rate = float(np.exp(statistics.median(np.log(value["learning_rate"]) for value in values)))
         recipe = dataclasses.replace(thaw.recipe, learning_rate=rate, stop=stop)
-        about = (thaw.activations, development.labels, everything, recipe, rung)
-        classifier, _ = train(classifier, *about, blocks=thaw.blocks)
+        about = (thaw.activations, development.labels, everything)
+        recipes = [dataclasses.replace(recipe, seed=recipe.seed + number) for number in range(n_networks)]
+        networks = [train(thaw.start(start), *about, each, rung, blocks=thaw.blocks)[0] for each in recipes]
+    else:
+        networks = [thaw.start(frozen)]
     labels = np.concatenate([development.labels[development.folds == fold] for fold in folds])
     logits = np.concatenate([np.asarray(value["logits"]) for value in values], axis=1)
-    joint = EnsembleHead((fit_blend(labels, *logits),), development.n_classes)
-    return classifier, None if thaw.features is None else head, joint
+    scales = fit_blend(labels, *logits)
+    heads = [] if thaw.features is None else [frozen] * len(networks)
+    return networks, heads, EnsembleHead((scales,) * len(networks), development.n_classes)
+
+
+def find_stop(folds: Sequence[Mapping[str, Any]]) -> int:
+    """Return for how many epochs a network of all items is trained: the median of its ``folds``."""
+    return round(statistics.median(int(value["n_epochs"]) for value in folds))
 
 
 def make_frozen_member(suffix: nn.Module, heads: Sequence[LinearHead]) -> nn.Module:

@@ -32,7 +32,7 @@ Made by Thawline {thawline.__version__}, plan {plan.digest()[:12]}.
 - **Model**: {backbone}{name}
 - **Thaw line**: {describe_thawing(chosen, upper)}
 - **Fine-tuning ratio**: {describe_ratio(chosen).replace(NARROW, " ")}
-- **Delivered**: {describe_delivery(rung, plan["final"], several_views=plan["tta"])}
+- **Delivered**: {describe_delivery(rung, plan["final"], chosen["n_networks"], several_views=plan["tta"])}
 - **Pretrained weights**: {weights.source}; licence {weights.licence}; trained on {weights.pretrained_on}
 - **SHA-256 of the weights**: {weights.sha256}
 - **Input**: {plan["size_px"]} px, {plan["aspect"]}, {plan["interpolation"]}

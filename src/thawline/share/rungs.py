@@ -203,27 +203,28 @@ def describe_ratio(chosen: Mapping[str, Any]) -> str:
     return f"{format_percent(chosen['thawed_fraction'])} of the backbone's parameters"
 
 
-def describe_delivery(rung: Mapping[str, Any], final: str, *, several_views: bool = False) -> str:
-    """Return what the model folder holds of the chosen rung; ``final`` and ``several_views`` are choices of the plan."""
+def describe_delivery(
+    rung: Mapping[str, Any], final: str, n_networks: int | None, *, several_views: bool = False
+) -> str:
+    """Return what the model folder holds of the chosen rung: ``n_networks``, where it is one that thaws.
+
+    ``final`` and ``several_views`` are choices of the plan.
+    """
     views = "; each image is predicted as the mean over several views" if several_views else ""
-    return f"{_describe_model(rung, final)}{views}"
+    return f"{_describe_model(rung, final, n_networks)}{views}"
 
 
-def _describe_model(rung: Mapping[str, Any], final: str) -> str:
+def _describe_model(rung: Mapping[str, Any], final: str, n_networks: int | None) -> str:
     epochs = rung["epochs"]
     blended = "" if rung["strategy"] == "random_init" else "blended with the frozen head and "
     if not epochs:
         return f"{put_in_words(rung['head'])} head, refitted on all development patients"
     if final == "refit":
         none = "" if statistics.median(epochs) else ", which is none"
-        return f"one network, trained on all development patients for the median number of epochs of the folds{none}"
+        some = "one network" if n_networks == 1 else f"{n_networks} networks with a seed each"
+        return f"{some}, trained on all development patients for the median number of epochs of the folds{none}"
     n_idle = sum(not n_epochs for n_epochs in epochs)
     idle = f"; {n_idle} of {len(epochs)} not trained, since no epoch was better than no training" if n_idle else ""
     if len(epochs) == 1:
         return f"the network of the one fold, {blended}calibrated on its held-out patients{idle}"
     return f"ensemble of the {len(epochs)} folds' networks, each {blended}calibrated on its own held-out fold{idle}"
-
-
-def count_networks(rung: Mapping[str, Any], final: str) -> int:
-    """Return how many networks predict together in the delivered model."""
-    return len(rung["epochs"]) if rung["epochs"] and final == "ensemble" else 1

@@ -12,7 +12,6 @@ from thawline.share.cautions import list_cautions
 from thawline.share.figures import MAX_CURVES
 from thawline.share.folder import Predictions, blame, read_image, read_json, read_predictions, withhold
 from thawline.share.rungs import (
-    count_networks,
     describe_delivery,
     describe_precision,
     describe_ratio,
@@ -65,7 +64,7 @@ def summarise(run: Path) -> dict[str, Any]:
     with blame(run, "metrics.json"):
         summary = summarise_metrics(metrics, part)
         summary["chosen"] = summarise_chosen(metrics, delivery)
-        summary["n_networks"] = count_networks(find_chosen(metrics["ladder"]), delivery["final"])
+        summary["n_networks"] = int(metrics["chosen"]["n_networks"] or 1)
         summary["curves"] = summarise_curves(metrics, part, predictions)
     with blame(run, "fingerprint.json"):
         summary["data"] = summarise_data(fingerprint, classes)
@@ -132,7 +131,9 @@ def summarise_chosen(metrics: Mapping[str, Any], delivery: Mapping[str, Any]) ->
         "Fine-tuning ratio": describe_ratio(chosen),
         "Backbone": chosen["backbone"],
         "Head": put_in_words(chosen["head"]),
-        "Delivered": describe_delivery(rung, delivery["final"], several_views=bool(delivery["tta"])),
+        "Delivered": describe_delivery(
+            rung, delivery["final"], chosen["n_networks"], several_views=bool(delivery["tta"])
+        ),
     }
     if chosen["strategy"] == "handcrafted":
         del facts["Backbone"], facts["Fine-tuning ratio"]
