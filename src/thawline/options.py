@@ -81,7 +81,7 @@ class RunOptions:
     tta: bool = option(False, "Average over augmented views in prediction, where that helps out of fold.")
     final: str = option(
         "auto",
-        "What a thawed rung delivers: the networks of its folds, or one trained on all; auto: by the folds, up to three of all.",
+        "What a thawed rung delivers: the networks of its folds, or one of all; auto: by the folds, up to three of all.",
         among=("auto", "ensemble", "refit"),
     )
     budget: str = option(

@@ -443,8 +443,8 @@ def _choose_final(options: RunOptions) -> Choice:
         return Choice(
             "final", "ensemble", kind, f"{frozen}; of a thawed rung the networks of its folds are kept, calibrated"
         )
-    kept = "of a thawed rung the networks of all folds are kept, calibrated; where the budget left some out, as many as it has "
-    kept += "time for are trained on all development patients, for the folds' median of epochs"
+    kept = "of a thawed rung the networks of all folds are kept, calibrated; where the budget left some out, as many as it "
+    kept += "has time for are trained on all development patients, for the folds' median of epochs"
     return Choice("final", "auto", kind, f"{frozen}; {kept}")
 
 
