@@ -149,6 +149,15 @@ SECTIONS = (
             ("blocks.3_amortised_vs_full", "blocks.3: with the prefix, over full fine-tuning", ""),
         ),
     ),
+    Section(
+        "arithmetic",
+        "Training steps in float32 and bf16",
+        "python benchmarks/arithmetic.py --json benchmarks/results/arithmetic.json",
+        "EfficientNet-Lite0 on a processor with bf16 arithmetic, batches of 32, at 224 and 288 px: items a second in float32, in "
+        "bf16 by torch's own kernels (`bf16_torch`), and in bf16 as Thawline takes them; ratios are of neighbours in time.",
+        (),
+        rest=True,
+    ),
     *(
         Section(
             f"against_fastai_{data}",
