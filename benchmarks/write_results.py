@@ -153,8 +153,8 @@ SECTIONS = (
         "arithmetic",
         "Training steps in float32 and bf16",
         "python benchmarks/arithmetic.py --json benchmarks/results/arithmetic.json",
-        "EfficientNet-Lite0 on a processor with bf16 arithmetic, batches of 32, at 224 and 288 px: items a second in float32, "
-        "in bf16 by torch's own kernels (`bf16_torch`), and in bf16 as Thawline takes them; ratios are of neighbours in time.",
+        "EfficientNet-Lite0 on a processor with bf16 arithmetic, batches of 32, at 224 and 288 px: items a second in f32, "
+        "in bf16 by torch's own kernels (`bf16_torch`), in bf16 as Thawline takes them; ratios are of neighbours in time.",
         (),
         rest=True,
     ),
