@@ -1,12 +1,14 @@
 """What the ladder is worth on real data: every rung and control out of fold, the delivered model on test items.
 
-    python benchmarks/accuracy.py DATA [--seeds 3] [--budget 20m] [--work FOLDER] [--parts FOLDER] [--json FILE]
+    python benchmarks/accuracy.py DATA [--seeds 3] [--budget 20m] [--everything] [--work FOLDER] [--parts FOLDER]
+                                       [--json FILE]
 
 covid-ct and pneumoniamnist have an official test part. chest-xray3 has none: `chest-xray3` takes five folds at the level of
 images, as published, and `chest-xray3-grouped` five of patients; each fold is the test part of a run of its own, and the
-five are pooled. Seed 0 climbs the whole ladder; the others try the frozen head and the line it chose most often. Runs are
-kept in the work folder; a second start goes on where the first was stopped. What a finished run came to is also kept in
-the folder of parts, small enough to be committed, so that folds of hours can be made one a day, or on several machines.
+five are pooled. Seed 0 climbs the whole ladder; the others try the frozen head and the line it chose most often. With
+``--everything`` seed 0 also trains everything from the pretrained start, without a ladder or a budget. Runs are kept in the
+work folder; a second start goes on where the first was stopped. What a finished run came to is also kept in the folder of
+parts, small enough to be committed, so that folds of hours can be made one a day, or on several machines.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ def main() -> None:
     parser.add_argument("data", choices=MODALITIES)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--budget", default="20m")
+    parser.add_argument("--everything", action="store_true", help="what the ladder saved: everything trained as well")
     parser.add_argument("--work", type=Path, default=Path("work") / "accuracy")
     parser.add_argument("--parts", type=Path, default=Path(__file__).parent / "results" / "parts")
     parser.add_argument("--json", type=Path)
@@ -68,6 +71,8 @@ def main() -> None:
         figures |= {f"{name}_seed{seed}": value for name, value in score_pooled(found, seed).items()}
         if seed == 0:
             figures |= describe_rungs(found)
+            if options.everything:
+                figures |= compare_everything(options.data, work, parts, flags, figures)
             flags += choose_rungs(found)
     for key, value in figures.items():
         print(f"{key:<48} {value:10.3f}")
@@ -149,6 +154,23 @@ def score_pooled(found: list[dict[str, Any]], seed: int) -> dict[str, float]:
 
 
 ENDS = {"": "value", "_low": "low", "_high": "high"}
+
+
+def compare_everything(
+    name: str, work: Path, parts: Path, flags: list[str], ladder: dict[str, float]
+) -> dict[str, float]:
+    """Return what the ladder saved and lost or gained: the same runs with everything trained from the start, no budget."""
+    only = [*flags, "--budget", "none", "--strategy", "fine_tuning_from_scratch", "--controls", "none", "--seed", "0"]
+    found = [
+        run_once(data, work / f"everything-fold{fold}", parts, only)
+        for fold, data in enumerate(list_data(name, work, 0))
+    ]
+    scores = {f"everything_{key}": value for key, value in score_pooled(found, 0).items()}
+    return {
+        **scores,
+        "ladder_speed_up": scores["everything_seconds"] / ladder["seconds_seed0"],
+        "ladder_auc_gain": ladder["auc_seed0"] - scores["everything_auc"],
+    }
 
 
 def choose_rungs(found: list[dict[str, Any]]) -> list[str]:

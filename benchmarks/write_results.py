@@ -315,6 +315,13 @@ def format_accuracy(figures: Mapping[str, float]) -> list[str]:
         scores = [format_interval(figures, f"{metric}{{}}_seed{seed}") for metric in ("auc", "accuracy")]
         items, seconds = (format_figure(figures[f"{key}_seed{seed}"]) for key in ("items", "seconds"))
         table.append(f"| {seed} | {items} | {' | '.join(scores)} | {seconds} |")
+    if "everything_auc" in figures:
+        scores = [format_interval(figures, f"everything_{metric}{{}}") for metric in ("auc", "accuracy")]
+        items, seconds = (format_figure(figures[f"everything_{key}"]) for key in ("items", "seconds"))
+        table.append(f"| 0, everything trained from the start | {items} | {' | '.join(scores)} | {seconds} |")
+        more = format_figure(figures["ladder_speed_up"])
+        gain = f"{figures['ladder_auc_gain']:+.3f}"
+        table += ["", f"Training everything takes {more} times as long as the ladder, whose AUC is {gain} beside it."]
     table += [
         "",
         "| rung | AUC out of fold | accuracy | folds | seconds | chosen |",
