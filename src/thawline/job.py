@@ -363,5 +363,6 @@ def _record_selection(plan: Plan, climbed: Climb, selection: Selection) -> Plan:
     if climbed.short:
         n_folds = min(len(each.folds) for each in climbed.eligible)
         reason += f"; the budget left no time for all folds of {', '.join(climbed.short)}"
-        reason += f", so that all were compared on {n_folds} of {climbed.n_folds} folds"
+        compared = f"all were compared on {n_folds} of {climbed.n_folds} folds"
+        reason += f", so that {compared if n_folds < climbed.n_folds else 'none of these can be chosen'}"
     return plan.decide("rung", names[selection.chosen], reason, describe_candidates(names, selection))

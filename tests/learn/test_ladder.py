@@ -580,6 +580,17 @@ def test_a_line_that_was_left_for_want_of_budget_is_compared_on_the_folds_that_i
     np.testing.assert_allclose(selection.mean_losses, expected)
 
 
+@pytest.mark.parametrize(("n_folds", "eligible"), [(3, ["linear", "fine_tuning c"]), (1, None)])
+def test_once_a_line_has_all_folds_those_left_for_want_of_budget_cannot_be_chosen(n_folds, eligible):
+    """Lines get their folds the best first: what a cheaper one shows on few does not outweigh them."""
+    rungs = {rung.name: rung for rung in (HEADS[0], LINES[1], LINES[2])}
+    counts = {"linear": 3, "fine_tuning d": 1, "fine_tuning c": n_folds}
+    tried = [TriedRung(rung, np.empty((0, 2)), ({},) * counts[name], 1.0) for name, rung in rungs.items()]
+    stops = [{"within": name, "reason": "budget"} for name in rungs if counts[name] < 3]
+    found = [each.rung.name for each in Climb(tuple(tried), tuple(stops), 3).eligible]
+    assert found == (eligible or list(rungs))
+
+
 @pytest.mark.usefixtures("scouts")
 @pytest.mark.parametrize(("final", "tried"), [(0.0, True), (5.0, False)])
 def test_the_budget_has_room_for_what_delivering_a_line_takes(tmp_path, final, tried):

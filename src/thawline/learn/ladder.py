@@ -3,9 +3,9 @@
 Rungs are compared out of fold, on the same items, by patient. Heads are fitted on all folds. Thaw lines are first scouted,
 from the top down, on as few folds as have `SCOUTED_PATIENTS`; those below are left out after two in a row that are unlikely
 to gain anything useful, or once one would not fit into the budget. The lines that are not clearly behind then get their
-other folds, the best first, as far as the budget goes. The choice is among those that have all folds or were left for want
-of budget, on the folds that all of these have. Every decision is journaled with its numbers, so that a resumed run decides
-the same.
+other folds, the best first, as far as the budget goes. The choice is among those that have all folds and, where no line
+has, those that were left for want of budget, on the folds that all of these have. Every decision is journaled with its
+numbers, so that a resumed run decides the same.
 """
 
 from __future__ import annotations
@@ -113,8 +113,14 @@ class Climb:
 
     @property
     def eligible(self) -> tuple[TriedRung, ...]:
-        """Those that can be chosen: with all folds, or left for want of budget; controls where there is nothing else."""
-        found = tuple(each for each in self.tried if len(each.folds) == self.n_folds or each.rung.name in self.short)
+        """Those that can be chosen: with all folds, and the lines left for want of budget where no line has all of them.
+
+        Lines get theirs the best first: once one has them, the others are not chosen on few. Controls where there is nothing
+        else.
+        """
+        whole = [each for each in self.tried if len(each.folds) == self.n_folds]
+        short = [] if any(each.rung.strategy in THAWED for each in whole) else self.short
+        found = tuple(each for each in self.tried if each in whole or each.rung.name in short)
         return tuple(each for each in found if each.rung.strategy not in CONTROLS) or found
 
 
