@@ -16,7 +16,7 @@ from thawline.judge.evaluation import evaluate
 from thawline.judge.statistics import Selection, paired_difference
 from thawline.learn.augment import CLEAN
 from thawline.learn.ensemble import calibrate_members, find_stop, make_frozen_member, name_members, refit
-from thawline.learn.ladder import Climb, TriedRung, count_trials
+from thawline.learn.ladder import Climb, TriedRung, time_trial
 from thawline.learn.strategies import Strategies, split_weights, take_weights
 from thawline.ledger import digest_test, record_opening
 from thawline.share.bundle import Model, save_model
@@ -91,8 +91,7 @@ def count_refits(job: Job, chosen: TriedRung) -> int:
     def count() -> Value:
         if not (stop := find_stop(chosen.folds)):
             return {"n_networks": 1}
-        trial_s = job.journal.seconds(f"{chosen.rung.unit} fold ") / (count_trials([chosen]) * len(chosen.folds))
-        refit_s = trial_s * FINAL_FOLDS * stop / job.plan["recipe"]["epochs"]
+        refit_s = time_trial(job.journal, chosen) * FINAL_FOLDS * stop / job.plan["recipe"]["epochs"]
         left_s = read_duration(job.plan["budget"]) - job.spent_s()
         return {"n_networks": next((n for n in range(MOST_REFITS, 1, -1) if n * refit_s <= left_s), 1)}
 

@@ -118,9 +118,9 @@ class Climb:
         Lines get theirs the best first: once one has them, the others are not chosen on few. Controls where there is nothing
         else.
         """
-        whole = [each for each in self.tried if len(each.folds) == self.n_folds]
-        short = [] if any(each.rung.strategy in THAWED for each in whole) else self.short
-        found = tuple(each for each in self.tried if each in whole or each.rung.name in short)
+        whole = {each.rung for each in self.tried if len(each.folds) == self.n_folds}
+        short = [] if any(rung.strategy in THAWED for rung in whole) else self.short
+        found = tuple(each for each in self.tried if each.rung in whole or each.rung.name in short)
         return tuple(each for each in found if each.rung.strategy not in CONTROLS) or found
 
 
@@ -296,8 +296,7 @@ class Ladder:
         rung, n_scouted = scouted.rung, len(scouted.folds)
         stop = self.journal.find(f"stop within {rung.name}")
         if f"{rung.unit} rest" not in self.journal:
-            trial_s = self.journal.seconds(f"{rung.unit} fold ") / (count_trials([scouted]) * n_scouted)
-            rest_s = trial_s * count_trials(self.tried) * (self.n_folds - n_scouted)
+            rest_s = time_trial(self.journal, scouted) * count_trials(self.tried) * (self.n_folds - n_scouted)
             stop = stop or lag or self._check_budget(rest_s)
             if stop is None:
                 self.journal.record(f"{rung.unit} rest", {"seconds": round(rest_s, 3)}, 0.0)
@@ -414,3 +413,8 @@ def count_trials(tried: Sequence[TriedRung]) -> float:
     """Return how many learning rates a fold of the lines tried so far has tried, in the mean; 1 where there is none."""
     counts = [len(fold.get("trials", [None])) for each in tried if each.rung.strategy in THAWED for fold in each.folds]
     return float(np.mean(counts)) if counts else 1.0
+
+
+def time_trial(journal: Journal, tried: TriedRung) -> float:
+    """Return the seconds that one training of a fold of a line took, in the mean."""
+    return journal.seconds(f"{tried.rung.unit} fold ") / (count_trials([tried]) * len(tried.folds))
