@@ -6,9 +6,10 @@
 covid-ct and pneumoniamnist have an official test part. chest-xray3 has none: `chest-xray3` takes five folds at the level of
 images, as published, and `chest-xray3-grouped` five of patients; each fold is the test part of a run of its own, and the
 five are pooled. Seed 0 climbs the whole ladder; the others try the frozen head and the line it chose most often. With
-``--everything`` seed 0 also trains everything from the pretrained start, without a ladder or a budget. Runs are kept in the
-work folder; a second start goes on where the first was stopped. What a finished run came to is also kept in the folder of
-parts, small enough to be committed, so that folds of hours can be made one a day, or on several machines.
+``--everything`` seed 0 also trains everything, from the pretrained and from a random start, without a ladder or a budget.
+Runs are kept in the work folder; a second start goes on where the first was stopped. What a finished run came to is also
+kept in the folder of parts, small enough to be committed, so that folds of hours can be made one a day, or on several
+machines.
 """
 
 from __future__ import annotations
@@ -69,11 +70,14 @@ def main() -> None:
             for fold, data in enumerate(list_data(options.data, work, seed))
         ]
         figures |= {f"{name}_seed{seed}": value for name, value in score_pooled(found, seed).items()}
+        figures |= {
+            f"{'' if seed == 0 else f'seed{seed}_'}{key}": value for key, value in describe_rungs(found).items()
+        }
         if seed == 0:
-            figures |= describe_rungs(found)
-            if options.everything:
-                figures |= compare_everything(options.data, work, parts, flags, figures)
-            flags += choose_rungs(found)
+            whole = flags
+            flags = [*flags, *choose_rungs(found)]
+    if options.everything:
+        figures |= compare_everything(options.data, work, parts, whole, figures)
     for key, value in figures.items():
         print(f"{key:<48} {value:10.3f}")
     if options.json:
@@ -159,13 +163,18 @@ ENDS = {"": "value", "_low": "low", "_high": "high"}
 def compare_everything(
     name: str, work: Path, parts: Path, flags: list[str], ladder: dict[str, float]
 ) -> dict[str, float]:
-    """Return what the ladder saved and lost or gained: the same runs with everything trained from the start, no budget."""
-    only = [*flags, "--budget", "none", "--strategy", "fine_tuning_from_scratch", "--controls", "none", "--seed", "0"]
-    found = [
-        run_once(data, work / f"everything-fold{fold}", parts, only)
-        for fold, data in enumerate(list_data(name, work, 0))
-    ]
-    scores = {f"everything_{key}": value for key, value in score_pooled(found, 0).items()}
+    """Return what the ladder saved and lost or gained: the same runs with everything trained from the start, no budget.
+
+    From the pretrained start, and from a random one.
+    """
+    scores = {}
+    for key, strategy in (("everything", "fine_tuning_from_scratch"), ("random", "random_init")):
+        only = [*flags, "--budget", "none", "--strategy", strategy, "--controls", "none", "--seed", "0"]
+        found = [
+            run_once(data, work / f"{key}-fold{fold}", parts, only)
+            for fold, data in enumerate(list_data(name, work, 0))
+        ]
+        scores |= {f"{key}_{metric}": value for metric, value in score_pooled(found, 0).items()}
     return {
         **scores,
         "ladder_speed_up": scores["everything_seconds"] / ladder["seconds_seed0"],

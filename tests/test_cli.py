@@ -17,9 +17,12 @@ from typer.testing import CliRunner
 
 import thawline
 from helpers import make_films
+from thawline import job
 from thawline.cli import app
+from thawline.cost import read_duration
+from thawline.data import phantoms
 from thawline.data.phantoms import PhantomOptions, make_phantoms
-from thawline.options import RunOptions
+from thawline.options import RunOptions, list_strategies
 
 
 def call(*arguments: object) -> Any:
@@ -51,6 +54,17 @@ def finished(films: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "said.txt").write_text(done.stdout, "utf-8")
     (folder / "steps.txt").write_text(done.stderr, "utf-8")
     return folder / "run"
+
+
+def test_the_demo_has_the_time_to_thaw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own tests give it no time, since a whole climb takes minutes."""
+    given: list[RunOptions] = []
+    monkeypatch.setattr(phantoms, "make_phantoms", lambda *_: None)
+    monkeypatch.setattr(job, "run", lambda _data, _out, options, **_: given.append(options) or sys.exit(0))
+    assert call("demo", "--out", tmp_path).exit_code == 0
+    (options,) = given
+    assert 60 <= read_duration(options.budget) <= 110
+    assert "fine_tuning" in list_strategies(options)
 
 
 def test_version() -> None:

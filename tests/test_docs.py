@@ -54,6 +54,17 @@ def test_every_run_option_the_guide_names_exists():
     assert set(re.findall(r"--[a-z][a-z-]+", guide)) <= known
 
 
+def test_every_term_of_the_guides_table_of_strategies_is_taken():
+    from thawline.options import STRATEGIES, resolve_strategy
+
+    guide = (ROOT / "docs" / "guide" / "README.md").read_text("utf-8")
+    table = guide[guide.index("| strategy | also |") :].split("\n\n")[0].splitlines()[2:]
+    rows = [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in table]
+    assert [name for name, _ in rows] == list(STRATEGIES)
+    for name, terms in rows:
+        assert {resolve_strategy(term) for term in terms.split(",")} == {name}
+
+
 @pytest.mark.slow
 def test_a_benchmark_writes_its_figures(tmp_path):
     out = tmp_path / "startup.json"

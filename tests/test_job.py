@@ -20,11 +20,12 @@ from sklearn.metrics import accuracy_score, brier_score_loss, log_loss, roc_auc_
 
 import thawline
 from helpers import Notes, make_films
-from thawline import delivery, state
+from thawline import delivery, job, state
 from thawline.errors import LeakError, OptionError
 from thawline.ledger import ledger_path
 from thawline.options import RunOptions
 from thawline.share import bundle
+from thawline.types import Hardware
 
 pytestmark = pytest.mark.slow
 
@@ -637,3 +638,9 @@ def test_examples_are_the_most_confident_errors(main: Finished) -> None:
     assert [each["probability"] for each in examples] == sorted((e["probability"] for e in examples), reverse=True)
     wrong = [row for row in predictions.values() if row["split"] == "test" and float(row[f"p_{row['label']}"]) < 0.5]
     assert len(examples) == min(len(wrong), 8)
+
+
+@pytest.mark.parametrize(("precision", "bf16"), [("auto", True), ("bf16", True), ("f32", False)])
+def test_float32_is_that_of_training_too(monkeypatch: pytest.MonkeyPatch, precision: str, bf16: bool) -> None:
+    monkeypatch.setattr(job, "detect_hardware", lambda _: Hardware(2, 4096, bf16=True))
+    assert job._find_hardware(RunOptions(precision=precision)).bf16 is bf16

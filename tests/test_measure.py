@@ -139,11 +139,19 @@ def test_a_given_size_is_thawed_and_delivered_and_may_come_from_a_plan_file(
 # --- what is measured on ----------------------------------------------------------------------------------------------
 
 
-def sample(labels: np.ndarray, groups: np.ndarray, monkeypatch: pytest.MonkeyPatch, most: int) -> np.ndarray:
+def sample(
+    labels: np.ndarray,
+    groups: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
+    most: int,
+    folds: np.ndarray | None = None,
+) -> np.ndarray:
+    folds = np.zeros(len(labels), np.int64) if folds is None else folds
     monkeypatch.setattr(measure, "MEASURED_ITEMS", most)
     positions = np.arange(len(labels)) + 5  # the first ones are test items
     about = {"labels": np.concatenate([labels[:5], labels]), "groups": np.concatenate([groups[:5], groups])}
-    job = SimpleNamespace(development_items=lambda: positions, options=SimpleNamespace(seed=3), **about)
+    splits = SimpleNamespace(folds=np.concatenate([folds[:5], folds]))
+    job = SimpleNamespace(development_items=lambda: positions, options=SimpleNamespace(seed=3), splits=splits, **about)
     return np.asarray(measure.sample_items(job)) - 5  # type: ignore[arg-type]
 
 
@@ -164,6 +172,17 @@ def test_a_rare_class_keeps_enough_items_in_the_sample(monkeypatch: pytest.Monke
     found = sample(labels, np.arange(20_000), monkeypatch, 1500)
     assert labels[found].sum() == 50
     assert 1490 <= len(found) <= 1560
+
+
+@pytest.mark.parametrize(("n_given", "n_scored"), [(30, 30), (5_000, 750)])
+def test_of_a_given_validation_part_as_many_are_in_the_sample_as_there_are_up_to_half(
+    monkeypatch: pytest.MonkeyPatch, n_given: int, n_scored: int
+) -> None:
+    labels, is_given = np.arange(20_000) % 2, np.arange(20_000) >= 20_000 - n_given
+    found = sample(labels, np.arange(20_000), monkeypatch, 1500, np.where(is_given, 0, -1))
+    assert len(found) == 1500
+    assert is_given[found].sum() == n_scored
+    assert labels[found][is_given[found]].mean() == 0.5
 
 
 def test_all_items_are_measured_on_where_they_are_few(monkeypatch: pytest.MonkeyPatch) -> None:

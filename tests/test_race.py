@@ -32,6 +32,7 @@ def make_job(folder: Path, spent_s: Callable[[], float] = lambda: 0.0) -> Any:
         options=RunOptions(budget="40s"),
         listener=SilentListener(),
         spent_s=spent_s,
+        splits=SimpleNamespace(folds=folds),
         development_items=lambda: np.arange(30),
         development=lambda _: SimpleNamespace(list_folds=lambda: sorted(set(folds.tolist()))),
     )
@@ -70,6 +71,19 @@ def test_the_better_half_goes_on_after_each_fold(tmp_path: Path, monkeypatch: py
     assert winner == "net_a"  # .35 in the mean of two folds, the other .45
     assert {name: row["folds"] for name, row in evidence.items()} == {"net_a": 2, "net_b": 2, "resnet_c": 1, "vgg_d": 1}
     assert evidence["net_a"]["log_loss"] == pytest.approx(0.35)
+
+
+def test_modern_networks_begin_and_those_that_did_badly_elsewhere_come_last_of_the_known() -> None:
+    names = ["mnasnet_100", "lenet", "tf_efficientnet_lite0", "vit_base_dino", "tf_efficientnetv2_s", "convnext_tiny"]
+    found = [each.architecture.name for each in race.order_by_prior(make_candidates(names))]
+    assert found == [
+        "convnext_tiny",
+        "tf_efficientnetv2_s",
+        "vit_base_dino",
+        "tf_efficientnet_lite0",
+        "mnasnet_100",
+        "lenet",
+    ]
 
 
 def test_a_resumed_run_races_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -215,6 +215,22 @@ def test_no_resume_starts_over(case: Case, tmp_path: Path) -> None:
     assert read_lines(out) != before  # measured anew
 
 
+def test_a_run_begun_with_another_plan_is_not_mixed_with_this_one(case: Case, tmp_path: Path) -> None:
+    """As where it was begun on a machine that has bf16, or by a version that plans otherwise."""
+    out = tmp_path / "run"
+    shutil.copytree(case.whole, out)
+    lines = read_lines(out)
+    (planned,) = [line for line in lines if line["unit"] == "plan"]
+    planned["value"]["precision"], planned["value"]["views"] = "f16", 9
+    kept = [line for line in lines if line["unit"] != "done"]
+    (out / "journal.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in kept), "utf-8")
+    refused = CliRunner().invoke(app, case.arguments(out))
+    assert refused.exit_code == 2
+    assert "plans otherwise than" in refused.stderr
+    assert "(views, precision)" in refused.stderr or "(precision, views)" in refused.stderr
+    call(*case.arguments(out), "--no-resume")
+
+
 def test_changed_images_are_refused(case: Case, tmp_path: Path) -> None:
     data, out = tmp_path / "data", tmp_path / "run"
     shutil.copytree(case.data, data)

@@ -14,9 +14,11 @@ from safetensors.numpy import load_file
 
 import thawline
 from helpers import Notes, make_films
-from thawline import delivery, job
+from thawline import delivery, job, race
 from thawline.errors import OptionError
+from thawline.journal import Journal
 from thawline.learn import ensemble, ladder, strategies
+from thawline.learn.engine import detect_hardware
 from thawline.learn.weights import find_weights, read_backbone_tensors
 
 pytestmark = pytest.mark.slow
@@ -189,6 +191,38 @@ def test_refitting_delivers_one_network(films: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(model.predict_proba(files), expected, atol=1e-4)
 
 
+def test_networks_of_all_items_are_not_trained_again_where_a_run_was_killed_after_them(
+    films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(delivery, "_open_test", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(films, tmp_path / "run", final="refit")
+    monkeypatch.setattr(ensemble, "train", stop)
+    result = run(films, tmp_path / "run", final="refit")
+    files, expected = read_test_rows(result.folder, films)
+    np.testing.assert_allclose(result.load_model().predict_proba(files), expected, atol=1e-4)
+    assert not [path.name for path in (result.folder / "units").iterdir() if "weights" in path.name]
+
+
+@pytest.mark.skipif(not detect_hardware("cpu").bf16, reason="this processor has no bf16 arithmetic")
+@pytest.mark.parametrize(("shift", "precision"), [(None, "bf16"), (0.02, "bf16"), (0.04, "f32")])
+def test_a_network_that_bf16_changes_too_much_computes_in_f32(
+    films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shift: float | None, precision: str
+) -> None:
+    if shift is not None:
+        monkeypatch.setattr(delivery, "measure_shift", lambda *_: shift)
+    result = run(films, tmp_path / "run", precision="bf16")
+    assert result.load_model().contract.precision == precision
+    files, expected = read_test_rows(result.folder, films)
+    np.testing.assert_allclose(result.load_model().predict_proba(files), expected, atol=1e-4)
+    if shift is None:
+        assert 0 < Journal(result.folder).find("final precision")["shift"] < 0.03  # type: ignore[index]
+
+
 def test_a_block_leaves_what_lies_above_it_alone(films: Path, tmp_path: Path) -> None:
     result = run(films, tmp_path / "run", thaw_line=None, blocks="blocks.6:blocks.6", train_norms=False)
     pretrained = read_backbone_tensors(find_weights("efficientnet_lite0"))
@@ -314,6 +348,54 @@ def test_several_backbones_race_and_one_goes_on(films: Path, tmp_path: Path) -> 
     assert choice["value"] == min(losses, key=losses.__getitem__)
     files, expected = read_test_rows(result.folder, films)
     np.testing.assert_allclose(result.load_model().predict_proba(files), expected, atol=1e-4)
+
+
+class CaughtError(Exception):
+    """Holds what a patched class was made with."""
+
+
+def catch(*about: Any, **_: Any) -> None:
+    raise CaughtError(*about)
+
+
+def test_candidates_race_at_a_low_resolution_for_few_epochs_with_their_upper_half_thawed(
+    films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(race, "Strategies", catch)
+    with pytest.raises(CaughtError) as caught:
+        run(films, tmp_path / "run", thaw_line=None, backbone="efficientnet_lite0,efficientnet_lite1", seed=3)
+    source, _, _, settings, *_ = caught.value.args
+    assert source.contract.size_px == 128
+    assert (settings.recipe.epochs, settings.recipe.seed, settings.n_views) == (4, 3, 1)
+    (line,) = settings.lines.values()
+    assert 0.5 <= line.thawed_fraction < 1
+
+
+def test_training_is_compiled_and_seeded_as_asked_on_the_device_that_was_found(
+    films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job, "Strategies", catch)
+    for flag in (True, False):
+        with pytest.raises(CaughtError) as caught:
+            run(films, tmp_path / f"run-{flag}", compile=flag, seed=3)
+        source, _, _, settings, *_ = caught.value.args
+        recipe = settings.recipe
+        assert (recipe.compiled, recipe.seed, recipe.device) == (flag, 3, source.hardware.device)
+
+
+def test_the_engine_of_torch_that_a_gpu_has_comes_to_the_same_as_openvino(
+    films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Views, lines, training, delivery and prediction through the other engine; the two round otherwise, in both parts."""
+    found = {}
+    for engine in ("", "torch"):
+        monkeypatch.setenv("THAWLINE_ENGINE", engine)
+        found[engine] = run(films, tmp_path / f"run-{engine}", precision="f32")
+        files, expected = read_test_rows(found[engine].folder, films)
+        np.testing.assert_allclose(found[engine].load_model().predict_proba(files), expected, atol=1e-4)
+    tables = [read_test_rows(result.folder, films)[1] for result in found.values()]
+    np.testing.assert_allclose(*tables, atol=0.02)
+    assert "torch" in json.loads((found["torch"].folder / "spec.json").read_text("utf-8"))["environment"]["engine"]
 
 
 @pytest.mark.parametrize("limits", [{"thaw_line": None, "head": "linear"}, {}], ids=["frozen", "thawed"])

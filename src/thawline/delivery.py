@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,47 +16,83 @@ from thawline.journal import Value
 from thawline.judge.evaluation import evaluate
 from thawline.judge.statistics import Selection, paired_difference
 from thawline.learn.augment import CLEAN
-from thawline.learn.ensemble import calibrate_members, find_stop, make_frozen_member, name_members, refit
+from thawline.learn.ensemble import (
+    calibrate_members,
+    find_stop,
+    make_frozen_member,
+    name_members,
+    refit,
+    take_weights,
+)
 from thawline.learn.ladder import Climb, TriedRung, time_trial
-from thawline.learn.strategies import Strategies, split_weights, take_weights
+from thawline.learn.strategies import Strategies, split_weights
 from thawline.ledger import digest_test, record_opening
+from thawline.measure import CHECKED_ITEMS
 from thawline.share.bundle import Model, save_model
 from thawline.share.card import write_card
 from thawline.share.examples import write_examples
 from thawline.share.results import describe_candidates, describe_ladder, format_predictions
 from thawline.state import Job
+from thawline.types import SilentListener
 
 if TYPE_CHECKING:
     from thawline.types import Probabilities
 
 FINAL_FOLDS = 1.6  # trainings of a fold that one on all items takes: a fold learns four fifths of four fifths
 REFITS = "networks of all items"  # what the journal calls their number
+MOST_SHIFT = 0.03  # of probabilities in the mean, that bf16 may bring
 MOST_REFITS = 3  # networks of all items: more predict more slowly, and little better
 
 
 def deliver(job: Job, chosen: TriedRung, strategies: Strategies) -> Probabilities | None:
     """Make the final model of the chosen rung, save it, and open the test part once; None where it stays closed."""
     job.listener.begin("final model")
-    at = time.perf_counter()
+    at, before_s = time.perf_counter(), job.journal.seconds("final ")
     contract = job.plan.contract(job.facts)
     if chosen.rung.line is None:
         parts, value = _refit_head(chosen, strategies)
     else:
         contract = dataclasses.replace(contract, feature_dtype="float32")
         parts, value = _keep_networks(job, chosen, strategies)
-    model = save_model(
+    save = functools.partial(
+        save_model,
         job.out / "model",
         weights=job.weights,
-        contract=contract,
         hardware=job.hardware,
         task=job.describe_task(),
         views=strategies.views if job.plan["tta"] else (CLEAN,),
         **parts,
     )
+    model = save(contract=contract)
+    narrow = chosen.rung.line is not None and contract.precision != "f32"
+    if narrow and (shift := measure_shift(job, model)) > MOST_SHIFT:
+        job.listener.warn(
+            f"in {contract.precision} the trained network changes probabilities by {shift:.3f} in the mean: its model "
+            "computes in f32, which is slower"
+        )
+        model = save(contract=dataclasses.replace(contract, precision="f32"))
     if "final" not in job.journal:
-        job.journal.record("final", value, time.perf_counter() - at)
+        own_units_s = job.journal.seconds("final ") - before_s
+        job.journal.record("final", value, time.perf_counter() - at - own_units_s)
     job.listener.end(", ".join(f"{name.replace('_', ' ')} {number}" for name, number in value.items()))
     return None if job.options.hold_test else _open_test(job, model)
+
+
+def measure_shift(job: Job, model: Model) -> float:
+    """Return by how much the probabilities of some development items change, in the mean, where a model computes in f32.
+
+    The folds were scored with the trained part in f32; the engine computes all of it in the precision of the features.
+    """
+
+    def measure() -> Value:
+        found = []
+        for precision in ("f32", model.contract.precision):
+            other = dataclasses.replace(model, contract=dataclasses.replace(model.contract, precision=precision))
+            source = job.source(job.development_items()[:CHECKED_ITEMS], other.contract)
+            found.append(other.classify(source.contents, source.digests, SilentListener()))
+        return {"shift": float(np.abs(found[1] - found[0]).mean())}
+
+    return float(job.journal.unit("final precision", measure)["shift"])
 
 
 def _refit_head(chosen: TriedRung, strategies: Strategies) -> tuple[dict[str, Any], Value]:
@@ -72,8 +109,11 @@ def _keep_networks(job: Job, chosen: TriedRung, strategies: Strategies) -> tuple
         fold: job.journal.find(rung.fold_unit(fold)) or {} for fold in development.list_folds()
     }
     if job.plan["final"] == "refit":
-        trained, heads, head = refit(strategies.thaw(rung), folds, rung.name, _recall_refits(job))
-        networks = [take_weights(each) for each in trained]
+
+        def keep(number: int, make: Callable[[], Value]) -> Value:
+            return job.journal.unit(f"final network {number} weights", make)
+
+        networks, heads, head = refit(strategies.thaw(rung), folds, rung.name, _recall_refits(job), keep)
     else:
         head = calibrate_members(folds, development)
         found = [split_weights(_find_member(job, chosen, strategies, fold)) for fold in folds]

@@ -97,7 +97,7 @@ def run(
     options = check_options(change_options(options or RunOptions(), **changes))
     given = read_plan(plan) if plan else None
     dataset = load_dataset(Path(data), allow_outside=options.allow_outside)
-    hardware = detect_hardware(options.device)
+    hardware = _find_hardware(options)
     candidates = _find_candidates(options, given)
     spec = make_spec(dataset, options, candidates, hardware, given)
     journal = open_run(out, spec, resume=resume)
@@ -108,6 +108,7 @@ def run(
     if "done" in journal:
         listener.warn(f"{out} holds this run already, finished; --no-resume starts it over")
         return read_result(out)
+    _check_plan(job)
     _write_findings(job, dataset, time.perf_counter() - at)
     if len(candidates) > 1:
         _choose_backbone(job, candidates)
@@ -146,6 +147,12 @@ def _find_candidates(options: RunOptions, given: Plan | None) -> list[Weights]:
     return list({each.architecture.name: each for each in found}.values())
 
 
+def _find_hardware(options: RunOptions) -> Hardware:
+    """Detect the hardware; where the options ask for float32 it counts as without bf16, in training as well."""
+    hardware = detect_hardware(options.device)
+    return dataclasses.replace(hardware, bf16=hardware.bf16 and options.precision != "f32")
+
+
 def _recall_room(journal: Journal, hardware: Hardware) -> Hardware:
     """Return the hardware with the room in the cache that a resumed run began with, by which its views were planned."""
     room = journal.find("room")
@@ -157,7 +164,7 @@ def plan_only(data: Path | str, options: RunOptions | None = None, *, listener: 
     options = check_options(options or RunOptions())
     dataset = load_dataset(Path(data), allow_outside=options.allow_outside)
     weights = find_weights(list_backbones(options)[0], options.weights)
-    hardware = detect_hardware(options.device)
+    hardware = _find_hardware(options)
     with tempfile.TemporaryDirectory() as folder:
         journal = Journal(Path(folder))
         return prepare(dataset, options, listener or SilentListener(), journal, hardware, weights, 0.0).plan
@@ -248,6 +255,8 @@ def _write_findings(job: Job, everything: Dataset, seconds: float) -> None:
         job.journal.record("read", {"content": job.fingerprint["digest"]}, seconds)
     if "room" not in job.journal:
         job.journal.record("room", {"cache_mib": job.hardware.cache_mib}, 0.0)
+    if "plan" not in job.journal:
+        job.journal.record("plan", job.plan.values(), 0.0)
 
 
 def _split(dataset: Dataset, labels: Labels, groups: Groups, options: RunOptions) -> Splits:
@@ -269,6 +278,18 @@ def _check_unchanged(job: Job) -> None:
         raise DataError(
             f"the images have changed since {job.out} was begun (content {found['content'][:12]} then, {now[:12]} now); "
             "start over with --no-resume or choose another --out"
+        )
+
+
+def _check_plan(job: Job) -> None:
+    """Refuse to go on with another plan than the run was begun with. Raises DataError."""
+    then, values = job.journal.find("plan") or {}, job.plan.values()
+    changed = [name for name, value in then.items() if values.get(name) != value]
+    if changed:
+        raise DataError(
+            f"this machine or version of Thawline plans otherwise than {job.out} was begun with ({', '.join(changed)}), and "
+            "folds of two plans cannot be compared; go on where it was begun, start over with --no-resume or choose another "
+            "--out"
         )
 
 

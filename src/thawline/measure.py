@@ -87,17 +87,29 @@ def _measure(job: Job, name: str, candidates: Sequence[Any]) -> None:
 
 def sample_items(job: Job) -> IntArray:
     """Positions of all development items or, where those are many, of some: every class in proportion, but none left with
-    few, and as many patients of each as there are before a second item of one."""
+    few, and as many patients of each as there are before a second item of one.
+
+    Where one part is scored and the rest only trained on, the scored one is half of them, or all there is of it.
+    """
     positions = job.development_items()
-    if len(positions) <= MEASURED_ITEMS:
+    is_scored = job.splits.folds[positions] >= 0
+    scored, rest = positions[is_scored], positions[~is_scored]
+    n_scored = min(len(scored), MEASURED_ITEMS // 2) if len(rest) else MEASURED_ITEMS
+    parts = (scored, n_scored), (rest, MEASURED_ITEMS - n_scored)
+    return np.sort(np.concatenate([_sample(job, part, n_items) for part, n_items in parts]))
+
+
+def _sample(job: Job, positions: IntArray, n_items: int) -> IntArray:
+    """Draw about so many of the positions by class; all where there are no more."""
+    if len(positions) <= n_items:
         return positions
     drawn = np.random.Generator(np.random.PCG64(job.options.seed)).permutation(positions)
     kept = []
     for label in np.unique(job.labels[drawn]):
         own = drawn[job.labels[drawn] == label]
-        share = max(round(MEASURED_ITEMS * len(own) / len(drawn)), LEAST_OF_CLASS)
+        share = max(round(n_items * len(own) / len(drawn)), LEAST_OF_CLASS)
         kept.append(own[np.argsort(_count_before(job.groups[own]), kind="stable")][:share])
-    return np.sort(np.concatenate(kept))
+    return np.concatenate(kept)
 
 
 def _count_before(groups: Groups) -> IntArray:

@@ -16,10 +16,28 @@ from thawline.errors import OptionError
 STRATEGIES: dict[str, tuple[str, ...]] = {  # name: aliases accepted, as the literature has them
     "feature_extractor": ("frozen", "linear probe", "linear probing", "off the shelf"),
     "feature_extractor_hybrid": ("hybrid", "deep features + classifier", "off the shelf features"),
-    "fine_tuning": ("partial fine tuning", "shallow tuning", "layer wise fine tuning", "surgical fine tuning"),
-    "fine_tuning_from_scratch": ("full fine tuning", "deep tuning", "end to end", "end to end fine tuning"),
+    "fine_tuning": (
+        "partial fine tuning",
+        "shallow tuning",
+        "shallow fine tuning",
+        "layer wise fine tuning",
+        "surgical fine tuning",
+    ),
+    "fine_tuning_from_scratch": (
+        "full fine tuning",
+        "deep tuning",
+        "deep fine tuning",
+        "end to end",
+        "end to end fine tuning",
+    ),
     "handcrafted": ("hand crafted", "hand crafted features", "hog + lbp"),
-    "random_init": ("from scratch", "training from scratch", "full training", "random initialisation"),
+    "random_init": (
+        "from scratch",
+        "training from scratch",
+        "full training",
+        "random initialisation",
+        "random initialization",
+    ),
 }
 HEADS: dict[str, tuple[str, ...]] = {  # strategy: its heads, cheapest first; this order is the order of preference
     "feature_extractor": ("linear",),
@@ -92,7 +110,9 @@ class RunOptions:
     folds: int = option(5, "Development folds by patient; fewer where a class has too few patients.", least=2)
     validation: str = option("folds", "Score development by folds, or on the given val part.", among=("folds", "given"))
     class_weight: str = option("none", "Weight classes when fitting heads and networks.", among=("none", "balanced"))
-    precision: str = option("auto", "Arithmetic of the engine.", among=("auto", "f32", "bf16"))
+    precision: str = option(
+        "auto", "Arithmetic of the engine; f32 is that of training too.", among=("auto", "f32", "bf16")
+    )
     compile: bool = option(False, "Train through torch.compile, which pays on a GPU for many items.")
     device: str = option("auto", "Where the engine runs.", among=("auto", "cpu", "cuda"))
     hold_test: bool = option(False, "Leave the test part closed: report development only.")

@@ -84,7 +84,12 @@ class Plan:
 
     def digest(self) -> str:
         """Digest of what was decided about which data; wording and evidence do not count."""
-        return json_digest({"fingerprint": self.fingerprint, **{choice.name: choice.value for choice in self.choices}})
+        return json_digest({"fingerprint": self.fingerprint, **self.values()})
+
+    def values(self) -> dict[str, Any]:
+        """What was decided, as plain JSON data by name; None where it is still to be measured."""
+        found: dict[str, Any] = json.loads(json.dumps({choice.name: choice.value for choice in self.choices}))
+        return found
 
     def contract(self, facts: BackboneFacts, **measured: Any) -> Contract:
         """Return the input contract that the plan states, with ``measured`` fields in place of its own.

@@ -336,6 +336,8 @@ def _choose_recipe(
         f"learning rate (this one or smaller), the epoch of the {epochs} that {given} call for, and how much of the frozen "
         "head is blended in"
     )
+    if hardware.bf16:
+        reason += "; in bf16 at the lines where its gradients agree with those in f32 (--precision f32 forbids it)"
     return Choice("recipe", recipe, "rule" if recipe == {**RECIPE, "epochs": epochs} else "given", reason)
 
 

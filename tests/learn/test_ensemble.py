@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,17 @@ from thawline.errors import DataError
 from thawline.learn import ensemble
 from thawline.learn.cuts import load_ensemble, make_classifier, split_members
 from thawline.learn.development import Development
-from thawline.learn.ensemble import EnsembleHead, calibrate_members, make_frozen_member, name_members, refit
+from thawline.learn.ensemble import (
+    EnsembleHead,
+    calibrate_members,
+    make_frozen_member,
+    name_members,
+    refit,
+    take_weights,
+)
 from thawline.learn.heads import fit_final
 from thawline.learn.linear import LinearHead
 from thawline.learn.stages import find_stages
-from thawline.learn.strategies import take_weights
 from thawline.learn.thawing import Thaw, fit_head, fit_heads
 from thawline.learn.training import predict_logits, train
 from thawline.types import Recipe
@@ -206,6 +213,13 @@ def test_members_of_a_model_folder_are_those_of_the_folds(thaw: Thaw, n_networks
     np.testing.assert_allclose(EnsembleHead(rows, 2).predict_proba(logits), expected, atol=1e-5)
 
 
+def load(thaw: Thaw, weights: dict[str, Any]) -> Any:
+    """A classifier above the line with these weights."""
+    classifier = thaw.start(fit_head(thaw, np.arange(N_ITEMS)))
+    classifier.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
+    return classifier
+
+
 # --- one network ------------------------------------------------------------------------------------------------------
 
 
@@ -217,8 +231,8 @@ def test_a_refit_is_one_training_on_all_items_for_the_median_epochs_and_rate(tha
     recipe = Recipe(learning_rate=1e-2, epochs=10, batch_items=20, stop=4)
     about = thaw.activations, thaw.development.labels, everything, recipe, RUNG
     expected, _ = train(thaw.start(fit_heads(thaw, everything)[0]), *about, blocks=thaw.blocks)
-    for name, tensor in expected.state_dict().items():
-        torch.testing.assert_close(classifier.state_dict()[name], tensor, rtol=1e-5, atol=1e-6)
+    for name, array in take_weights(expected).items():
+        np.testing.assert_allclose(classifier[name], array, rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(frozen.coefficients, fit_head(thaw, everything).coefficients)
     assert head.n_classes == 2
 
@@ -265,18 +279,32 @@ def test_networks_of_a_refit_differ_in_their_seeds_alone(thaw: Thaw) -> None:
     networks, frozen, head = refit(thaw, folds, RUNG, 3)
     assert len(networks) == len(frozen) == len(head.scales) == 3
     assert len(set(head.scales)) == 1
-    weights = [network.get_parameter("linear.weight") for network in networks]
-    assert not any(torch.equal(weights[0], other) for other in weights[1:])
+    weights = [network["linear.weight"] for network in networks]
+    assert not any(np.array_equal(weights[0], other) for other in weights[1:])
     (alone,), _, _ = refit(dataclasses.replace(thaw, recipe=dataclasses.replace(thaw.recipe, seed=2)), folds, RUNG)
-    torch.testing.assert_close(alone.get_parameter("linear.weight"), weights[2])
+    np.testing.assert_allclose(alone["linear.weight"], weights[2], rtol=1e-5, atol=1e-6)
+
+
+def test_networks_of_a_refit_that_are_known_are_not_trained_again(thaw: Thaw, monkeypatch: pytest.MonkeyPatch) -> None:
+    known: dict[int, dict[str, Any]] = {}
+
+    def keep(number: int, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        return known.setdefault(number, known.get(number) or make())
+
+    first = refit(thaw, make_folds(thaw.development), RUNG, 2, keep)
+    assert sorted(known) == [0, 1]
+    monkeypatch.setattr(ensemble, "train", None)
+    again = refit(thaw, make_folds(thaw.development), RUNG, 2, keep)
+    assert again[0] == first[0]
+    assert again[2] == first[2]
 
 
 def test_where_most_folds_stayed_frozen_the_refit_is_the_head_of_all_items(thaw: Thaw) -> None:
     folds = make_folds(thaw.development)
     for value in folds.values():
         value["n_epochs"] = 0
-    (classifier,), (frozen,), head = refit(thaw, folds, RUNG, 3)
-    logits = predict_logits(classifier, thaw.activations, np.arange(N_ITEMS))
+    (weights,), (frozen,), head = refit(thaw, folds, RUNG, 3)
+    logits = predict_logits(load(thaw, weights), thaw.activations, np.arange(N_ITEMS))
     of = thaw.development
     assert thaw.features is not None
     inner, strength = fit_final("linear", thaw.features, of.labels, of.groups, 2, folds=of.folds, seed=0)
@@ -291,7 +319,9 @@ def test_where_most_folds_stayed_frozen_the_refit_is_the_head_of_all_items(thaw:
 
 def test_a_refit_from_a_random_start_has_no_frozen_head(thaw: Thaw) -> None:
     thaw = dataclasses.replace(thaw, features=None, recipe=dataclasses.replace(RECIPE, epochs=1))
-    (classifier,), frozen, head = refit(thaw, make_folds(thaw.development, n_sources=1), RUNG)
+    (weights,), frozen, head = refit(thaw, make_folds(thaw.development, n_sources=1), RUNG)
     assert frozen == []
     assert [len(row) for row in head.scales] == [1]
-    assert predict_logits(classifier, thaw.activations, np.arange(N_ITEMS)).any()  # no longer zeros: it was trained
+    assert predict_logits(
+        load(thaw, weights), thaw.activations, np.arange(N_ITEMS)
+    ).any()  # no longer zeros: it was trained

@@ -260,6 +260,12 @@ def test_features_beyond_float16_are_refused(items, fake_engine, monkeypatch, sc
     assert len(open_space(WEIGHTS, CONTRACT, HARDWARE)) == 0
 
 
+def test_activations_beyond_float16_are_left_to_the_training_above_their_line():
+    rows = np.array([[1e6, 1.0], [2.0, 3.0]], np.float32)
+    tapped = dataclasses.replace(WEIGHTS, taps=("blocks.6", "blocks.5"))
+    np.testing.assert_array_equal(features_module._round(rows, tapped, CONTRACT), [[np.inf, 1.0], [2.0, 3.0]])
+
+
 def test_a_full_disk_is_said_and_finished_shards_stay(items, fake_engine, monkeypatch):
     monkeypatch.setattr(features_module, "SHARD_BYTES", 4 * ROW_BYTES)
     save, n_saved = np.save, []

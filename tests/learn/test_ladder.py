@@ -282,6 +282,22 @@ def test_progress_is_counted_in_folds_and_says_what_came_of_a_rung(tmp_path):
         assert second.gain.value > 0.1
 
 
+def test_what_a_line_is_forecast_to_take_is_said_before_it_is_tried(tmp_path):
+    said = []
+
+    class Note(SilentListener):
+        """Keeps what is begun and what it ended with."""
+
+        def begin(self, step, total=None):
+            said.append(step)
+
+        def end(self, note=""):
+            said.append(note)
+
+    run_climb(tmp_path, Fits(forecasts={"fine_tuning c": 8.0}), (HEADS[0], LINES[2]), Rules(60.0, 0.01), 5.0, Note())
+    assert said[2:5] == ["forecast", "fine_tuning c: 8 s for 3 folds; 5 s of 60 s spent", "fine_tuning c"]
+
+
 def test_seconds_are_those_of_the_rungs_own_folds_in_all_executions(tmp_path):
     journal = Journal(tmp_path)
     journal.record("rung 0 linear fold 0", {"probabilities": Fits().fit(HEADS[0], 0)[0]["probabilities"]}, 1000.0)
@@ -514,7 +530,7 @@ def test_idle_lines_end_the_descent_on_the_scouted_folds(tmp_path):
 def test_what_does_not_fit_into_the_budget_stays_scouted_and_a_resumed_climb_decides_the_same(tmp_path):
     sharp = {"linear": 1.0, "fine_tuning d": 3.8, "fine_tuning c": 4.0}
     fits, rules = Fits(sharp), Rules(10.0, 0.01)
-    found = run_climb(tmp_path, fits, (*HEADS, *LINES[:3]), rules, spend(*[0.0] * 8, 20.0))
+    found = run_climb(tmp_path, fits, (*HEADS, *LINES[:3]), rules, spend(*[0.0] * 10, 20.0))
     assert count_folds(found) == {"linear": 3, "svm": 3, "e": 1, "d": 1, "c": 3}
     budget, behind = found.stops
     assert {**budget, "forecast_s": 0.0} == {
@@ -568,6 +584,26 @@ def test_the_rest_of_the_best_may_not_fit_and_the_next_is_not_behind_what_is_not
 
 
 @pytest.mark.usefixtures("scouts")
+def test_no_other_fold_of_a_line_is_begun_once_the_budget_is_spent_and_a_resumed_climb_has_as_many(tmp_path):
+    """A line may take longer than was forecast: it keeps the folds it has, and can be chosen by them."""
+    sharp = {"linear": 1.0, "fine_tuning c": 9.0}
+    fits, rules = Fits(sharp), Rules(10.0, 0.01)
+    found = run_climb(tmp_path, fits, (*HEADS, LINES[2]), rules, spend(*[0.0] * 5, 20.0))
+    assert fits.calls[-2:] == [("fine_tuning c", 0), ("fine_tuning c", 1)]
+    assert count_folds(found) == {"linear": 3, "svm": 3, "c": 2}
+    about = {"within": "fine_tuning c", "folds": 2, "n_folds": 3, "reason": "budget"}
+    assert found.stops == ({**about, "budget_s": 10.0, "spent_s": 20.0, "forecast_s": None},)
+    assert [each.rung.name for each in found.eligible] == ["linear", "svm", "fine_tuning c"]
+    line = found.tried[-1]
+    assert np.array_equal(np.isfinite(line.probabilities[:, 0]), np.isin(fits.development.folds, (0, 1)))
+    journal = (tmp_path / "journal.jsonl").read_bytes()
+    rest = Fits(sharp)
+    assert_same(run_climb(tmp_path, rest, (*HEADS, LINES[2]), RULES), found)
+    assert rest.calls == []
+    assert (tmp_path / "journal.jsonl").read_bytes() == journal
+
+
+@pytest.mark.usefixtures("scouts")
 def test_a_line_that_was_left_for_want_of_budget_is_compared_on_the_folds_that_it_has(tmp_path):
     """Its one fold decides, on which it knows more than the heads do; their other folds do not count."""
     fits = Fits({"linear": 1.0, "fine_tuning c": 9.0})
@@ -589,6 +625,30 @@ def test_once_a_line_has_all_folds_those_left_for_want_of_budget_cannot_be_chose
     stops = [{"within": name, "reason": "budget"} for name in rungs if counts[name] < 3]
     found = [each.rung.name for each in Climb(tuple(tried), tuple(stops), 3).eligible]
     assert found == (eligible or list(rungs))
+
+
+@pytest.mark.usefixtures("scouts")
+def test_the_first_rung_is_whole_whatever_it_is_worth_so_that_it_does_not_set_others_aside(tmp_path):
+    """Where no head is asked for, the top line is fitted on all folds at once."""
+    fits = Fits({"fine_tuning c": 9.0})
+    found = run_climb(tmp_path, fits, LINES[:3], Rules(10.0, 0.01), spend(*[0.0] * 4, 20.0))
+    assert count_folds(found) == {"e": 3, "d": 1, "c": 1}
+    assert [each.rung.name for each in found.eligible] == ["fine_tuning e", "fine_tuning c"]
+    assert choose_rung(found.eligible, fits.development).chosen == 1
+
+
+def test_a_control_that_cannot_be_trained_is_left_out_where_there_is_anything_to_deliver(tmp_path):
+    class Failing(Fits):
+        def fit(self, rung, fold):
+            if rung.line:
+                raise TrainingError("the loss is not finite")
+            return super().fit(rung, fold)
+
+    found = run_climb(tmp_path, Failing(), (HANDCRAFTED, RANDOM))
+    assert [each.rung for each in found.eligible] == [HANDCRAFTED]
+    assert found.stops[0]["reason"] == "failed"
+    with pytest.raises(TrainingError):  # what was asked for is not to be replaced by a control
+        run_climb(tmp_path / "line", Failing(), (HANDCRAFTED, LINES[0]))
 
 
 @pytest.mark.usefixtures("scouts")

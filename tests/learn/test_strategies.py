@@ -13,6 +13,7 @@ from scipy.special import softmax
 from thawline.journal import Journal
 from thawline.learn import strategies
 from thawline.learn.development import Development
+from thawline.learn.ensemble import take_weights
 from thawline.learn.features import extract
 from thawline.learn.heads import fit_final, fit_fold
 from thawline.learn.ladder import Ladder, Rules, Rung, TriedRung
@@ -30,7 +31,6 @@ from thawline.learn.strategies import (
     collect_weights,
     record_fold,
     split_weights,
-    take_weights,
     time_step,
 )
 from thawline.learn.thawing import fit_head, thaw_fold
@@ -101,6 +101,12 @@ class House:
         for name in ("load_backbone", "load_random", "fill_activations", "open_fresh", "extract_handcrafted"):
             monkeypatch.setattr(strategies, name, getattr(self, name))
 
+    def lean(self):
+        """Leave a third of the patients in one class, so that weights of classes count."""
+        labels = (self.development.groups % 3 == 0).astype(np.int64)
+        self.development = dataclasses.replace(self.development, labels=labels)
+        return self.development
+
     def load_backbone(self, weights):
         self.opened.append(("backbone", weights))
         return self.network
@@ -155,8 +161,8 @@ def make_tried(rung, seconds, forecast_s=None, **folds):
 @pytest.mark.parametrize("class_weight", [None, "balanced"])
 @pytest.mark.parametrize("rung", [LINEAR, Rung(1, "feature_extractor_hybrid", "random_forest"), TEXTURE])
 def test_a_head_is_fitted_on_its_features_with_the_plans_weights(house, rung, class_weight):
-    made = house.make(class_weight=class_weight)
-    of, features = house.development, house.texture if rung is TEXTURE else house.features
+    of = house.lean()
+    made, features = house.make(class_weight=class_weight), house.texture if rung is TEXTURE else house.features
     value, weights = made.fit(rung, 2)
     expected = fit_fold(rung.head, features, of.labels, of.groups, of.folds, 2, 2, seed=3, class_weight=class_weight)
     np.testing.assert_allclose(value["probabilities"], expected.probabilities)
@@ -168,7 +174,7 @@ def test_a_head_is_fitted_on_its_features_with_the_plans_weights(house, rung, cl
 
 @pytest.mark.parametrize("rung", [LINEAR, TEXTURE])
 def test_the_final_head_is_fitted_on_all_items(house, rung):
-    of, features = house.development, house.texture if rung is TEXTURE else house.features
+    of, features = house.lean(), house.texture if rung is TEXTURE else house.features
     head, strength = house.make(class_weight="balanced").fit_final(rung)
     about = of.labels, of.groups, of.n_classes
     expected, wanted = fit_final("linear", features, *about, folds=of.folds, seed=3, class_weight="balanced")
@@ -367,6 +373,21 @@ def test_lines_are_forecast_from_timed_steps_by_the_items_that_training_sees(hou
     assert made.forecast(UPPER, [searched]) == pytest.approx((0.0, in_all * 0.01))
 
 
+@pytest.mark.parametrize(("epochs", "batch_items", "n_weighted"), [(2, 3, 12), (5, 10_000, None)])
+def test_relative_gradients_are_forecast_as_well(house, monkeypatch, epochs, batch_items, n_weighted):
+    """Up to four batches of each epoch are taken once more, at a line that is not cached through the prefix as well."""
+    monkeypatch.setattr(strategies, "time_step", lambda *_: 0.01)
+    recipe = dataclasses.replace(RECIPE, epochs=epochs, batch_items=batch_items)
+    plain, weighted = (
+        house.make(prefix_s=0.5, recipe=dataclasses.replace(recipe, auto_rgn=flag)) for flag in (False, True)
+    )
+    n_weighted = n_weighted * epochs if n_weighted else N_ITEMS * 2 / 3 * (1 - 1 / INNER_FOLDS) * epochs
+    for line, item_s in (("d", 0.01), ("c", 0.51)):
+        rung = dataclasses.replace(UPPER, line=line)
+        more_s = weighted.forecast(rung, ()).fold_s - plain.forecast(rung, ()).fold_s
+        assert more_s == pytest.approx(n_weighted * item_s)
+
+
 def test_a_given_validation_part_is_forecast_by_the_items_that_are_trained_on(house, monkeypatch):
     monkeypatch.setattr(strategies, "time_step", lambda *_: 0.01)
     whole = house.make().forecast(UPPER, ())
@@ -399,10 +420,8 @@ def test_rates_fall_from_block_to_block_where_everything_is_trained(house):
 def test_drawing_classes_evenly_leaves_the_start_that_of_the_frozen_rung(house):
     """Its probabilities are those of the natural shares either way; weights change the frozen rung as well."""
     training, plain = np.arange(60), house.make().thaw(UPPER)
-    drawn, weighted = (
-        house.make(recipe=dataclasses.replace(RECIPE, balance=balance)).thaw(UPPER)
-        for balance in ("sampling", "weights")
-    )
+    drawn = house.make(recipe=dataclasses.replace(RECIPE, balance="sampling")).thaw(UPPER)
+    weighted = house.make(class_weight="balanced").thaw(UPPER)
     np.testing.assert_array_equal(fit_head(drawn, training).coefficients, fit_head(plain, training).coefficients)
     few = np.concatenate([training[house.development.labels[training] == 0], training[-4:]])
     assert not np.array_equal(fit_head(weighted, few).coefficients, fit_head(plain, few).coefficients)

@@ -22,12 +22,11 @@ from thawline.files import file_digest, json_digest
 from thawline.learn.augment import augment, list_views
 from thawline.learn.cuts import make_classifier
 from thawline.learn.engine import detect_hardware
-from thawline.learn.ensemble import EnsembleHead, make_frozen_member, name_members
+from thawline.learn.ensemble import EnsembleHead, make_frozen_member, name_members, take_weights
 from thawline.learn.handcrafted import extract_handcrafted
 from thawline.learn.heads import fit_final
 from thawline.learn.linear import LinearHead
 from thawline.learn.stages import find_stages_at
-from thawline.learn.strategies import take_weights
 from thawline.learn.weights import Weights, find_weights, load_backbone
 from thawline.share.bundle import Model, draw_probe, find_problem, load_model, save_model
 from thawline.types import Augmentation, Contract, Hardware, SilentListener

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import math
 import statistics
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -18,7 +19,7 @@ from thawline.learn.thawing import Thaw, fit_heads
 from thawline.learn.training import train
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from torch import nn
 
@@ -67,14 +68,24 @@ def calibrate_members(folds: Mapping[int, Mapping[str, Any]], development: Devel
     return EnsembleHead(tuple(scales), development.n_classes)
 
 
+def take_weights(classifier: nn.Module) -> dict[str, Any]:
+    """Return all tensors of a classifier as arrays by name."""
+    return {name: tensor.detach().cpu().numpy().copy() for name, tensor in classifier.state_dict().items()}
+
+
 def refit(
-    thaw: Thaw, folds: Mapping[int, Mapping[str, Any]], rung: str, n_networks: int = 1
-) -> tuple[list[nn.Module], list[LinearHead], EnsembleHead]:
+    thaw: Thaw,
+    folds: Mapping[int, Mapping[str, Any]],
+    rung: str,
+    n_networks: int = 1,
+    keep: Callable[[int, Callable[[], dict[str, Any]]], dict[str, Any]] = lambda _, make: make(),
+) -> tuple[list[dict[str, Any]], list[LinearHead], EnsembleHead]:
     """Train networks on all development items, for the median number of epochs of the folds, each with a seed of its own.
 
-    Returns them with the frozen head of all items for each, which blends in (none from a random start), and the head of all.
-    The learning rate is the folds' geometric median, the scales are those of their out-of-fold logits together. Where most
-    folds stayed frozen there is nothing to train, and one network is what it was.
+    Returns their weights with the frozen head of all items for each, which blends in (none from a random start), and the
+    head of all. The learning rate is the folds' geometric median, the scales are those of their out-of-fold logits together.
+    Where most folds stayed frozen there is nothing to train, and one network is what it was. ``keep`` is called with the
+    number of each network and what trains it, and may know its weights already.
     """
     development, values = thaw.development, list(folds.values())
     everything = np.arange(len(development.labels))
@@ -83,10 +94,14 @@ def refit(
         rate = float(np.exp(statistics.median(np.log(value["learning_rate"]) for value in values)))
         recipe = dataclasses.replace(thaw.recipe, learning_rate=rate, stop=stop)
         about = (thaw.activations, development.labels, everything)
-        recipes = [dataclasses.replace(recipe, seed=recipe.seed + number) for number in range(n_networks)]
-        networks = [train(thaw.start(start), *about, each, rung, blocks=thaw.blocks)[0] for each in recipes]
+
+        def make(number: int) -> dict[str, Any]:
+            own = dataclasses.replace(recipe, seed=recipe.seed + number)
+            return take_weights(train(thaw.start(start), *about, own, rung, blocks=thaw.blocks)[0])
+
+        networks = [keep(number, functools.partial(make, number)) for number in range(n_networks)]
     else:
-        networks = [thaw.start(frozen)]
+        networks = [take_weights(thaw.start(frozen))]
     labels = np.concatenate([development.labels[development.folds == fold] for fold in folds])
     logits = np.concatenate([np.asarray(value["logits"]) for value in values], axis=1)
     scales = fit_blend(labels, *logits)

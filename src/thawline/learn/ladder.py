@@ -3,8 +3,9 @@
 Rungs are compared out of fold, on the same items, by patient. Heads are fitted on all folds. Thaw lines are first scouted,
 from the top down, on as few folds as have `SCOUTED_PATIENTS`; those below are left out after two in a row that are unlikely
 to gain anything useful, or once one would not fit into the budget. The lines that are not clearly behind then get their
-other folds, the best first, as far as the budget goes. The choice is among those that have all folds and, where no line
-has, those that were left for want of budget, on the folds that all of these have. Every decision is journaled with its
+other folds, the best first, as far as the budget goes: once it is spent, no further fold of them is begun. The choice is
+among those that have all folds and, where no line has, those that were left for want of budget, on the folds that all of
+these have. Every decision is journaled with its
 numbers, so that a resumed run decides the same.
 """
 
@@ -115,13 +116,16 @@ class Climb:
     def eligible(self) -> tuple[TriedRung, ...]:
         """Those that can be chosen: with all folds, and the lines left for want of budget where no line has all of them.
 
-        Lines get theirs the best first: once one has them, the others are not chosen on few. Controls where there is nothing
-        else.
+        Lines get theirs the best first: once one has them, the others are not chosen on few. The first rung does not count
+        there, as it has them whatever it is worth. Controls where there is nothing else.
         """
+        rungs = [each.rung for each in self.tried if each.rung.strategy not in CONTROLS]
         whole = {each.rung for each in self.tried if len(each.folds) == self.n_folds}
-        short = [] if any(rung.strategy in THAWED for rung in whole) else self.short
-        found = tuple(each for each in self.tried if each.rung in whole or each.rung.name in short)
-        return tuple(each for each in found if each.rung.strategy not in CONTROLS) or found
+        finished = [rung for rung in rungs[1:] if rung in whole and rung.strategy in THAWED]
+        found = tuple(
+            each for each in self.tried if each.rung in whole or (not finished and each.rung.name in self.short)
+        )
+        return tuple(each for each in found if each.rung in rungs) or found
 
 
 def list_rungs(plan: Plan, facts: BackboneFacts) -> list[Rung]:
@@ -242,7 +246,7 @@ class Ladder:
                 taken_s = time.perf_counter() - began
                 self.journal.record(f"{rung.unit} forecast", forecast._asdict() if forecast else {}, taken_s)
         if stop is None:
-            stop = self._fit_or_explain(rung, n_folds)
+            stop = self._fit_or_explain(rung, n_folds, n_folds)
         if stop is not None:
             self._stop("before", {"before": rung.name, **stop})
         return stop is None or stop["reason"] == FAILED
@@ -293,17 +297,18 @@ class Ladder:
 
     def _fit_rest(self, scouted: TriedRung, lag: dict[str, Any] | None) -> dict[str, Any] | None:
         """Fit the other folds of a line; return why not where it lags behind the best or they do not fit into the budget."""
-        rung, n_scouted = scouted.rung, len(scouted.folds)
+        rung, rest = scouted.rung, f"{scouted.rung.unit} rest"
         stop = self.journal.find(f"stop within {rung.name}")
-        if f"{rung.unit} rest" not in self.journal:
-            rest_s = time_trial(self.journal, scouted) * count_trials(self.tried) * (self.n_folds - n_scouted)
-            stop = stop or lag or self._check_budget(rest_s)
+        if stop is None and rest not in self.journal:
+            rest_s = time_trial(self.journal, scouted) * count_trials(self.tried) * (self.n_folds - len(scouted.folds))
+            stop = lag or self._check_budget(rest_s)
             if stop is None:
-                self.journal.record(f"{rung.unit} rest", {"seconds": round(rest_s, 3)}, 0.0)
-        if stop is None:
-            stop = self._fit_or_explain(rung, self.n_folds)
+                self.journal.record(rest, {"seconds": round(rest_s, 3)}, 0.0)
+        if rest in self.journal and (stop is None or stop["reason"] != FAILED):
+            stop = self._fit_or_explain(rung, self.n_folds, len(scouted.folds))
         if stop is not None:
-            self._stop("within", {"within": rung.name, "folds": n_scouted, "n_folds": self.n_folds, **stop})
+            n_fitted = next(len(each.folds) for each in self.tried if each.rung == rung)
+            self._stop("within", {"within": rung.name, "folds": n_fitted, "n_folds": self.n_folds, **stop})
         return stop
 
     def _stop(self, where: str, stop: dict[str, Any]) -> None:
@@ -313,18 +318,20 @@ class Ladder:
             self.journal.record(unit, stop, 0.0)
         self.stops.append(stop)
 
-    def _fit_or_explain(self, rung: Rung, n_folds: int) -> dict[str, Any] | None:
-        """Fit a rung; where it cannot be trained, and there are others, return why. Raises TrainingError."""
+    def _fit_or_explain(self, rung: Rung, n_folds: int, n_least: int) -> dict[str, Any] | None:
+        """Fit a rung; where it cannot be trained, and others can be delivered for it, return why. Raises TrainingError."""
         try:
-            self._fit(rung, n_folds)
+            return self._fit(rung, n_folds, n_least)
         except TrainingError as error:
-            if not self.rivals():
+            if not (self.rivals() or (rung.strategy in CONTROLS and self.tried)):
                 raise
             return {"reason": FAILED, "error": str(error)}
-        return None
 
-    def _fit(self, rung: Rung, n_folds: int) -> None:
-        """Fit those of the first folds of a rung that the journal does not hold, and put it among those tried."""
+    def _fit(self, rung: Rung, n_folds: int, n_least: int) -> dict[str, Any] | None:
+        """Fit those of the first folds of a rung that the journal does not hold, and put it among those tried.
+
+        After ``n_least`` folds no further one is begun once the budget is spent; returns that reason.
+        """
         journal, development = self.journal, self.development.keep_folds(n_folds)
         folds = development.list_folds()
         if any(rung.fold_unit(fold) not in journal for fold in folds):
@@ -334,12 +341,18 @@ class Ladder:
                 journal.record(f"{rung.unit} prepared", {}, time.perf_counter() - began)
         self.listener.begin(rung.name, len(folds))
         probabilities = np.full((len(development.labels), development.n_classes), np.nan)
-        records = []
+        records: list[dict[str, Any]] = []
+        stop = None
         for fold in folds:
+            if len(records) >= n_least and rung.fold_unit(fold) not in journal:
+                stop = journal.find(f"stop within {rung.name}") or self._check_budget(None)
+                if stop is not None:
+                    break
             value = journal.unit(rung.fold_unit(fold), functools.partial(self._fit_fold, rung, fold))
             probabilities[development.folds == fold] = value["probabilities"]
             records.append({key: entry for key, entry in value.items() if not isinstance(entry, np.ndarray)})
             self.listener.advance()
+        n_folds, development = len(records), development.keep_folds(len(records))
         if not np.isfinite(probabilities[development.scored()]).all():
             raise DataError(
                 f"{rung.name} gave probabilities that are not finite; the features of some items are unusable"
@@ -354,6 +367,7 @@ class Ladder:
         gain = f", AUC {found.gain.value:+.3f} to the best before" if found.gain else ""
         part = f" on {n_folds} of {self.n_folds} folds" if n_folds < self.n_folds else ""
         self.listener.end(f"log-loss {development.losses(probabilities).mean():.4f}{gain}{part}")
+        return stop
 
     def _fit_fold(self, rung: Rung, fold: int) -> dict[str, Any]:
         value, weights = self.fitter.fit(rung, fold)

@@ -17,6 +17,7 @@ from thawline.judge.calibration import blend
 from thawline.learn.activations import Activations, CachedActivations, fill_activations, open_fresh
 from thawline.learn.augment import View, list_views
 from thawline.learn.development import Development
+from thawline.learn.ensemble import take_weights
 from thawline.learn.features import extract
 from thawline.learn.handcrafted import extract_handcrafted
 from thawline.learn.heads import FoldResult, Head, fit_final, fit_fold
@@ -24,7 +25,7 @@ from thawline.learn.ladder import Forecast, Rung, TriedRung, count_trials
 from thawline.learn.linear import LinearHead
 from thawline.learn.stages import Stages, find_stages_at
 from thawline.learn.thawing import INNER_FOLDS, Thaw, ThawedFold, thaw_fold, zero_head
-from thawline.learn.training import compare_bf16, predict_logits, train
+from thawline.learn.training import RGN_BATCHES, compare_bf16, predict_logits, train
 from thawline.learn.weights import Weights, load_backbone, load_random
 from thawline.types import Augmentation, Contract, Hardware, Line, Listener, Recipe
 
@@ -179,7 +180,8 @@ class Strategies:
             recipe = dataclasses.replace(recipe, train_norms=True, decay=1.0, auto_rgn=False)
             thaw = Thaw(self.random_stages, line, activations, None, development, recipe, None, layers)
         else:
-            thaw = Thaw(self.stages, line, activations, self.features, development, recipe, settings.upper, layers)
+            about = (recipe, settings.upper, layers, settings.class_weight)
+            thaw = Thaw(self.stages, line, activations, self.features, development, *about)
         return dataclasses.replace(thaw, recipe=dataclasses.replace(recipe, bf16=self._trains_in_bf16(thaw)))
 
     def _trains_in_bf16(self, thaw: Thaw) -> bool:
@@ -257,6 +259,9 @@ class Strategies:
         n_training = np.mean([np.count_nonzero(self.development.folds != fold) for fold in folds])
         n_taken = n_trials * float(n_training) * recipe.epochs  # learned or, without a step, predicted
         learned, predicted = n_taken * (1 - 1 / INNER_FOLDS), n_taken / INNER_FOLDS
+        if recipe.auto_rgn:  # some batches of each epoch are taken once more
+            n_weighted = min(learned, n_trials * recipe.epochs * RGN_BATCHES * recipe.batch_items)
+            learned, n_taken = learned + n_weighted, n_taken + n_weighted
         upper = None if rung.strategy == "random_init" else self.settings.upper
         step_s = time_step(self.stages, line, self.development.n_classes, recipe, upper)
         fold_s = (learned + FORWARD_SHARE * predicted) * step_s
@@ -315,11 +320,6 @@ def split_weights(weights: Mapping[str, Any]) -> tuple[dict[str, Any], LinearHea
     network = {name: array for name, array in weights.items() if not name.startswith(FROZEN_HEAD)}
     head = {name.removeprefix(FROZEN_HEAD): array for name, array in weights.items() if name not in network}
     return network, LinearHead.from_tensors(head) if head else None
-
-
-def take_weights(classifier: Any) -> dict[str, Any]:
-    """Return all tensors of a classifier as arrays by name."""
-    return {name: tensor.detach().cpu().numpy().copy() for name, tensor in classifier.state_dict().items()}
 
 
 def _no_development(n_classes: int) -> Development:

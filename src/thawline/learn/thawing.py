@@ -45,8 +45,8 @@ class Thaw:
     """What all folds of a rung share: the line, what crosses it for every item, their clean features, and the recipe.
 
     ``upper`` is the highest block that is trained, the top where None; what lies above it stays as it is. ``head_layers``
-    are the fully connected layers of the head. Without ``features`` there is no head to start from: it starts at zero and
-    everything is trained, the control of a random start.
+    are the fully connected layers of the head, ``class_weight`` is that of the frozen rung. Without ``features`` there is no
+    head to start from: it starts at zero and everything is trained, the control of a random start.
     """
 
     stages: Stages
@@ -57,6 +57,7 @@ class Thaw:
     recipe: Recipe
     upper: str | None = None
     head_layers: int = 1
+    class_weight: str | None = None
 
     @property
     def blocks(self) -> tuple[str, ...]:
@@ -252,7 +253,7 @@ def _take_part(thaw: Thaw, features: Features, training: IntArray) -> Training:
         development.groups[training],
         development.n_classes,
         thaw.recipe.seed,
-        "balanced" if thaw.recipe.balance == "weights" else None,
+        thaw.class_weight,
     )
 
 

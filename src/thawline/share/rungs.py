@@ -220,7 +220,7 @@ def _describe_model(rung: Mapping[str, Any], final: str, n_networks: int | None)
     if not epochs:
         return f"{put_in_words(rung['head'])} head, refitted on all development patients"
     if final == "refit":
-        none = "" if statistics.median(epochs) else ", which is none"
+        none = "" if round(statistics.median(epochs)) else ", which is none"
         some = "one network" if n_networks == 1 else f"{n_networks} networks with a seed each"
         return f"{some}, trained on all development patients for the median number of epochs of the folds{none}"
     n_idle = sum(not n_epochs for n_epochs in epochs)
