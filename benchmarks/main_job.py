@@ -34,7 +34,8 @@ def main() -> None:
     parser.add_argument("--fastai", help="Python of an environment that has fastai")
     parser.add_argument("--fastai-seeds", type=int, default=2)
     options = parser.parse_args()
-    extra = ["--head", "linear"] if options.quick else []
+    frozen = ["--strategy", "feature_extractor,feature_extractor_hybrid", "--controls", "none"]
+    extra = ["--head", "linear"] if options.quick else frozen
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         os.environ.update(THAWLINE_CACHE=str(folder / "cache"), THAWLINE_DATA=str(folder / "ledger"))
@@ -47,7 +48,7 @@ def main() -> None:
             "warm_share": warm["seconds"] / cold["seconds"],
         }
         if not options.quick:
-            same = run_ours(write_train_manifest(folder), folder / "same", ["--allow-outside"])
+            same = run_ours(write_train_manifest(folder), folder / "same", ["--allow-outside", *extra])
             figures |= take_scores(same["metrics"], "same_items_")
             figures |= run_peer("plain", sys.executable, "plain_linear_probe.py")
             figures |= run_peer("plain_channels_last", sys.executable, "plain_linear_probe.py", "--channels-last")

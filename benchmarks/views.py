@@ -1,9 +1,9 @@
 """What cached views lose against fresh augmentation: out-of-fold log-loss at 1, 4 and 8 cached views, and fresh ones.
 
-    python benchmarks/views.py [--data chest-xray3] [--line blocks.5] [--folds 2] [--epochs 7] [--json FILE]
+    python benchmarks/views.py [--data chest-xray3] [--line blocks.5] [--folds 2] [--epochs 13] [--json FILE]
 
-The same folds, head, recipe and seed each time, no search; the loss is taken at each setting's best scale of the logits,
-so that what differs is the network and not how sure it is. The first folds of five are scored.
+The modality's augmentation; the same folds, head, recipe and seed each time, no search. The loss is taken at each setting's
+best scale of the logits, so that what differs is the network and not how sure it is. The first folds of five are scored.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from thawline.learn.engine import detect_hardware
 from thawline.learn.facts import describe_backbone
 from thawline.learn.features import extract
 from thawline.learn.stages import find_stages
-from thawline.learn.thawing import Thaw, fit_head
+from thawline.learn.thawing import Thaw, fit_heads
 from thawline.learn.training import predict_logits, train
 from thawline.learn.weights import find_weights, load_backbone
 from thawline.plan_thawing import AUGMENTATIONS
@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--data", default="chest-xray3")
     parser.add_argument("--line", default="blocks.5")
     parser.add_argument("--folds", type=int, default=2)
-    parser.add_argument("--epochs", type=int, default=7)
+    parser.add_argument("--epochs", type=int, default=13)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     dataset = load_dataset(SHARED / "data" / options.data)
@@ -56,13 +56,14 @@ def main() -> None:
     labels, groups = dataset.labels(), make_groups([item.patient for item in dataset.items], [])
     development = Development(labels, groups, make_folds(labels, groups, 0, 5)[0], len(dataset.classes))
     line = next(each for each in facts.lines if each.name == options.line)
-    augmentation = AUGMENTATIONS["unknown"][0]
+    augmentation = AUGMENTATIONS["xray"][0]
     settings = {f"views_{k}": fill_activations(*about, [line], augmentation, k, 0, quiet)[line.name] for k in VIEWS}
     settings["fresh"] = open_fresh(*about, line, augmentation, 0)
     stages = find_stages(load_backbone(weights))
     figures: dict[str, float] = {"items": len(labels), "folds": options.folds, "epochs": options.epochs}
     for name, activations in settings.items():
-        thaw = Thaw(stages, line.name, activations, features, development, Recipe(epochs=options.epochs))
+        recipe = Recipe(epochs=options.epochs, bf16=hardware.bf16)
+        thaw = Thaw(stages, line.name, activations, features, development, recipe)
         figures |= {f"{name}_{key}": value for key, value in score(thaw, range(options.folds)).items()}
         print(name, {key: value for key, value in figures.items() if key.startswith(name)}, flush=True)
     figures["loss_of_4_over_fresh"] = figures["views_4_log_loss"] - figures["fresh_log_loss"]
@@ -77,7 +78,7 @@ def score(thaw: Thaw, folds: range) -> dict[str, float]:
     for fold in folds:
         training, scored = (np.flatnonzero(part) for part in (development.folds != fold, development.folds == fold))
         about = (thaw.activations, development.labels, training, thaw.recipe, "views")
-        trained, _ = train(thaw.start(fit_head(thaw, training)), *about, blocks=thaw.blocks)
+        trained, _ = train(thaw.start(fit_heads(thaw, training)[0]), *about, blocks=thaw.blocks)
         logits, labels = predict_logits(trained, thaw.activations, scored), development.labels[scored]
         probabilities = blend(fit_scales(labels, logits), logits)
         losses.append(item_log_loss(labels, probabilities))
