@@ -238,8 +238,8 @@ SECTIONS = (
         "Cached views against fresh augmentation",
         "python benchmarks/views.py --json benchmarks/results/views.json",
         "chest-xray3, two of five grouped folds, line blocks.5, xray's augmentation, the same recipe and one seed, no "
-        "search; losses at each setting's best scale on the scored items. Differences of a hundredth are within what another "
-        "seed gives.",
+        "search; losses at each setting's best scale on the scored items. Differences of a hundredth are within what "
+        "another seed gives.",
         (),
         rest=True,
         columns=("log_loss", "auc", "accuracy", "seconds_a_fold"),
