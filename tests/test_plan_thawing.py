@@ -513,11 +513,14 @@ def test_the_recipe_is_that_of_the_training_loop():
 @given(
     n_items=st.integers(2, 200_000),
     budget=st.sampled_from([("90s", 1), ("20m", 1), ("30m", 1.5), ("40m", 2), ("41m", 2), ("5h", 2), ("none", 2)]),
+    parts=st.sampled_from([({}, 1), ({"folds": 2}, 2.5), ({"folds": 10}, 1), ({"validation": "given"}, 5)]),
 )
-def test_many_items_are_gone_through_fewer_times_and_a_long_budget_gives_longer_trainings(n_items, budget):
-    said, longer = budget
-    choice = choose(n_items=n_items, budget=said)["recipe"]
-    epochs, most, passes = choice.value["epochs"], longer * RECIPE["epochs"], longer * ITEM_PASSES
+def test_many_items_are_gone_through_fewer_times_and_a_long_budget_or_few_folds_give_longer_trainings(
+    n_items, budget, parts
+):
+    (said, longer), (limits, times) = budget, parts
+    choice = choose(n_items=n_items, budget=said, **limits)["recipe"]
+    epochs, most, passes = choice.value["epochs"], longer * RECIPE["epochs"], longer * times * ITEM_PASSES
     assert (choice.value, choice.kind) == ({**RECIPE, "epochs": epochs}, "rule")
     assert LEAST_EPOCHS <= epochs <= most
     if LEAST_EPOCHS < epochs < most:

@@ -48,7 +48,8 @@ AUGMENTATIONS: dict[str, tuple[Augmentation, str]] = {  # modality: what may cha
 VIEWS = (4, 2, 1)
 LEAST_LINES = 2  # cached for a number of views, or fewer views are taken
 WORTH_CACHING = 0.75  # share of compute above a line, beyond which the prefix is too small a part of a step to be kept
-ITEM_PASSES, LEAST_EPOCHS = 6_000, 3  # what a training takes in, in whole epochs: at least 3, at most the recipe's
+ITEM_PASSES = 6_000  # what one of five trainings takes in; with fewer folds more, as there is the time for it
+LEAST_EPOCHS = 3  # of these items, and at most the recipe's
 LONGEST = 2.0  # times as long may it be where the budget, or what a minute of it does, is that much more than usual
 BF16_SPEED = 2.0  # of training in bf16 over float32 arithmetic
 PLANNED = (  # the fields of a Recipe that a plan may change
@@ -320,7 +321,9 @@ def _choose_recipe(
     n_items = _count_items(fingerprint)
     share = read_duration(options.budget) / read_duration(RunOptions().budget)
     longer = min(max(share * (BF16_SPEED if hardware.bf16 else 1.0), 1.0), LONGEST)
-    epochs = min(round(longer * RECIPE["epochs"]), max(LEAST_EPOCHS, round(longer * ITEM_PASSES / n_items)))
+    n_folds = 1 if options.validation == "given" else options.folds
+    passes = longer * ITEM_PASSES * max(RunOptions().folds / n_folds, 1.0)
+    epochs = min(round(longer * RECIPE["epochs"]), max(LEAST_EPOCHS, round(passes / n_items)))
     changes = {
         "epochs": epochs,
         "mixup": float(options.mixup),
