@@ -87,7 +87,8 @@ def fill_cache(data: Path, n_items: int, weights: Any, stages: Any, hardware: An
     contents = load_dataset(data).contents[:n_items]
     digests = [content_digest(read_content(content)) for content in contents]
     row = weights.architecture
-    contract = Contract(row.size_px, row.mean, row.std, row.interpolation)
+    precision = "bf16" if hardware.bf16 else "f32"  # as the plan has it
+    contract = Contract(row.size_px, row.mean, row.std, row.interpolation, precision=precision)
     lines = [line for line in list_lines(stages, row.size_px) if line.name in LINES]
     recipe = Augmentation(turn_deg=8, shift=0.05, scale=(0.95, 1.2), flip_sides=True, tone=0.15)
     about = (weights, contract, hardware, lines, recipe)
