@@ -599,7 +599,7 @@ def test_no_other_fold_of_a_line_is_begun_once_the_budget_is_spent_and_a_resumed
     journal = (tmp_path / "journal.jsonl").read_bytes()
     rest = Fits(sharp)
     assert_same(run_climb(tmp_path, rest, (*HEADS, LINES[2]), RULES), found)
-    assert rest.calls == []
+    assert rest.calls == rest.prepared == []
     assert (tmp_path / "journal.jsonl").read_bytes() == journal
 
 

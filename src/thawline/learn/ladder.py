@@ -5,8 +5,7 @@ from the top down, on as few folds as have `SCOUTED_PATIENTS`; those below are l
 to gain anything useful, or once one would not fit into the budget. The lines that are not clearly behind then get their
 other folds, the best first, as far as the budget goes: once it is spent, no further fold of them is begun. The choice is
 among those that have all folds and, where no line has, those that were left for want of budget, on the folds that all of
-these have. Every decision is journaled with its
-numbers, so that a resumed run decides the same.
+these have. Every decision is journaled with its numbers, so that a resumed run decides the same.
 """
 
 from __future__ import annotations
@@ -332,7 +331,10 @@ class Ladder:
 
         After ``n_least`` folds no further one is begun once the budget is spent; returns that reason.
         """
-        journal, development = self.journal, self.development.keep_folds(n_folds)
+        journal = self.journal
+        stop = journal.find(f"stop within {rung.name}") if n_least < n_folds else None  # of an earlier sitting
+        n_folds = n_folds if stop is None else stop["folds"]
+        development = self.development.keep_folds(n_folds)
         folds = development.list_folds()
         if any(rung.fold_unit(fold) not in journal for fold in folds):
             began = time.perf_counter()
@@ -342,12 +344,9 @@ class Ladder:
         self.listener.begin(rung.name, len(folds))
         probabilities = np.full((len(development.labels), development.n_classes), np.nan)
         records: list[dict[str, Any]] = []
-        stop = None
         for fold in folds:
-            if len(records) >= n_least and rung.fold_unit(fold) not in journal:
-                stop = journal.find(f"stop within {rung.name}") or self._check_budget(None)
-                if stop is not None:
-                    break
+            if len(records) >= n_least and rung.fold_unit(fold) not in journal and (stop := self._check_budget(None)):
+                break
             value = journal.unit(rung.fold_unit(fold), functools.partial(self._fit_fold, rung, fold))
             probabilities[development.folds == fold] = value["probabilities"]
             records.append({key: entry for key, entry in value.items() if not isinstance(entry, np.ndarray)})
