@@ -199,7 +199,7 @@ SECTIONS = (
                 ("plain_fit_gain_high", "… upper bound", ""),
             ),
             rest=True,
-            columns=("auc_low", "auc_high", "auc", "accuracy_low", "accuracy_high", "accuracy", "seconds"),
+            columns=("auc", "auc_low", "auc_high", "accuracy", "accuracy_low", "accuracy_high", "seconds"),
         )
         for data, part in (
             ("covid-ct", "Official test part of 203 images."),
