@@ -25,13 +25,12 @@ from typing import Any
 import numpy as np
 
 from environment import environment, write_json
-from peers import SHARED, run_ours
+from peers import MODALITIES, SHARED, run_ours
 from thawline.files import write_atomic
 from thawline.judge.evaluation import evaluate
 from thawline.options import CONTROLS
 
 N_FOLDS = 5
-MODALITIES = {"covid-ct": "ct", "pneumoniamnist": "xray", "chest-xray3": "xray", "chest-xray3-grouped": "xray"}
 
 
 def main() -> None:

@@ -22,10 +22,9 @@ from typing import Any
 import numpy as np
 
 from environment import write_json
-from peers import run_ours, run_peer, split_data
+from peers import MODALITIES, run_ours, run_peer, split_data
 
 EPOCHS, PLAIN_EPOCHS = 5, {"covid-ct": 15, "chest-xray3": 10}
-MODALITIES = {"covid-ct": "ct", "chest-xray3": "xray"}
 RESAMPLES = 2000
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 SHARED = Path(os.environ.get("THAWLINE_SHARED", Path(__file__).parents[2] / "shared"))
+MODALITIES = {"covid-ct": "ct", "pneumoniamnist": "xray", "chest-xray3": "xray", "chest-xray3-grouped": "xray"}
 PEER = """
 import contextlib, runpy, sys
 import numpy as np, peer_data, torch

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from environment import write_json
-from peers import SHARED
+from peers import MODALITIES, SHARED
 from thawline.data.dataset import load_dataset
 from thawline.data.scan import scan
 from thawline.data.splits import make_folds, make_groups
@@ -56,7 +56,7 @@ def main() -> None:
     labels, groups = dataset.labels(), make_groups([item.patient for item in dataset.items], [])
     development = Development(labels, groups, make_folds(labels, groups, 0, 5)[0], len(dataset.classes))
     line = next(each for each in facts.lines if each.name == options.line)
-    augmentation = AUGMENTATIONS["xray"][0]
+    augmentation = AUGMENTATIONS[MODALITIES.get(options.data, "unknown")][0]
     settings = {f"views_{k}": fill_activations(*about, [line], augmentation, k, 0, quiet)[line.name] for k in VIEWS}
     settings["fresh"] = open_fresh(*about, line, augmentation, 0)
     stages = find_stages(load_backbone(weights))

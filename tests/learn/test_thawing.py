@@ -191,7 +191,7 @@ def minimise_loss(labels: np.ndarray, *sources: np.ndarray) -> tuple[np.ndarray,
 
 @pytest.mark.parametrize("balance", BALANCES)
 @pytest.mark.parametrize("class_weight", [None, "balanced"])
-@pytest.mark.parametrize("head_layers", [1, 3])
+@pytest.mark.parametrize("head_layers", [1, 2, 3])
 def test_before_the_first_step_a_fold_is_that_of_the_frozen_rung(
     thaw: Thaw, head_layers: int, class_weight: str | None, balance: str
 ) -> None:
