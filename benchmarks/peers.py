@@ -32,7 +32,10 @@ runpy.run_path(script, run_name="__main__")
 
 
 def split_data(name: str, folder: Path, fold: int = 0) -> Path:
-    """Write a manifest with the split that the peers take, and return it: their val is for choosing, so development."""
+    """Write a manifest with the split that the peers take, and return it: their val is for choosing, so development.
+
+    The peers part train and val by image; we fold both anew, by patient.
+    """
     sys.path.insert(0, str(SHARED / "peers"))
     from peer_data import read
 
@@ -45,7 +48,7 @@ def split_data(name: str, folder: Path, fold: int = 0) -> Path:
         writer = csv.writer(file)
         writer.writerow(["path", "label", "patient", "split"])
         for path, label, each in zip(paths, labels, part, strict=True):
-            writer.writerow([path, classes[label], patients.get(path, ""), each])
+            writer.writerow([path, classes[label], patients.get(path, ""), "test" if each == "test" else "train"])
     return manifest
 
 
