@@ -367,7 +367,10 @@ def test_cache_that_cannot_be_written(films: Path, tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--backbone", "resnet_of_dreams"], "unknown backbone 'resnet_of_dreams': expected efficientnet_lite0"),
+        (
+            ["--backbone", "resnet_of_dreams"],
+            "unknown backbone 'resnet_of_dreams': expected one that `thawline backbones` lists",
+        ),
         (["--budget", "20"], "expected a time with its unit, such as 90s, 20m or 2h, or none; found '20'"),
         (["--budget", "0m"], "found '0m'"),
         (["--seed", "-1"], "--seed: expected 0 or more, found -1"),

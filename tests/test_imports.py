@@ -31,11 +31,15 @@ with contextlib.suppress(SystemExit):
     runpy.run_module("thawline.cli", run_name="__main__")
 """
 IMPORT_ALL = """
+DEFINED = {  # made from classes of a heavy library; whoever needs them imports them where they are used
+    "thawline.estimator",
+    "thawline.learn.architectures",
+}
 import importlib, pkgutil, thawline
 names = [module.name for module in pkgutil.walk_packages(thawline.__path__, "thawline.")]
 assert len(names) > 30, names
 for name in names:
-    if name != "thawline.estimator":  # a scikit-learn estimator is made from scikit-learn
+    if name not in DEFINED:
         importlib.import_module(name)
 """
 RESOLVE_ALL = """

@@ -21,7 +21,7 @@ from thawline.learn.features import extract, fill_space, open_space, prepare_all
 from thawline.learn.weights import Weights, find_weights
 from thawline.types import Augmentation, Contract, Hardware, SilentListener
 
-WEIGHTS = Weights(BACKBONES[0], Path("/nowhere/weights.pth"), "ab" * 32, "file", "CC0", "nothing")
+WEIGHTS = Weights(BACKBONES[0].architecture, Path("/nowhere/weights.pth"), "ab" * 32, "file", "CC0", "nothing")
 CONTRACT = Contract(8, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bilinear", "squash")
 HARDWARE = Hardware(cores=2, memory_mib=1000)
 FLIPS = Augmentation(flip_sides=True, flip_vertically=True)
@@ -144,7 +144,7 @@ def test_no_items_give_no_features(fake_engine):
         {"contract": dataclasses.replace(CONTRACT, precision="bf16")},
         {"contract": dataclasses.replace(CONTRACT, wide_range=(0.0, 4095.0))},
         {"weights": dataclasses.replace(WEIGHTS, sha256="cd" * 32)},
-        {"weights": dataclasses.replace(WEIGHTS, architecture=BACKBONES[1])},
+        {"weights": dataclasses.replace(WEIGHTS, architecture=BACKBONES[1].architecture)},
         {"weights": dataclasses.replace(WEIGHTS, taps=("conv_head",))},
         {"weights": dataclasses.replace(WEIGHTS, taps=("conv_head", "blocks.6"))},
         {"weights": dataclasses.replace(WEIGHTS, thaw_line="blocks.6")},
@@ -329,7 +329,7 @@ def test_real_features_are_those_of_the_network(tmp_path):
 
     from thawline.learn.weights import load_backbone
 
-    row = find_row("efficientnet_lite0")
+    row = find_row("efficientnet_lite0").architecture
     contract = Contract(row.size_px, row.mean, row.std, row.interpolation, "crop")
     weights, paths = find_weights(row.name), []
     for name in ("chelsea", "coffee", "astronaut"):

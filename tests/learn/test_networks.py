@@ -1,28 +1,18 @@
-"""The table of backbones, names elsewhere, and the cut that leaves pooled features."""
+"""Networks as libraries build them: their names, their classifiers, and the cut that leaves pooled features."""
 
 from __future__ import annotations
 
 import importlib
-import json
 
 import numpy as np
 import pytest
 
 from thawline.errors import OptionError, WeightsError
-from thawline.learn import backbones
-from thawline.learn.backbones import (
-    BACKBONES,
-    Architecture,
-    build_network,
-    classifier_keys,
-    cut_classifier,
-    describe_elsewhere,
-    find_row,
-)
+from thawline.learn.backbones import BACKBONES
+from thawline.learn.networks import Architecture, build_network, classifier_keys, cut_classifier, describe_elsewhere
 from thawline.learn.torchvision_operators import import_torchvision
-from thawline.options import RunOptions
 
-every_row = pytest.mark.parametrize("row", BACKBONES, ids=[row.name for row in BACKBONES])
+LITE0 = BACKBONES[0].architecture
 
 
 @pytest.fixture(scope="module")
@@ -36,38 +26,6 @@ def make_torchvision(model, **options):
     return Architecture(
         f"torchvision/{model}", "torchvision", model, 224, (0.5,) * 3, (0.5,) * 3, "bilinear", options=options
     )
-
-
-# --- the table --------------------------------------------------------------------------------------------------------
-
-
-@every_row
-def test_a_row_is_found_by_name_and_alias_in_any_case(row):
-    for name in (row.name, *row.aliases):
-        assert find_row(name) is row
-        assert find_row(name.upper()) is row
-
-
-def test_no_name_stands_for_two_rows():
-    names = [name for row in BACKBONES for name in (row.name, *row.aliases)]
-    assert len(names) == len(set(names))
-    assert find_row("resnet18") is None
-    assert RunOptions().backbone == backbones.DEFAULT_BACKBONE
-
-
-@every_row
-def test_a_row_survives_json(row):
-    assert Architecture.from_json(json.loads(json.dumps(row.to_json()))) == row
-    with pytest.raises(TypeError, match="depth"):
-        Architecture.from_json({**row.to_json(), "depth": 3})
-
-
-@pytest.mark.slow
-@every_row
-def test_a_row_states_the_input_that_the_library_states(row, timm):
-    config = timm.get_pretrained_cfg(row.model)
-    assert row.size_px == config.input_size[1] == config.input_size[2]
-    assert (row.mean, row.std, row.interpolation) == (config.mean, config.std, config.interpolation)
 
 
 # --- elsewhere --------------------------------------------------------------------------------------------------------
@@ -141,8 +99,10 @@ def test_a_replaced_name_is_built_as_the_library_builds_it(timm):
     ],
 )
 def test_an_unknown_name_is_refused_with_those_close_to_it(name, close):
-    with pytest.raises(OptionError, match=f"unknown backbone '{name}': expected efficientnet_lite0, ") as caught:
-        describe_elsewhere(name)
+    with pytest.raises(
+        OptionError, match=f"unknown backbone '{name}': expected one that `thawline backbones` lists, "
+    ) as caught:
+        describe_elsewhere(name, [row.name for row in BACKBONES])
     suggestions = str(caught.value).split("close to it: ")[1].split(", ")
     assert close in suggestions
     assert len(suggestions) == len(set(suggestions))
@@ -195,9 +155,9 @@ def run_network(network, size_px=64, seed=0):
 
 @pytest.mark.slow
 def test_the_default_backbone_is_cut_before_its_classifier():
-    network = build_network(BACKBONES[0])
+    network = build_network(LITE0)
     scores, classifier = run_network(network), network.classifier
-    features = run_network(cut_classifier(network, BACKBONES[0]))
+    features = run_network(cut_classifier(network, LITE0))
     assert features.shape == (2, 1280)
     np.testing.assert_allclose(classifier(features).detach(), scores, atol=1e-5)
 
@@ -240,7 +200,7 @@ def test_a_network_without_a_known_classifier_is_refused():
 @pytest.mark.parametrize(
     ("architecture", "expected"),
     [
-        (BACKBONES[0], {"classifier.weight", "classifier.bias"}),
+        (LITE0, {"classifier.weight", "classifier.bias"}),
         (make_torchvision("resnet18"), {"fc.weight", "fc.bias"}),
         (make_torchvision("squeezenet1_0"), {"classifier.1.weight", "classifier.1.bias"}),
     ],

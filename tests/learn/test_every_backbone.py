@@ -1,0 +1,112 @@
+"""Every row of the table, walked: lines, one training step, engine and ONNX are those of the whole network.
+
+At low resolution and with random weights, since neither changes what is cut where.
+"""
+
+from __future__ import annotations
+
+import copy
+import gc
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from referees import check_every_line, make_images, measure_difference
+from thawline.learn import engine
+from thawline.learn.backbones import BACKBONES
+from thawline.learn.engine import OpenVinoEngine, smallest_cosine
+from thawline.learn.networks import build_network, cut_classifier
+from thawline.learn.stages import find_stages
+from thawline.learn.weights import Weights
+from thawline.types import Contract
+
+pytestmark = pytest.mark.slow
+SIZE_PX = 96
+FIXED = ("vit", "swin", "dinov2", "dinov3", "lenet", "cifarnet")  # families that take images of one size
+
+
+def choose_size(row):
+    """The side at which a row is walked: small, or its own where it takes no other."""
+    return row.architecture.size_px if row.name.startswith(FIXED) else SIZE_PX
+
+
+@pytest.fixture(scope="module", params=BACKBONES, ids=lambda row: row.name)
+def built(request):
+    """A row and its backbone with random weights from a fixed seed."""
+    import torch
+
+    row = request.param
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        torch.manual_seed(0)
+        network = cut_classifier(build_network(row.architecture), row.architecture)
+    yield row, network
+    del network
+    gc.collect()
+
+
+def test_every_line_cuts_it_into_two_parts_that_are_the_whole(built):
+    row, network = built
+    stages = find_stages(network)
+    assert len(stages.names) >= 3
+    check_every_line(network, stages, choose_size(row), items=1)
+
+
+def test_a_training_step_above_a_middle_line_changes_nothing_below_it(built):
+    import torch
+
+    row, network = built
+    network = copy.deepcopy(network)
+    stages = find_stages(network)
+    line = stages.names[len(stages.names) // 2]
+    prefix, suffix = stages.prefix([line]), stages.suffix(line)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    with torch.no_grad():
+        (activations,) = prefix(make_images(choose_size(row), items=1))
+    optimiser = torch.optim.SGD(suffix.parameters(), lr=0.1)
+    suffix(activations).square().mean().backward()
+    optimiser.step()
+    after, own = network.state_dict(), suffix.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert changed <= set(own)
+    assert set(before) - set(own) == set(prefix.state_dict()) - set(own)
+
+
+def test_the_engine_computes_what_torch_computes(built, monkeypatch, tmp_path):
+    import torch
+
+    row, network = built
+    monkeypatch.setenv("THAWLINE_CACHE", str(tmp_path))  # not to be found by another test, and gone with this one
+    monkeypatch.setattr(engine, "load_backbone", lambda _weights: network)
+    monkeypatch.setattr(engine, "BATCH_ITEMS", 2)
+    about, size_px = row.architecture, choose_size(row)
+    contract = Contract(size_px, about.mean, about.std, about.interpolation)
+    weights = Weights(about, Path("none"), "0" * 64, "random", "none", "nothing")
+    inputs = np.random.default_rng(0).integers(0, 256, (2, size_px, size_px, 3)).astype(np.uint8)
+    (found,) = OpenVinoEngine(weights, contract, 1).run([inputs])
+    normal = (torch.from_numpy(inputs).float() / 255 - torch.tensor(about.mean)) / torch.tensor(about.std)
+    with torch.no_grad():
+        expected = network(normal.permute(0, 3, 1, 2)).numpy()
+    assert found.shape == expected.shape
+    assert smallest_cosine(found, expected) >= 0.9999
+
+
+def test_its_onnx_export_runs(built, tmp_path):
+    import onnxruntime
+    import torch
+
+    row, network = built
+    images = make_images(choose_size(row), items=1)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # tracing warns of branches that never change here, and of its own end
+        # torch's older exporter takes a fifth of the time; DINOv3 needs the newer one
+        torch.onnx.export(network, (images,), tmp_path / "backbone.onnx", dynamo=row.family == "DINOv3", verbose=False)
+        expected = network(images)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(tmp_path / "backbone.onnx"), options, ["CPUExecutionProvider"])
+    (found,) = session.run(None, {session.get_inputs()[0].name: images.numpy()})
+    assert measure_difference(torch.from_numpy(found), expected) < 1e-4
