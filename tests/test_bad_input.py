@@ -369,7 +369,7 @@ def test_cache_that_cannot_be_written(films: Path, tmp_path: Path, monkeypatch: 
     [
         (
             ["--backbone", "resnet_of_dreams"],
-            "unknown backbone 'resnet_of_dreams': expected one that `thawline backbones` lists",
+            "unknown backbone 'resnet_of_dreams': expected a network of the literature",
         ),
         (["--budget", "20"], "expected a time with its unit, such as 90s, 20m or 2h, or none; found '20'"),
         (["--budget", "0m"], "found '0m'"),

@@ -100,7 +100,7 @@ def test_a_replaced_name_is_built_as_the_library_builds_it(timm):
 )
 def test_an_unknown_name_is_refused_with_those_close_to_it(name, close):
     with pytest.raises(
-        OptionError, match=f"unknown backbone '{name}': expected one that `thawline backbones` lists, "
+        OptionError, match=f"unknown backbone '{name}': expected a network of the literature, such as ResNet50, "
     ) as caught:
         describe_elsewhere(name, [row.name for row in BACKBONES])
     suggestions = str(caught.value).split("close to it: ")[1].split(", ")

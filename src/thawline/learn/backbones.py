@@ -180,7 +180,7 @@ BACKBONES: tuple[Backbone, ...] = (
          "DenseNet", 2016, HUANG, "20.0M", 20_013_928, 18_092_928, 201, APACHE, IN1K),
     _row("chexnet", _torchvision("densenet121", num_classes=14),
          "DenseNet", 2017, RAJPURKAR, "7.0M", 6_968_206, 6_953_856, 121, NO_WEIGHTS, CHESTXRAY14,
-         note="DenseNet121 with 14 findings of films; convert a published file with `thawline weights import`"),
+         note="DenseNet121 with 14 findings of films; bring a published file with its description"),
     _row("torchxrayvision_densenet121", _torchvision("densenet121", 224, GREY_1024, num_classes=18),
          "DenseNet", 2020, COHEN, "7.0M", 6_972_306, 6_953_856, 121, APACHE, FILMS,
          aliases=("xrv_densenet121", "densenet121-res224-all"),

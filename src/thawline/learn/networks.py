@@ -75,8 +75,8 @@ def describe_elsewhere(name: str, known: Sequence[str] = ()) -> Architecture:
     names = dict.fromkeys([*known, *timm.list_models(), *models.list_models(module=models)])
     close = difflib.get_close_matches(model.partition(".")[0], list(names), 5)
     raise OptionError(
-        f"unknown backbone {name!r}: expected one that `thawline backbones` lists, or a name that timm or torchvision has"
-        + (f"; close to it: {', '.join(close)}" if close else "")
+        f"unknown backbone {name!r}: expected a network of the literature, such as ResNet50, or a name that timm or "
+        "torchvision has" + (f"; close to it: {', '.join(close)}" if close else "")
     )
 
 
