@@ -75,12 +75,11 @@ def test_every_line_cuts_it_into_two_parts_that_are_the_whole(built):
 def test_a_training_step_above_a_middle_line_changes_nothing_below_it(built):
     import torch
 
-    row, network = built
-    network = copy.deepcopy(network)
+    row, untouched = built
+    network, before = copy.deepcopy(untouched), untouched.state_dict()
     stages = find_stages(network)
     line = stages.names[len(stages.names) // 2]
     prefix, suffix = stages.prefix([line]), stages.suffix(line)
-    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     with torch.no_grad():
         (activations,) = prefix(make_images(choose_size(row), items=1))
     optimiser = torch.optim.SGD(suffix.parameters(), lr=0.1)

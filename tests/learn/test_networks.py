@@ -9,7 +9,15 @@ import pytest
 
 from thawline.errors import OptionError, WeightsError
 from thawline.learn.backbones import BACKBONES
-from thawline.learn.networks import Architecture, build_network, classifier_keys, cut_classifier, describe_elsewhere
+from thawline.learn.networks import (
+    NO_AUXILIARY,
+    WITH_AUXILIARY,
+    Architecture,
+    build_network,
+    classifier_keys,
+    cut_classifier,
+    describe_elsewhere,
+)
 from thawline.learn.torchvision_operators import import_torchvision
 
 LITE0 = BACKBONES[0].architecture
@@ -203,8 +211,35 @@ def test_a_network_without_a_known_classifier_is_refused():
         (LITE0, {"classifier.weight", "classifier.bias"}),
         (make_torchvision("resnet18"), {"fc.weight", "fc.bias"}),
         (make_torchvision("squeezenet1_0"), {"classifier.1.weight", "classifier.1.bias"}),
+        (make_torchvision("googlenet", **NO_AUXILIARY), {"fc.weight", "fc.bias"}),
     ],
     ids=lambda value: getattr(value, "name", ""),
 )
 def test_the_tensors_of_the_classifier_are_known(architecture, expected):
     assert classifier_keys(build_network(architecture), architecture) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", WITH_AUXILIARY)
+def test_classifiers_on_the_way_belong_to_the_classifier_and_are_left_out(model):
+    whole, cut = make_torchvision(model, init_weights=False), make_torchvision(model, **NO_AUXILIARY)
+    given, kept = build_network(whole), build_network(cut)
+    auxiliary = given.state_dict().keys() - kept.state_dict().keys()
+    assert auxiliary
+    assert classifier_keys(given, whole) == auxiliary | {"fc.weight", "fc.bias"}
+    found = describe_elsewhere(f"torchvision/{model}")
+    assert (found.mean, found.std, found.options) == ((0.5,) * 3, (0.5,) * 3, NO_AUXILIARY)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", WITH_AUXILIARY)
+def test_half_and_half_is_what_the_library_turns_its_own_normalisation_into(model):
+    import torch
+
+    pixels = torch.rand(2, 3, 107, 107, generator=torch.Generator().manual_seed(0))
+    network = build_network(make_torchvision(model, **NO_AUXILIARY))
+    mean, std = (torch.tensor(each).reshape(3, 1, 1) for each in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    with torch.no_grad():
+        ours = network((pixels - 0.5) / 0.5)
+        network.transform_input = True  # as the library sets it with its weights
+        torch.testing.assert_close(ours, network((pixels - mean) / std), rtol=1e-4, atol=1e-4)

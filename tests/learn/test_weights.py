@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -21,7 +22,7 @@ from thawline.errors import WeightsError
 from thawline.files import file_digest
 from thawline.learn import weights as weights_module
 from thawline.learn.backbones import find_row
-from thawline.learn.networks import Architecture
+from thawline.learn.networks import Architecture, build_network
 from thawline.learn.weights import (
     PACKAGES,
     find_weights,
@@ -540,6 +541,20 @@ def classify(weights, photograph):
     normal = (pixels - torch.tensor(about.mean)) / torch.tensor(about.std)
     with torch.no_grad():
         return int(load_network(weights)(normal.permute(2, 0, 1)[None]).argmax())
+
+
+@pytest.mark.slow
+def test_a_download_is_kept_without_classifiers_on_the_way_and_with_what_it_is_built_with(monkeypatch, own_cache):
+    import torch
+
+    row = find_row("GoogLeNet")
+    whole = build_network(dataclasses.replace(row.architecture, options={"init_weights": False}))
+    monkeypatch.setattr(weights_module, "_create_pretrained", lambda _: whole)
+    found = find_weights("googlenet")
+    assert found.architecture == row.architecture
+    own, kept = whole.state_dict(), load_network(found).state_dict()
+    assert set(kept) == {key for key in own if not key.startswith("aux")}
+    assert all(torch.equal(kept[key], own[key]) for key in kept)
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ All take float32 images (items, 3, height, width) and give logits (items, classe
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -29,8 +30,7 @@ class Network(nn.Module):
 
     def backbone(self) -> nn.Module:
         """Return what gives pooled features (items, features), on the same modules."""
-        parts = {"features": self.features, "pool": Pool(), "flatten": nn.Flatten()}
-        return nn.Sequential(OrderedDict(parts))
+        return nn.Sequential(OrderedDict(features=self.features, pool=Pool()))
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (items, classes) for images (items, 3, height, width)."""
@@ -119,13 +119,9 @@ def _rectified(convolution: nn.Module, *after: nn.Module) -> nn.Module:
 def _connected(widths: Sequence[int], num_classes: int) -> dict[str, nn.Module]:
     """Fully connected layers with dropout, as Krizhevsky et al. have them, then the output."""
     layers: dict[str, nn.Module] = {"flatten": nn.Flatten()}
-    numbers = range(6, 6 + len(widths))
-    for number, before, after in zip(numbers, widths, [*widths[1:], 0], strict=True):
-        if not after:
-            layers[f"fc{number}"] = nn.Linear(before, num_classes)
-            break
+    for number, (before, after) in enumerate(itertools.pairwise(widths), start=6):
         layers[f"fc{number}"] = _rectified(nn.Linear(before, after), nn.Dropout())
-    return layers
+    return {**layers, f"fc{5 + len(widths)}": nn.Linear(widths[-1], num_classes)}
 
 
 def cifarnet(num_classes: int = 10) -> nn.Module:

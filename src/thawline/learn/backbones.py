@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from thawline.learn.networks import WITH_AUXILIARY, Architecture, Triple
+from thawline.learn.networks import NO_AUXILIARY, Architecture, Triple
 from thawline.types import Interpolation
 
 HALF: tuple[Triple, Triple] = ((0.5,) * 3, (0.5,) * 3)
@@ -24,12 +24,6 @@ DINOV3_LICENCE = "DINOv3 License: terms to be accepted, military and some other 
 CHESTXRAY14, RADIMAGENET = "ChestX-ray14 (NIH)", "RadImageNet"
 FILMS = "ChestX-ray14 (NIH), PadChest, CheXpert, MIMIC-CXR, Open-I, RSNA Pneumonia"
 LVD142M, LVD1689M = "LVD-142M (web images, ImageNet-21k among them)", "LVD-1689M (web images)"
-ELSEWHERE = (
-    "chexnet",
-    "torchxrayvision",
-    "radimagenet",
-    "resnet152v2",
-)  # the libraries build these, with other weights
 DASHES = str.maketrans("", "", "-_ .")
 
 LECUN, SHIN = "LeCun et al. 1998, Proc. IEEE 86:2278", "Shin et al. 2016, IEEE TMI 35:1285"
@@ -57,7 +51,8 @@ class Backbone:
     ``parameters`` counts the whole network with its own classifier, ``feature_parameters`` what is left without the fully
     connected part, ``layers`` those with weights on the longest way through it; ``published`` is the first as its authors,
     or those of the weights, print it. ``licence`` and ``pretrained_on`` are those of the default weights. ``note`` says
-    where something differs from what is printed, or limits its use; ``on_hub`` whether the builder's library fetches them.
+    where something differs from what is printed, or limits its use; without ``on_hub`` the
+    builder's library would fetch other weights than these.
     """
 
     architecture: Architecture
@@ -78,6 +73,11 @@ class Backbone:
     def name(self) -> str:
         """The name that options and reports have."""
         return self.architecture.name
+
+    @property
+    def is_fetched(self) -> bool:
+        """Whether the builder's library fetches the default weights."""
+        return self.on_hub and self.licence != NO_WEIGHTS
 
     def names(self) -> tuple[str, ...]:
         """All names that it goes by, its own first, the builder's last."""
@@ -109,7 +109,6 @@ def _own(model: str, size_px: int) -> Architecture:
 
 
 def _row(name: str, architecture: Architecture, *facts: Any, **more: Any) -> Backbone:
-    more["on_hub"] = architecture.builder != "thawline" and not name.startswith(ELSEWHERE)
     return Backbone(dataclasses.replace(architecture, name=name), *facts, **more)
 
 
@@ -142,7 +141,7 @@ BACKBONES: tuple[Backbone, ...] = (
          "OverFeat", 2013, SERMANET, "145M", 145_920_872, 15_987_584, 8, note="the printed count is rounded down"),
     _row("vgg16", _torchvision("vgg16"), "VGG", 2014, SIMONYAN, "138M", 138_357_544, 14_714_688, 16, BSD, IN1K),
     _row("vgg19", _torchvision("vgg19"), "VGG", 2014, SIMONYAN, "144M", 143_667_240, 20_024_384, 19, BSD, IN1K),
-    _row("inception1", _torchvision("googlenet", 224, HALF, **WITH_AUXILIARY["googlenet"]),
+    _row("inception1", _torchvision("googlenet", 224, HALF, **NO_AUXILIARY),
          "Inception", 2014, SZEGEDY_1, "6.6M", 6_624_904, 5_599_904, 22, BSD, IN1K, aliases=("inception_v1",),
          note="torchvision's, with batch normalisation and 3 x 3 for 5 x 5 kernels, without the two auxiliary "
               "classifiers"),
@@ -182,15 +181,15 @@ BACKBONES: tuple[Backbone, ...] = (
          "DenseNet", 2017, RAJPURKAR, "7.0M", 6_968_206, 6_953_856, 121, NO_WEIGHTS, CHESTXRAY14,
          note="DenseNet121 with 14 findings of films; bring a published file with its description"),
     _row("torchxrayvision_densenet121", _torchvision("densenet121", 224, GREY_1024, num_classes=18),
-         "DenseNet", 2020, COHEN, "7.0M", 6_972_306, 6_953_856, 121, APACHE, FILMS,
+         "DenseNet", 2020, COHEN, "7.0M", 6_972_306, 6_953_856, 121, APACHE, FILMS, on_hub=False,
          aliases=("xrv_densenet121", "densenet121-res224-all"),
          note="films only; the published file takes one channel"),
     _row("radimagenet_resnet50", _torchvision("resnet50"),
-         "ResNet", 2022, MEI, "25.6M", 25_557_032, 23_508_032, 50, RADIMAGENET_LICENCE, RADIMAGENET),
+         "ResNet", 2022, MEI, "25.6M", 25_557_032, 23_508_032, 50, RADIMAGENET_LICENCE, RADIMAGENET, on_hub=False),
     _row("radimagenet_densenet121", _torchvision("densenet121"),
-         "DenseNet", 2022, MEI, "8.0M", 7_978_856, 6_953_856, 121, RADIMAGENET_LICENCE, RADIMAGENET),
-    _row("radimagenet_inception3", _torchvision("inception_v3", 299, IMAGENET, **WITH_AUXILIARY["googlenet"]),
-         "Inception", 2022, MEI, "23.8M", 23_834_568, 21_785_568, 48, RADIMAGENET_LICENCE, RADIMAGENET),
+         "DenseNet", 2022, MEI, "8.0M", 7_978_856, 6_953_856, 121, RADIMAGENET_LICENCE, RADIMAGENET, on_hub=False),
+    _row("radimagenet_inception3", _torchvision("inception_v3", 299, IMAGENET, **NO_AUXILIARY),
+         "Inception", 2022, MEI, "23.8M", 23_834_568, 21_785_568, 48, RADIMAGENET_LICENCE, RADIMAGENET, on_hub=False),
     _row("mobilenet1", _timm("mobilenetv1_100.ra4_e3600_r224_in1k", 224, HALF),
          "MobileNet", 2017, HOWARD_1, "4.2M", 4_231_976, 3_206_976, 28, APACHE, IN1K,
          aliases=("mobilenet", "mobilenetv1")),

@@ -21,11 +21,9 @@ if TYPE_CHECKING:
 Builder = Literal["timm", "torchvision", "thawline"]
 BUILDERS: tuple[Builder, ...] = ("timm", "torchvision", "thawline")
 Triple = tuple[float, float, float]
-CLASSIFIERS = ("classifier", "fc", "head", "heads")  # torchvision's names for what is cut
-WITH_AUXILIARY = {  # torchvision's networks with classifiers on the way, which are left out
-    "googlenet": {"aux_logits": False, "init_weights": False},
-    "inception_v3": {"aux_logits": False, "init_weights": False},
-}
+CLASSIFIERS = ("classifier", "fc", "head", "heads", "AuxLogits", "aux1", "aux2")  # torchvision's names for what is cut
+WITH_AUXILIARY = ("googlenet", "inception_v3")  # torchvision's networks with classifiers on the way
+NO_AUXILIARY = {"aux_logits": False, "init_weights": False}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -111,7 +109,7 @@ def _describe_torchvision(weights: Any, model: str) -> Architecture:
         (0.5,) * 3 if auxiliary else tuple(transforms.mean),
         (0.5,) * 3 if auxiliary else tuple(transforms.std),
         "bicubic" if "bicubic" in str(transforms.interpolation).lower() else "bilinear",
-        WITH_AUXILIARY.get(model, {}),
+        NO_AUXILIARY if auxiliary else {},
     )
 
 

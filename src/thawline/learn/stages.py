@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from thawline.errors import ModelError, OptionError
+from thawline.learn.networks import count_parameters
 from thawline.types import Line
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def list_lines(stages: Stages, size_px: int) -> tuple[Line, ...]:
     from torch.utils.flop_counter import FlopCounterMode
 
     names = stages.names
-    parameters = [_count_parameters(stages.suffix(name)) for name in names]
+    parameters = [count_parameters(stages.suffix(name)) for name in names]
     flops, shapes = [], []
     images = torch.linspace(-1, 1, 3 * size_px**2).reshape(1, 3, size_px, size_px)
     crossing: Tensor = images
@@ -234,7 +235,7 @@ def _find_largest(stages: Stages, tried: set[str]) -> frozenset[str]:
         while parts:
             shells.add(name)
             if len(parts) > 1:
-                found[frozenset(shells)] = _count_parameters(stages.network.get_submodule(name))
+                found[frozenset(shells)] = count_parameters(stages.network.get_submodule(name))
                 break
             name = parts[0]
             parts = _list_parts(stages.network, name)
@@ -253,10 +254,6 @@ def _trains(module: nn.Module) -> bool:
     norms = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
     parts = [part for part in module.modules() if next(part.parameters(recurse=False), None) is not None]
     return any(not isinstance(part, norms) for part in parts)
-
-
-def _count_parameters(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def _find_output(graph: fx.Graph) -> fx.Node:

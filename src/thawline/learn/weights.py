@@ -118,10 +118,9 @@ def find_weights(backbone: str, file: Path | None = None) -> Weights:
     package = next((entry for entry in PACKAGES if row is not None and entry.backbone == row.name), None)
     if row is not None and package is not None:
         return _open_package(row, package)
-    if row is not None and not row.on_hub:
+    if row is not None and not row.is_fetched:
         raise WeightsError(
-            f"no weights for {row.name}: none in THAWLINE_WEIGHTS ({os.environ.get('THAWLINE_WEIGHTS') or 'not set'}), no "
-            "package carries them, and no hub has them in a form that can be loaded safely. Put a weight file with its "
+            f"{_say_missing(row.name)}, and no hub has them in a form that can be loaded safely. Put a weight file with its "
             f"description into that folder ({row.citation}), or give it with --weights"
         )
     return _fetch_from_hub(row.architecture if row else describe_elsewhere(backbone, [each.name for each in BACKBONES]))
@@ -298,26 +297,26 @@ def _open_package(row: Backbone, package: PackagedWeights) -> Weights:
 
 def _fetch_from_hub(architecture: Architecture) -> Weights:
     """Fetch a library's default weights once and keep them in the cache, described like a folder's. Raises WeightsError."""
-    built = (
-        f"{architecture.model}-{json_digest(dict(architecture.options))[:8]}"
-        if architecture.options
-        else architecture.model
-    )
-    path = cache_path() / "weights" / architecture.builder / f"{built}.safetensors"
+    built = f"-{json_digest(dict(architecture.options))[:8]}" if architecture.options else ""
+    path = cache_path() / "weights" / architecture.builder / f"{architecture.model}{built}.safetensors"
     if not path.with_suffix(".json").is_file():
         try:
             network = _create_pretrained(architecture)
         except Exception as error:  # the hub clients raise anything
             raise WeightsError(
-                f"no weights for {architecture.name}: none in THAWLINE_WEIGHTS "
-                f"({os.environ.get('THAWLINE_WEIGHTS') or 'not set'}), no package carries them, and the hub did not give "
-                f"them ({type(error).__name__}: {_first_line(error)}). On a machine with internet, run this once and copy "
-                "the weight file with its .json into the folder that THAWLINE_WEIGHTS names, or give a file with --weights"
+                f"{_say_missing(architecture.name)}, and the hub did not give them ({type(error).__name__}: "
+                f"{_first_line(error)}). On a machine with internet, run this once and copy the weight file with its .json "
+                "into the folder that THAWLINE_WEIGHTS names, or give a file with --weights"
             ) from error
         _keep(network, architecture, path)
     with contextlib.suppress(OSError):
         path.touch()  # the time of last use, which eviction goes by
     return dataclasses.replace(read_sidecar(path, architecture.name), source=f"{architecture.builder} hub")
+
+
+def _say_missing(name: str) -> str:
+    folder = os.environ.get("THAWLINE_WEIGHTS") or "not set"
+    return f"no weights for {name}: none in THAWLINE_WEIGHTS ({folder}), no package carries them"
 
 
 def _create_pretrained(architecture: Architecture) -> Any:
