@@ -13,7 +13,7 @@ import pytest
 from thawline import race
 from thawline.errors import DataError, TrainingError
 from thawline.journal import Journal
-from thawline.learn.weights import Weights
+from thawline.learn.weight_files import Weights
 from thawline.options import RunOptions
 from thawline.types import SilentListener
 

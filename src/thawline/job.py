@@ -29,7 +29,8 @@ from thawline.learn.engine import detect_hardware, name_engine
 from thawline.learn.facts import describe_backbone
 from thawline.learn.ladder import FAILED, Climb, Ladder, Rules, TriedRung, choose_rung, list_rungs
 from thawline.learn.strategies import Settings, Strategies
-from thawline.learn.weights import Weights, find_weights
+from thawline.learn.weight_files import Weights
+from thawline.learn.weights import find_weights
 from thawline.measure import measure_aspect, measure_precision, measure_size
 from thawline.options import (
     CONTROLS,

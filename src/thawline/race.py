@@ -22,7 +22,7 @@ from thawline.learn.facts import describe_backbone, takes_size
 from thawline.learn.features import extract
 from thawline.learn.ladder import LEAST_SHARE, Rung
 from thawline.learn.strategies import Settings, Strategies
-from thawline.learn.weights import Weights
+from thawline.learn.weight_files import Weights
 from thawline.measure import sample_items
 from thawline.state import Job
 from thawline.types import Augmentation, Recipe, SilentListener

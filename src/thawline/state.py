@@ -17,7 +17,7 @@ from thawline.journal import Journal
 from thawline.learn.development import Development
 from thawline.learn.features import Extraction, extract
 from thawline.learn.strategies import Source
-from thawline.learn.weights import Weights
+from thawline.learn.weight_files import Weights
 from thawline.options import RunOptions
 from thawline.plan import Plan
 from thawline.types import BackboneFacts, Contract, Hardware, Listener

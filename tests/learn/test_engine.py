@@ -28,7 +28,8 @@ from thawline.learn.engine import (
     open_engine,
     smallest_cosine,
 )
-from thawline.learn.weights import find_weights, load_backbone, read_sidecar
+from thawline.learn.weight_files import read_sidecar
+from thawline.learn.weights import find_weights, load_backbone
 from thawline.types import Contract, Hardware
 
 HARDWARE = Hardware(cores=2, memory_mib=1000)
@@ -163,7 +164,7 @@ import sys
 import numpy as np
 from pathlib import Path
 from thawline.learn.engine import OpenVinoEngine
-from thawline.learn.weights import read_sidecar
+from thawline.learn.weight_files import read_sidecar
 from thawline.types import Contract
 weights, half = read_sidecar(Path(sys.argv[1]), "tiny"), (0.5, 0.5, 0.5)
 
@@ -192,7 +193,7 @@ OVERLAPPING_LIVES = """
 import os, signal, sys
 from pathlib import Path
 from thawline.learn.engine import OpenVinoEngine
-from thawline.learn.weights import read_sidecar
+from thawline.learn.weight_files import read_sidecar
 from thawline.types import Contract
 signal.signal(signal.SIGINT, signal.default_int_handler)
 weights, half = read_sidecar(Path(sys.argv[1]), "tiny"), (0.5, 0.5, 0.5)

@@ -19,7 +19,7 @@ from thawline.learn.backbones import BACKBONES
 from thawline.learn.engine import OpenVinoEngine, smallest_cosine
 from thawline.learn.networks import build_network, cut_classifier
 from thawline.learn.stages import find_stages
-from thawline.learn.weights import Weights
+from thawline.learn.weight_files import Weights
 from thawline.types import Contract
 
 pytestmark = pytest.mark.slow

@@ -18,7 +18,8 @@ from thawline.learn import features as features_module
 from thawline.learn.augment import View, augment
 from thawline.learn.backbones import BACKBONES, find_row
 from thawline.learn.features import extract, fill_space, open_space, prepare_all
-from thawline.learn.weights import Weights, find_weights
+from thawline.learn.weight_files import Weights
+from thawline.learn.weights import find_weights
 from thawline.types import Augmentation, Contract, Hardware, SilentListener
 
 WEIGHTS = Weights(BACKBONES[0].architecture, Path("/nowhere/weights.pth"), "ab" * 32, "file", "CC0", "nothing")

@@ -29,7 +29,8 @@ from thawline.learn.training import (
     train,
     weight_rates,
 )
-from thawline.learn.weights import load_backbone, read_sidecar
+from thawline.learn.weight_files import read_sidecar
+from thawline.learn.weights import load_backbone
 
 N_ITEMS, N_FEATURES, N_CLASSES = 60, 8, 3
 QUICK = Recipe(learning_rate=0.01, epochs=4, batch_items=16, mixup=0.0)

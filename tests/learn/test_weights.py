@@ -7,9 +7,6 @@ import importlib.util
 import json
 import os
 import pickle
-import shutil
-import socket
-import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,6 +20,7 @@ from thawline.files import file_digest
 from thawline.learn import weights as weights_module
 from thawline.learn.backbones import find_row
 from thawline.learn.networks import Architecture, build_network
+from thawline.learn.weight_files import read_sidecar
 from thawline.learn.weights import (
     PACKAGES,
     find_weights,
@@ -30,7 +28,6 @@ from thawline.learn.weights import (
     load_network,
     load_random,
     read_backbone_tensors,
-    read_sidecar,
 )
 from thawline.types import Contract
 
@@ -72,7 +69,7 @@ def no_hub(monkeypatch):
     def fail(architecture):
         raise OSError("the network is unreachable\nand more lines of it")
 
-    monkeypatch.setattr(weights_module, "_create_pretrained", fail)
+    monkeypatch.setattr(weights_module, "fetch_network", fail)
     monkeypatch.setattr(weights_module, "describe_elsewhere", lambda _name, _known: ELSEWHERE)
 
 
@@ -148,7 +145,7 @@ def test_a_missing_package_is_said_with_how_to_install_it(monkeypatch):
 
 @pytest.mark.parametrize("name", ["radimagenet_resnet50", "CheXNet", "LeNet-5", "ResNet152V2"])
 def test_a_row_that_no_hub_has_weights_for_takes_no_others(name, monkeypatch):
-    monkeypatch.setattr(weights_module, "_create_pretrained", lambda _: pytest.fail("fetched other weights"))
+    monkeypatch.setattr(weights_module, "fetch_network", lambda _: pytest.fail("fetched other weights"))
     with pytest.raises(
         WeightsError, match=r"no weights for .*no hub has them .*Put a weight file with its description"
     ):
@@ -272,89 +269,8 @@ def test_a_hub_out_of_reach_says_what_to_do(own_cache, no_hub):
         find_weights("timm/resnet10t")
     said = str(caught.value)
     assert "(OSError: the network is unreachable)" in said
-    assert "On a machine with internet, run this once and copy the weight file with its .json" in said
+    assert "On a machine with internet, run thawline weights pack FOLDER timm/resnet10t" in said
     assert not list(weights_module.cache_path().rglob("*.safetensors"))
-
-
-def resolve_nothing(*about):
-    raise socket.gaierror("no such host")
-
-
-@pytest.fixture
-def no_proxy(monkeypatch):
-    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
-        monkeypatch.delenv(name)
-
-
-def test_without_an_address_the_hub_client_is_offline_for_the_call_only(monkeypatch, no_proxy):
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(socket, "getaddrinfo", resolve_nothing)
-    with weights_module._failing_fast():
-        assert constants.HF_HUB_OFFLINE
-        assert constants.is_offline_mode()
-    assert not constants.HF_HUB_OFFLINE
-    with pytest.raises(KeyError), weights_module._failing_fast():
-        raise KeyError
-    assert not constants.HF_HUB_OFFLINE
-
-
-def test_with_an_address_or_a_proxy_the_hub_client_is_left_as_it_is(monkeypatch, no_proxy):
-    from huggingface_hub import constants
-
-    asked = []
-    monkeypatch.setattr(socket, "getaddrinfo", lambda host, port: asked.append(host) or [("an address",)])
-    for offline in (False, True):
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
-        with weights_module._failing_fast():
-            assert offline == constants.HF_HUB_OFFLINE
-    assert asked == ["huggingface.co"]
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(socket, "getaddrinfo", resolve_nothing)
-    monkeypatch.setenv("https_proxy", "http://proxy.hospital.example:3128")
-    with weights_module._failing_fast():
-        assert not constants.HF_HUB_OFFLINE
-
-
-def test_a_resolver_that_does_not_answer_counts_as_none(monkeypatch, no_proxy):
-    answer = threading.Event()
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *about: answer.wait(60))
-    monkeypatch.setattr(weights_module, "HUB_SECONDS", 0.05)
-    assert not weights_module._is_reachable("https://huggingface.co")
-    answer.set()
-
-
-@pytest.mark.slow
-def test_no_internet_is_a_plain_error(own_cache, monkeypatch, no_proxy, tmp_path):
-    monkeypatch.setattr(socket, "getaddrinfo", resolve_nothing)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    with pytest.raises(WeightsError, match=r"no weights for timm/resnet10t: .*copy the weight file with its \.json"):
-        find_weights("timm/resnet10t")
-
-
-@pytest.mark.slow
-def test_what_the_hub_gave_is_kept_with_its_description(own_cache, monkeypatch, tmp_path):
-    from thawline.learn.torchvision_operators import import_torchvision
-
-    import_torchvision()
-    import timm
-
-    network = timm.create_model("test_resnet")
-    monkeypatch.setattr(weights_module, "_create_pretrained", lambda architecture: network)
-    first = find_weights("timm/test_resnet")
-    assert (first.source, first.has_head, first.architecture.size_px) == ("timm hub", True, 160)
-    monkeypatch.setattr(weights_module, "_create_pretrained", lambda architecture: pytest.fail("fetched again"))
-    again = find_weights("timm/test_resnet")
-    assert again == first
-    folder = tmp_path / "air gap"
-    shutil.copytree(first.path.parent, folder)
-    monkeypatch.setenv("THAWLINE_WEIGHTS", str(folder))
-    copied = find_weights("timm/test_resnet")
-    assert copied.path.parent == folder
-    for found in (again, copied):
-        tensors = load_network(found).state_dict()
-        assert all((tensors[key] == tensor).all() for key, tensor in network.state_dict().items())
 
 
 # --- loading ----------------------------------------------------------------------------------------------------------
@@ -549,7 +465,7 @@ def test_a_download_is_kept_without_classifiers_on_the_way_and_with_what_it_is_b
 
     row = find_row("GoogLeNet")
     whole = build_network(dataclasses.replace(row.architecture, options={"init_weights": False}))
-    monkeypatch.setattr(weights_module, "_create_pretrained", lambda _: whole)
+    monkeypatch.setattr(weights_module, "fetch_network", lambda _: whole)
     found = find_weights("googlenet")
     assert found.architecture == row.architecture
     own, kept = whole.state_dict(), load_network(found).state_dict()

@@ -27,7 +27,8 @@ from thawline.learn.handcrafted import extract_handcrafted
 from thawline.learn.heads import fit_final
 from thawline.learn.linear import LinearHead
 from thawline.learn.stages import find_stages_at
-from thawline.learn.weights import Weights, find_weights, load_backbone
+from thawline.learn.weight_files import Weights
+from thawline.learn.weights import find_weights, load_backbone
 from thawline.share.bundle import Model, draw_probe, find_problem, load_model, save_model
 from thawline.types import Augmentation, Contract, Hardware, SilentListener
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from thawline.learn.networks import Architecture
-from thawline.learn.weights import Weights
+from thawline.learn.weight_files import Weights
 from thawline.plan import Choice, Plan
 from thawline.share.card import HEADLINES, write_card
 

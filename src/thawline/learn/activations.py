@@ -14,7 +14,7 @@ from thawline.cache import Space
 from thawline.learn.augment import CLEAN, View, augment, list_views
 from thawline.learn.engine import Engine, open_engine
 from thawline.learn.features import batch_inputs, fill_space, prepare_all
-from thawline.learn.weights import Weights
+from thawline.learn.weight_files import Weights
 from thawline.types import Augmentation, Contract, Hardware, Line, Listener
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from thawline.errors import ModelError, OptionError
 from thawline.learn.stages import find_stages, list_lines
-from thawline.learn.weights import Weights, load_backbone
+from thawline.learn.weight_files import Weights
+from thawline.learn.weights import load_backbone
 from thawline.types import BackboneFacts
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from thawline.data.transforms import prepare
 from thawline.errors import DataError, ImageError
 from thawline.learn.augment import CLEAN, View, augment
 from thawline.learn.engine import ENGINE_VERSION, list_versions, name_engine, open_engine
-from thawline.learn.weights import Weights
+from thawline.learn.weight_files import Weights
 from thawline.types import Contract, Hardware, Listener
 
 if TYPE_CHECKING:

@@ -26,7 +26,8 @@ from thawline.learn.linear import LinearHead
 from thawline.learn.stages import Stages, find_stages_at
 from thawline.learn.thawing import INNER_FOLDS, Thaw, ThawedFold, thaw_fold, zero_head
 from thawline.learn.training import RGN_BATCHES, compare_bf16, predict_logits, train
-from thawline.learn.weights import Weights, load_backbone, load_random
+from thawline.learn.weight_files import Weights
+from thawline.learn.weights import load_backbone, load_random
 from thawline.types import Augmentation, Contract, Hardware, Line, Listener, Recipe
 
 if TYPE_CHECKING:

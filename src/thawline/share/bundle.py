@@ -28,7 +28,8 @@ from thawline.learn.handcrafted import extract_handcrafted
 from thawline.learn.head_files import load_head, save_head
 from thawline.learn.heads import Head
 from thawline.learn.networks import Architecture
-from thawline.learn.weights import Weights, read_backbone_tensors
+from thawline.learn.weight_files import Weights
+from thawline.learn.weights import read_backbone_tensors
 from thawline.types import Contract, Hardware, Listener, SilentListener
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import thawline
-from thawline.learn.weights import Weights
+from thawline.learn.weight_files import Weights
 from thawline.plan import Plan
 from thawline.share.rungs import describe_delivery, describe_ratio, describe_thawing, find_chosen
 from thawline.share.words import NARROW, name_rung, write_estimate
