@@ -72,19 +72,36 @@ def test_version() -> None:
     assert (done.exit_code, done.stdout) == (0, f"thawline {thawline.__version__}\n")
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["demo"], ["predict"], ["report"], ["cache"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        [],
+        *([name] for name in ("run", "demo", "predict", "report", "cache", "doctor", "backbones", "weights")),
+        ["backbones", "show"],
+        *(["weights", name] for name in ("list", "get", "verify", "pack", "import")),
+    ],
+)
 def test_help_names_every_command_and_option(command: list[str]) -> None:
     done = call(*command, "--help")
     assert done.exit_code == 0
     expected = {
-        "": ["run", "demo", "predict", "report", "cache"],
+        "": ["run", "demo", "predict", "report", "cache", "doctor", "backbones", "weights"],
         "run": [f"--{name.replace('_', '-')}" for name in RunOptions.__slots__]
         + ["--plan-only", "--no-resume", "--out"],
         "demo": ["--out", "--contrast", "--seed", "--quiet", "--json"],
         "predict": ["--out", "--device", "--skip-unreadable", "--allow-outside", "--json"],
         "report": ["--help"],
         "cache": ["--clear", "--json"],
-    }["".join(command)]
+        "doctor": ["--online", "--json"],
+        "backbones": ["--family", "--largest", "--slowest", "--licence", "--free", "--present", "--measure", "--table1", "show"],
+        "backbones show": ["NAME", "--json"],
+        "weights": ["list", "get", "verify", "pack", "import"],
+        "weights list": ["--json"],
+        "weights get": ["NAME…", "--json"],
+        "weights verify": ["FOLDER", "--json"],
+        "weights pack": ["FOLDER", "NAME…", "--json"],
+        "weights import": ["FILE", "--as", "--out", "--preprocessing", "--licence", "--pretrained-on"],
+    }[" ".join(command)]
     assert [name for name in expected if name not in done.stdout] == []
 
 

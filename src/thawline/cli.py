@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import inspect
 import json
-import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -15,9 +12,11 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 import thawline
-from thawline.errors import OptionError, ThawlineError
+from thawline.cli_backbones import backbones_app
+from thawline.cli_weights import weights_app
+from thawline.errors import OptionError
 from thawline.options import RunOptions
-from thawline.terminal import TerminalListener, format_summary, print_result
+from thawline.terminal import WRONG, Json, Quiet, TerminalListener, format_summary, print_result, reported
 
 app = typer.Typer(
     help="Self-configuring medical image classification by transfer learning, with an honest report.",
@@ -26,35 +25,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help: half the start-up time
 )
-INTERRUPTED = 130
+app.add_typer(backbones_app, name="backbones")
+app.add_typer(weights_app, name="weights")
 DEMO_BUDGET, DEMO_SIZE_PX = "100s", 224  # a larger input would take the time for the first thaw line
 
 Data = Annotated[
     Path, typer.Argument(help="Folder with a manifest or a subfolder a class, a manifest file, or an .npz.")
 ]
 Run = Annotated[Path, typer.Argument(help="Run folder, or a model folder.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Show warnings and results only.")]
-Json = Annotated[bool, typer.Option("--json", help="Print results as JSON.")]
-
-
-def reported(command: Callable[..., None]) -> Callable[..., None]:
-    """Turn errors raised on purpose into a message and an exit code; a traceback is for our own faults."""
-
-    @functools.wraps(command)
-    def run_reported(**arguments: Any) -> None:
-        try:
-            command(**arguments)
-        except ThawlineError as error:
-            typer.echo(f"error: {error}", err=True)
-            raise typer.Exit(error.exit_code) from None
-        except KeyboardInterrupt:
-            typer.echo("interrupted: finished work is kept; the same command goes on from there", err=True)
-            raise typer.Exit(INTERRUPTED) from None
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has seen enough
-            raise typer.Exit(0) from None
-
-    return run_reported
 
 
 def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -220,6 +198,23 @@ def cache_command(
     held = sum(space["bytes"] for space in spaces) / 2**20
     lines.append(f"{facts['folder']}: {held:.1f} MiB of at most {facts['limit_mib']} MiB")
     print_result("\n".join([*lines, f"freed {facts['freed_mib']} MiB"] if clear else lines))
+
+
+@app.command("doctor")
+@reported
+def doctor_command(
+    online: Annotated[
+        bool, typer.Option("--online", help="Also ask whether the hubs of weights can be reached.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Say what this machine can do, and what is missing; exit code 2 where a run would not work."""
+    from thawline.doctor import examine
+
+    found = examine(online=online)
+    print_result(json.dumps(found.to_json(), indent=1) if as_json else str(found))
+    if not found.works:
+        raise typer.Exit(WRONG)
 
 
 def _print_run(result: Any, as_json: bool) -> None:

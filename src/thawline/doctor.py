@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import importlib
 import importlib.metadata
 import importlib.resources
 import importlib.util
-import io
 import json
 import os
 import platform
 import re
 import shutil
-import struct
 import tempfile
 import textwrap
 import threading
@@ -29,10 +26,11 @@ import urllib.parse
 import urllib.request
 import uuid
 import warnings
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 import thawline
 from thawline.cache import cache_path, limit_bytes, list_spaces
@@ -41,54 +39,50 @@ from thawline.data.readers import decode
 from thawline.data.transforms import prepare
 from thawline.errors import ThawlineError, WeightsError
 from thawline.files import write_atomic
+from thawline.findings import Finding, find_version, judge, say_error
+from thawline.formats import check_decoders, check_dicom
 from thawline.learn.backbones import DEFAULT_BACKBONE, find_row
 from thawline.learn.engine import (
     Engine,
     allowed_precisions,
     detect_hardware,
     name_engine,
-    open_core,
     open_engine,
     smallest_cosine,
 )
-from thawline.learn.weight_files import SUFFIXES, Weights, read_sidecar
-from thawline.learn.weights import PACKAGES, find_weights, load_backbone, load_network
+from thawline.learn.weight_files import Weights, read_sidecar
+from thawline.learn.weights import PACKAGES, find_weights, list_files, load_backbone, load_network
 from thawline.types import Contract
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from thawline.types import Features, Inputs, Pixels
-
-Status = Literal["ok", "missing", "wrong"]
+    from thawline.types import Features, Inputs
 
 LOW_MEMORY_MIB = 1536  # the demo's peak
 LOW_DISK_MIB = 1024
+LINE = 118  # characters
 SELF_TEST_SECONDS = 1.0  # of images, to tell how many a second there are
 DIGEST_SECONDS = 8.0  # no more is spent on the digests of weight files; a run checks those that it uses
 HUB_SECONDS = 4.0
 SMALLEST_COSINE = {"f32": 0.9999, "bf16": 0.99}
 PHOTOGRAPHS = ("chelsea.png", "astronaut.png")  # scikit-image brings them: a cat first
 CATS = {281, 282, 285}  # of ImageNet's 1000 classes: tabby, tiger cat, Egyptian cat
-LOSSY_LEVELS = 6.0  # of 255: what lossy compression may change a smooth image by, on average
 DRIVERS = (Path("/proc/driver/nvidia"), Path("/dev/nvidiactl"))
 PROCESSOR_FEATURES = (("avx2", "AVX2"), ("avx512f", "AVX-512"), ("amx_tile", "AMX"), ("asimd", "NEON"))
 PYTORCH_FILE = "https://download.pytorch.org/models/resnet18-f37072fd.pth"  # where torchvision's weights come from
 HUB_FILE = "timm/tf_efficientnet_b0.in1k/resolve/main/config.json"  # what a client asks for, of a mirror as well
+JOB_LIBRARIES = (
+    "sklearn",
+    "scipy.stats",
+    "skimage.feature",
+    "pandas",
+    "pyarrow.parquet",
+    "skops.io",
+    "matplotlib",
+    "jinja2",
+)
 BROKEN = "install Thawline in a new environment; if this stays, report it with these lines"
-DICOM_PACKAGES = "pip install pydicom pylibjpeg-openjpeg pylibjpeg-rle pyjpegls python-gdcm"
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Finding:
-    """What one check found: ``remedy`` says what to do where it is not ok, ``needed`` whether a run depends on it."""
-
-    name: str
-    section: str
-    status: Status
-    found: str
-    remedy: str = ""
-    needed: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -134,17 +128,6 @@ class Check:
     calls_out: bool = False
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Encoding:
-    """One way to store an image: ``pixels`` is a key of `make_samples`, ``exact`` whether they come back as they were."""
-
-    format: str
-    variety: str
-    pixels: str
-    encode: Callable[[Pixels], bytes]
-    exact: bool = True
-
-
 def examine(online: bool = False) -> Examination:
     """Look at everything that a run needs, and try the engine and the decoders; ``online`` asks the hubs as well."""
     findings = [finding for check in CHECKS for finding in run_check(check, online=online)]
@@ -161,7 +144,7 @@ def run_check(check: Check, *, online: bool = False) -> list[Finding]:
             return check.look()
     except Exception as error:  # noqa: BLE001 - what does not work here may raise anything
         remedy = "" if isinstance(error, ThawlineError) else BROKEN  # ours say themselves what to do
-        return [Finding(check.section, check.section, "wrong", _say_error(error), remedy, needed=check.needed)]
+        return [Finding(check.section, check.section, "wrong", say_error(error), remedy, needed=check.needed)]
 
 
 def check_processor() -> list[Finding]:
@@ -193,12 +176,10 @@ def list_processor_features(path: Path = Path("/proc/cpuinfo")) -> list[str]:
 
 def judge_threads(setting: str | None, cores: int, pools: Sequence[str] = ()) -> Finding:
     """Judge OMP_NUM_THREADS: more threads than ``cores`` wait for each other. ``pools`` are those of the libraries."""
-    found = "; ".join([f"OMP_NUM_THREADS {'not set' if setting is None else setting}", *pools])
-    first = "1" if setting is None else setting.partition(",")[0].strip()  # one number a level of nesting
-    if first.isdecimal() and 1 <= int(first) <= cores:
-        return Finding("threads", "processor", "ok", found)
+    found = "; ".join([f"OMP_NUM_THREADS {setting or 'not set'}", *pools])
+    first = setting.partition(",")[0].strip() if setting else "1"  # one number a level of nesting
     remedy = f"expected OMP_NUM_THREADS from 1 to {cores}, the cores there are; unset it, or set it to {cores}"
-    return Finding("threads", "processor", "wrong", found, remedy)
+    return judge("threads", "processor", found, remedy, fits=first.isdecimal() and 1 <= int(first) <= cores)
 
 
 def check_memory() -> list[Finding]:
@@ -212,10 +193,8 @@ def check_memory() -> list[Finding]:
 def judge_memory(total_mib: int, free_mib: int) -> Finding:
     """Judge the free memory by what the demo takes at its peak."""
     found = f"{free_mib} MiB free of {total_mib} MiB that may be used"
-    if free_mib >= LOW_MEMORY_MIB:
-        return Finding("memory", "memory", "ok", found)
     remedy = f"close other programs: the demo takes about {LOW_MEMORY_MIB} MiB at its peak"
-    return Finding("memory", "memory", "wrong", found, remedy)
+    return judge("memory", "memory", found, remedy, fits=free_mib >= LOW_MEMORY_MIB)
 
 
 def check_cache() -> list[Finding]:
@@ -238,10 +217,8 @@ def judge_disk(name: str, found: str, folder: Path, variable: str) -> Finding:
     """Judge the free space of the disk that holds ``folder``, which ``variable`` moves. Raises OSError."""
     free_mib = shutil.disk_usage(folder).free // 2**20
     found = f"{found}; {free_mib} MiB of the disk are free"
-    if free_mib >= LOW_DISK_MIB:
-        return Finding(name, "disk", "ok", found)
     remedy = f"expected {LOW_DISK_MIB} MiB or more: free some space, or let {variable} name a folder on another disk"
-    return Finding(name, "disk", "wrong", found, remedy)
+    return judge(name, "disk", found, remedy, fits=free_mib >= LOW_DISK_MIB)
 
 
 def check_gpu() -> list[Finding]:
@@ -263,12 +240,13 @@ def check_gpu() -> list[Finding]:
 def _explain_unused_gpu(said: str) -> Finding:
     import torch
 
+    found = f"a driver of NVIDIA is here, but torch {torch.__version__} "
     if torch.version.cuda is None:
-        found = f"a driver of NVIDIA is here, but torch {torch.__version__} is built without CUDA"
+        found += "is built without CUDA"
         remedy = "install torch with CUDA (https://pytorch.org/get-started/locally); until then the processor is used"
-        return Finding("GPU", "GPU", "wrong", found, remedy)
-    found = f"a driver of NVIDIA is here, but torch {torch.__version__} finds no GPU: {said or 'no reason given'}"
-    remedy = f"update the driver to one for CUDA {torch.version.cuda}, and see what nvidia-smi and CUDA_VISIBLE_DEVICES say"
+    else:
+        found += f"finds no GPU: {said or 'no reason given'}"
+        remedy = f"update the driver to one for CUDA {torch.version.cuda}; see nvidia-smi and CUDA_VISIBLE_DEVICES"
     return Finding("GPU", "GPU", "wrong", found, remedy)
 
 
@@ -277,12 +255,12 @@ def check_engine() -> list[Finding]:
     weights, hardware = find_weights(DEFAULT_BACKBONE), detect_hardware()
     contract = _make_contract(weights)
     photographs = importlib.resources.files("skimage") / "data"
-    inputs = _stack([prepare(decode((photographs / name).read_bytes()), contract) for name in PHOTOGRAPHS])
+    inputs = np.stack([prepare(decode((photographs / name).read_bytes()), contract) for name in PHOTOGRAPHS])
     reference = run_plainly(load_backbone(weights), inputs, contract)
     findings = [Finding("engine", "engine", "ok", f"{name_engine(hardware)} on {hardware.cuda or 'the processor'}")]
     for precision in allowed_precisions(hardware):
         engine = open_engine(weights, dataclasses.replace(contract, precision=precision), hardware)
-        cosine = smallest_cosine(next(engine.run([inputs])), reference)
+        cosine = smallest_cosine(np.concatenate(list(engine.run([inputs]))), reference)
         findings.append(judge_cosine(precision, cosine, measure_speed(engine, inputs)))
     return findings + check_cat(weights, inputs[:1], contract)
 
@@ -290,24 +268,20 @@ def check_engine() -> list[Finding]:
 def judge_cosine(precision: str, cosine: float, images_per_second: float) -> Finding:
     """Judge how well the engine agrees with plain torch; a run falls back on f32, so that is the one it needs."""
     found = f"cosine {cosine:.6f} to plain torch, about {images_per_second:.0f} images a second"
-    needed = precision == "f32"
-    if cosine >= SMALLEST_COSINE[precision]:
-        return Finding(f"self-test {precision}", "engine", "ok", found, needed=needed)
-    remedy = f"expected {SMALLEST_COSINE[precision]} or more: set THAWLINE_ENGINE=torch, and report the processor and versions"
-    return Finding(f"self-test {precision}", "engine", "wrong", found, remedy, needed)
+    least, needed = SMALLEST_COSINE[precision], precision == "f32"
+    remedy = f"expected {least} or more: set THAWLINE_ENGINE=torch, and report this with the processor and the versions"
+    return judge(f"self-test {precision}", "engine", found, remedy, fits=cosine >= least, needed=needed)
 
 
 def check_cat(weights: Weights, inputs: Inputs, contract: Contract) -> list[Finding]:
     """Let the whole network name the cat of ``inputs``: only weights that were trained on ImageNet can do that."""
-    if not weights.has_head or "imagenet" not in weights.pretrained_on.lower():
+    if not weights.has_head or not re.search(r"\bimagenet", weights.pretrained_on.lower()):  # not RadImageNet
         return []
     logits = run_plainly(load_network(weights), inputs, contract)[0]
     best = [int(index) for index in logits.argsort()[::-1][:5]]
-    if CATS & set(best):
-        return [Finding("real weights", "engine", "ok", f"{weights.architecture.name} knows a cat", needed=True)]
-    found = f"{weights.architecture.name} takes a cat for ImageNet classes {best}"
-    remedy = f"expected one of {sorted(CATS)} (cats): the weights in {weights.source} are not what they say; get them again"
-    return [Finding("real weights", "engine", "wrong", found, remedy, needed=True)]
+    found = f"{weights.architecture.name} sees ImageNet classes {best} in the photograph of a cat"
+    remedy = f"expected one of {sorted(CATS)} (cats): the weights are not what their description says; get them again"
+    return [judge("real weights", "engine", found, remedy, fits=bool(CATS & set(best)), needed=True)]
 
 
 def run_plainly(network: nn.Module, inputs: Inputs, contract: Contract) -> Features:
@@ -322,7 +296,7 @@ def run_plainly(network: nn.Module, inputs: Inputs, contract: Contract) -> Featu
 
 def measure_speed(engine: Engine, inputs: Inputs, seconds: float = SELF_TEST_SECONDS) -> float:
     """Return images a second of an engine that is kept busy for about so many ``seconds``."""
-    batch = _stack([inputs[index % len(inputs)] for index in range(engine.batch_items)])
+    batch = np.stack([inputs[index % len(inputs)] for index in range(engine.batch_items)])
     began = time.perf_counter()
 
     def repeat() -> Iterator[Inputs]:
@@ -331,153 +305,6 @@ def measure_speed(engine: Engine, inputs: Inputs, seconds: float = SELF_TEST_SEC
 
     n_images = sum(len(features) for features in engine.run(repeat()))
     return n_images / (time.perf_counter() - began)
-
-
-def check_decoders() -> list[Finding]:
-    """Store a small image in every way of `ENCODINGS` and read it back through the readers that a run uses."""
-    samples = make_samples()
-    problems = [(encoding, try_encoding(encoding, samples[encoding.pixels])) for encoding in ENCODINGS]
-    read: dict[str, list[str]] = {}
-    for encoding, problem in problems:
-        if not problem:
-            read.setdefault(encoding.format, []).append(encoding.variety)
-    findings = [Finding(name, "decoders", "ok", ", ".join(varieties)) for name, varieties in read.items()]
-    for encoding, problem in problems:
-        if "imagecodecs" in problem:  # tifffile's own words for what it leaves to that package
-            name = f"{encoding.format} {encoding.variety}"
-            findings.append(Finding(name, "decoders", "missing", "needs a decoder", "pip install imagecodecs"))
-        elif problem:
-            needed = encoding.format in ("PNG", "JPEG")
-            name = f"{encoding.format} {encoding.variety}"
-            remedy = "install Pillow and tifffile anew: pip install --force-reinstall Pillow tifffile"
-            findings.append(Finding(name, "decoders", "wrong", problem, remedy, needed))
-    return findings
-
-
-def try_encoding(encoding: Encoding, pixels: Pixels) -> str:
-    """Store pixels and read them back; return what is wrong, or nothing."""
-    import numpy as np
-
-    try:
-        found = decode(encoding.encode(pixels))
-    except Exception as error:  # noqa: BLE001 - encoders of several libraries
-        return _say_error(error)
-    if found.shape[:2] != pixels.shape[:2] or found.dtype != pixels.dtype:
-        return f"read as {found.dtype} {found.shape}, stored as {pixels.dtype} {pixels.shape}"
-    wanted = pixels[..., None] if found.ndim > pixels.ndim else pixels  # a palette is read as colour
-    change = float(np.abs(found.astype(np.float64) - wanted).mean())
-    if change > (0.0 if encoding.exact else LOSSY_LEVELS):
-        return f"pixels differ by {change:.3g} on average"
-    return ""
-
-
-def make_samples() -> dict[str, Pixels]:
-    """Make small smooth images, 32 x 24 px, whose low bytes matter as well; grey and colour, 8 and 16 bit and float."""
-    import numpy as np
-
-    rows, columns = np.mgrid[0:24, 0:32]
-    grey = (4 * columns + 5 * rows).astype(np.uint8)
-    colour = np.stack([grey, 255 - grey, 8 * columns.astype(np.uint8)], axis=2)
-    wide, wide_colour = grey.astype(np.uint16) * 257 + 3, colour.astype(np.uint16) * 257
-    return {
-        "grey": grey,
-        "colour": colour,
-        "wide": np.minimum(wide, 65_535).astype(np.uint16),
-        "wide colour": wide_colour ^ np.uint16(0x55),
-        "float": grey.astype(np.float32) / 7,
-    }
-
-
-def _save(pixels: Pixels, name: str, mode: str = "", **options: Any) -> bytes:
-    from PIL import Image
-
-    buffer, image = io.BytesIO(), Image.fromarray(pixels)
-    (image.convert(mode) if mode else image).save(buffer, name, **options)
-    return buffer.getvalue()
-
-
-def _save_wide_png(pixels: Pixels) -> bytes:
-    """Write a PNG of 16-bit colour, which Pillow does not."""
-    rows = b"".join(b"\0" + row.tobytes() for row in pixels.astype(">u2"))
-    header = struct.pack(">2I5B", pixels.shape[1], pixels.shape[0], 16, 2, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
-    parts = [struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
-
-
-def _save_wide_tiff(pixels: Pixels, compression: str | None = None) -> bytes:
-    import tifffile
-
-    buffer = io.BytesIO()
-    tifffile.imwrite(buffer, pixels, photometric="rgb", compression=compression)
-    return buffer.getvalue()
-
-
-def _encode(name: str, **options: Any) -> Callable[[Pixels], bytes]:
-    return functools.partial(_save, name=name, **options)
-
-
-ENCODINGS: tuple[Encoding, ...] = (
-    Encoding("PNG", "8-bit grey", "grey", _encode("PNG")),
-    Encoding("PNG", "8-bit colour", "colour", _encode("PNG")),
-    Encoding("PNG", "palette", "grey", _encode("PNG", mode="P")),
-    Encoding("PNG", "16-bit grey", "wide", _encode("PNG")),
-    Encoding("PNG", "16-bit colour", "wide colour", _save_wide_png),
-    Encoding("JPEG", "grey", "grey", _encode("JPEG", quality=95), exact=False),
-    Encoding("JPEG", "colour", "colour", _encode("JPEG", quality=95), exact=False),
-    Encoding("JPEG", "progressive", "colour", _encode("JPEG", quality=95, progressive=True), exact=False),
-    Encoding("TIFF", "8-bit", "colour", _encode("TIFF")),
-    Encoding("TIFF", "LZW", "colour", _encode("TIFF", compression="tiff_lzw")),
-    Encoding("TIFF", "deflate", "colour", _encode("TIFF", compression="tiff_adobe_deflate")),
-    Encoding("TIFF", "PackBits", "colour", _encode("TIFF", compression="packbits")),
-    Encoding("TIFF", "JPEG", "grey", _encode("TIFF", compression="jpeg"), exact=False),
-    Encoding("TIFF", "16-bit grey", "wide", _encode("TIFF")),
-    Encoding("TIFF", "16-bit grey LZW", "wide", _encode("TIFF", compression="tiff_lzw")),
-    Encoding("TIFF", "32-bit float", "float", _encode("TIFF")),
-    Encoding("TIFF", "16-bit colour", "wide colour", _save_wide_tiff),
-    Encoding("TIFF", "16-bit colour deflate", "wide colour", functools.partial(_save_wide_tiff, compression="zlib")),
-    Encoding("TIFF", "16-bit colour LZW", "wide colour", functools.partial(_save_wide_tiff, compression="lzw")),
-    Encoding("BMP", "8-bit", "colour", _encode("BMP")),
-    Encoding("WebP", "lossless", "colour", _encode("WebP", lossless=True)),
-    Encoding("WebP", "lossy", "colour", _encode("WebP", quality=95), exact=False),
-)
-
-# The transfer syntaxes that images come in: name, UID, the packages that decode it, and the plug-ins of pydicom that
-# decode it whole (none named: any). Pillow reads JPEG Extended of 8 bits only.
-TRANSFER_SYNTAXES: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
-    ("implicit little endian", "1.2.840.10008.1.2", "pydicom", ()),
-    ("explicit little endian", "1.2.840.10008.1.2.1", "pydicom", ()),
-    ("deflated little endian", "1.2.840.10008.1.2.1.99", "pydicom", ()),
-    ("explicit big endian", "1.2.840.10008.1.2.2", "pydicom", ()),
-    ("RLE", "1.2.840.10008.1.2.5", "pydicom", ()),
-    ("JPEG baseline", "1.2.840.10008.1.2.4.50", "Pillow", ()),
-    ("JPEG extended, 12 bit", "1.2.840.10008.1.2.4.51", "python-gdcm", ("gdcm", "pylibjpeg")),
-    ("JPEG lossless, process 14", "1.2.840.10008.1.2.4.57", "python-gdcm", ()),
-    ("JPEG lossless, SV1", "1.2.840.10008.1.2.4.70", "python-gdcm", ()),
-    ("JPEG-LS lossless", "1.2.840.10008.1.2.4.80", "pyjpegls", ()),
-    ("JPEG-LS near-lossless", "1.2.840.10008.1.2.4.81", "pyjpegls", ()),
-    ("JPEG 2000 lossless", "1.2.840.10008.1.2.4.90", "pylibjpeg pylibjpeg-openjpeg", ("gdcm", "pylibjpeg")),
-    ("JPEG 2000", "1.2.840.10008.1.2.4.91", "pylibjpeg pylibjpeg-openjpeg", ("gdcm", "pylibjpeg")),
-    ("HTJ2K lossless", "1.2.840.10008.1.2.4.201", "pylibjpeg pylibjpeg-openjpeg", ()),
-    ("HTJ2K lossless RPCL", "1.2.840.10008.1.2.4.202", "pylibjpeg pylibjpeg-openjpeg", ()),
-    ("HTJ2K", "1.2.840.10008.1.2.4.203", "pylibjpeg pylibjpeg-openjpeg", ()),
-)
-
-
-def check_dicom() -> list[Finding]:
-    """Ask pydicom which transfer syntaxes it has a decoder for; without pydicom there is no DICOM."""
-    if importlib.util.find_spec("pydicom") is None:
-        return [Finding("DICOM", "DICOM", "missing", "pydicom, which reads DICOM, is not installed", DICOM_PACKAGES)]
-    get_decoder: Callable[[str], Any] = importlib.import_module("pydicom.pixels").get_decoder
-    findings = [Finding("pydicom", "DICOM", "ok", importlib.metadata.version("pydicom"))]
-    for name, uid, packages, whole in TRANSFER_SYNTAXES:
-        decoder = get_decoder(uid)
-        plugins = [each for each in decoder.available_plugins if not whole or each in whole]
-        if plugins or (decoder.is_available and not whole):
-            findings.append(Finding(name, "DICOM", "ok", ", ".join(plugins) or "stored as it is"))
-        else:
-            findings.append(Finding(name, "DICOM", "missing", "no decoder", f"pip install {packages}"))
-    return findings
 
 
 def check_default_weights() -> list[Finding]:
@@ -498,19 +325,16 @@ def check_weights() -> list[Finding]:
         remedy = "let THAWLINE_WEIGHTS name the folder that holds them, or unset it"
         folder = [Finding("THAWLINE_WEIGHTS", "weights", "wrong", found, remedy, needed=True)]
     elif given:
-        files = sorted(path for path in Path(given).iterdir() if path.suffix in SUFFIXES)
+        files = list_files(Path(given))
         folder = inspect_files("THAWLINE_WEIGHTS", files, deadline)
     else:
         folder = [Finding("THAWLINE_WEIGHTS", "weights", "ok", "not set")]
-    return [
-        *folder,
-        Finding("packages", "weights", "ok", ", ".join(packages) or "none"),
-        *inspect_files("cache", kept, deadline),
-    ]
+    carried = Finding("packages", "weights", "ok", ", ".join(packages) or "none")
+    return [*folder, carried, *inspect_files("cache", kept, deadline)]
 
 
 def inspect_files(name: str, files: Sequence[Path], deadline: float) -> list[Finding]:
-    """Check weight files against their descriptions until ``deadline`` of the monotonic clock; a finding for each wrong one."""
+    """Check weight files against their descriptions until ``deadline`` (monotonic seconds); one finding a wrong file."""
     read, wrong, unread = [], [], 0
     for path in files:
         if time.monotonic() > deadline:
@@ -518,9 +342,9 @@ def inspect_files(name: str, files: Sequence[Path], deadline: float) -> list[Fin
             continue
         try:
             read.append(name_file(path))
-        except WeightsError as error:
+        except (WeightsError, OSError) as error:
             remedy = "fetch the file again with its description, or take it out of there"
-            wrong.append(Finding(path.name, "weights", "wrong", str(error), remedy))
+            wrong.append(Finding(path.name, "weights", "wrong", say_error(error), remedy))
     parts = [", ".join(read) or "none", *([f"{unread} not checked, for time"] if unread else [])]
     return [Finding(name, "weights", "ok", "; ".join(parts)), *wrong]
 
@@ -562,7 +386,7 @@ def ask_url(url: str) -> str:
         error.close()
         return f"it answered {error.code} {error.reason}"
     except Exception as error:  # noqa: BLE001 - no network, no name, no certificate, a strange answer
-        return _say_error(error)
+        return say_error(error)
 
 
 def judge_answer(name: str, url: str, answer: str) -> Finding:
@@ -579,20 +403,13 @@ def judge_answer(name: str, url: str, answer: str) -> Finding:
 
 def check_versions() -> list[Finding]:
     """State the versions of Python, Thawline and its libraries, and find those that are missing or too old."""
-    from packaging.requirements import Requirement
-
-    wanted = [Requirement(text) for text in importlib.metadata.requires("thawline") or ()]
-    wanted = [each for each in wanted if each.marker is None or each.marker.evaluate({"extra": ""})]
     fitting, findings = [], []
-    for each in wanted:
-        version = _find_version(each.name)
-        if version is not None and each.specifier.contains(version, prereleases=True):
-            fitting.append(f"{each.name} {version}")
+    for name, specifier, version, fits in list_requirements():
+        if fits:
+            fitting.append(f"{name} {version}")
             continue
-        status: Status = "missing" if version is None else "wrong"
-        found = f"expected {each.specifier}, found {version or 'none'}"
-        remedy = f"pip install '{each.name}{each.specifier}'"
-        findings.append(Finding(each.name, "versions", status, found, remedy, needed=True))
+        found, remedy = f"expected {specifier}, found {version or 'none'}", f"pip install '{name}{specifier}'"
+        findings.append(Finding(name, "versions", "wrong" if version else "missing", found, remedy, needed=True))
     return [
         Finding("Python", "versions", "ok", f"{platform.python_version()} on {platform.platform()}"),
         Finding("Thawline", "versions", "ok", thawline.__version__),
@@ -601,27 +418,94 @@ def check_versions() -> list[Finding]:
     ]
 
 
+def check_imports() -> list[Finding]:
+    """Import the libraries that the checks before do not use: what is installed may still be broken."""
+    findings = []
+    for name in JOB_LIBRARIES:
+        try:
+            importlib.import_module(name)
+        except Exception as error:  # noqa: BLE001 - a broken library may raise anything
+            findings.append(Finding(name, "versions", "wrong", say_error(error), BROKEN, needed=True))
+    return findings or [
+        Finding("imports", "versions", "ok", f"{', '.join(JOB_LIBRARIES)} can be imported", needed=True)
+    ]
+
+
 def check_extras() -> list[Finding]:
     """Find what optional extras lack, and the command that adds each."""
-    from packaging.requirements import Requirement
-
-    wanted = [Requirement(text) for text in importlib.metadata.requires("thawline") or ()]
     extras = importlib.metadata.metadata("thawline").get_all("Provides-Extra") or []
     findings = []
     for extra in (name for name in extras if name != "dev"):
-        own = [each for each in wanted if each.marker and each.marker.evaluate({"extra": extra})]
-        own = [each for each in own if each.marker and not each.marker.evaluate({"extra": ""})]
-        versions = {each.name: _find_version(each.name) for each in own}
-        lacking = [
-            each.name for each in own if not each.specifier.contains(versions[each.name] or "0", prereleases=True)
-        ]
-        lacking += [name for name, version in versions.items() if version is None and name not in lacking]
+        wanted = list_requirements(extra)
+        lacking = [f"{name}{specifier}" for name, specifier, _, fits in wanted if not fits]
         if lacking:
             found, remedy = f"not installed: {', '.join(lacking)}", f"pip install 'thawline[{extra}]'"
             findings.append(Finding(extra, "extras", "missing", found, remedy))
         else:
-            findings.append(Finding(extra, "extras", "ok", ", ".join(f"{name} {versions[name]}" for name in versions)))
+            installed = ", ".join(f"{name} {version}" for name, _, version, _ in wanted)
+            findings.append(Finding(extra, "extras", "ok", installed))
     return findings
+
+
+def list_requirements(extra: str = "") -> list[tuple[str, str, str | None, bool]]:
+    """List what Thawline, or one ``extra``, requires: name, versions wanted, version installed or None, whether it fits.
+
+    Raises PackageNotFoundError where Thawline is not installed.
+    """
+    from packaging.requirements import Requirement
+
+    found = []
+    for each in map(Requirement, importlib.metadata.requires("thawline") or ()):
+        always = each.marker is None or each.marker.evaluate({"extra": ""})
+        if always if not extra else not always and each.marker is not None and each.marker.evaluate({"extra": extra}):
+            version = find_version(each.name)
+            fits = version is not None and each.specifier.contains(version, prereleases=True)
+            found.append((each.name, str(each.specifier), version, fits))
+    return found
+
+
+def _list_pools() -> list[str]:
+    """Name the libraries that compute in threads of their own, with their number."""
+    from threadpoolctl import threadpool_info
+
+    for name in ("torch", "sklearn"):  # each brings its own
+        importlib.import_module(name)
+
+    return sorted({f"{pool['internal_api']} {pool['num_threads']}" for pool in threadpool_info()})
+
+
+def _read_processor(path: Path, field: str) -> str:
+    """Return a field of the first processor that the system describes, or nothing."""
+    with contextlib.suppress(OSError):
+        for line in path.read_text("utf-8", errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == field:
+                return value.strip()
+    return ""
+
+
+def _make_contract(weights: Weights) -> Contract:
+    own = weights.architecture
+    return Contract(size_px=own.size_px, mean=own.mean, std=own.std, interpolation=own.interpolation)
+
+
+def _hide_home(finding: Finding) -> Finding:
+    """Write ~ for the user's own folder: what is printed here goes into letters and reports."""
+    with contextlib.suppress(RuntimeError):  # no home
+        home = re.compile(rf"(?<![\w./-]){re.escape(str(Path.home()))}(?![\w.-])")
+        if len(Path.home().parts) > 1:
+            found, remedy = (home.sub("~", text) for text in (finding.found, finding.remedy))
+            return dataclasses.replace(finding, found=found, remedy=remedy)
+    return finding
+
+
+def _format_finding(finding: Finding, width: int) -> list[str]:
+    """Return the lines of a finding; the remedy stays on one, so that it can be copied."""
+    head = f"  {finding.name:<{width}}  {finding.status:<7}  "
+    indent = " " * len(head)
+    parts = textwrap.wrap(finding.found, LINE - len(head), break_long_words=False, break_on_hyphens=False) or [""]
+    lines = [head + parts[0], *(indent + part for part in parts[1:])]
+    return [*lines, f"{indent}to do: {finding.remedy}"] if finding.remedy else lines
 
 
 CHECKS: tuple[Check, ...] = (
@@ -637,5 +521,6 @@ CHECKS: tuple[Check, ...] = (
     Check("weights", check_weights),
     Check("hub", check_hub, calls_out=True),
     Check("versions", check_versions),
+    Check("versions", check_imports, needed=True),
     Check("extras", check_extras),
 )

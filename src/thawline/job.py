@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import thawline
-from thawline.audit.items import inspect_items
+from thawline.audit.items import Inspection, inspect_items
+from thawline.audit.pretraining import check_weights
 from thawline.cost import read_duration
 from thawline.data.dataset import Dataset, load_dataset
 from thawline.data.fingerprint import make_fingerprint
@@ -28,6 +29,7 @@ from thawline.judge.statistics import Selection
 from thawline.learn.engine import detect_hardware, name_engine
 from thawline.learn.facts import describe_backbone
 from thawline.learn.ladder import FAILED, Climb, Ladder, Rules, TriedRung, choose_rung, list_rungs
+from thawline.learn.speed import find_speed
 from thawline.learn.strategies import Settings, Strategies
 from thawline.learn.weight_files import Weights
 from thawline.learn.weights import find_weights
@@ -104,7 +106,7 @@ def run(
     journal = open_run(out, spec, resume=resume)
     hardware = _recall_room(journal, hardware)
     at = time.perf_counter()
-    job = prepare(dataset, options, listener, journal, hardware, candidates[0], began)
+    job = prepare(dataset, options, listener, journal, hardware, candidates, began)
     _check_unchanged(job)
     if "done" in journal:
         listener.warn(f"{out} holds this run already, finished; --no-resume starts it over")
@@ -164,11 +166,11 @@ def plan_only(data: Path | str, options: RunOptions | None = None, *, listener: 
     """Read the data and return the plan, with what is still to be measured left open; nothing is written but the cache."""
     options = check_options(options or RunOptions())
     dataset = load_dataset(Path(data), allow_outside=options.allow_outside)
-    weights = find_weights(list_backbones(options)[0], options.weights)
+    candidates = _find_candidates(options, None)[:1]
     hardware = _find_hardware(options)
     with tempfile.TemporaryDirectory() as folder:
         journal = Journal(Path(folder))
-        return prepare(dataset, options, listener or SilentListener(), journal, hardware, weights, 0.0).plan
+        return prepare(dataset, options, listener or SilentListener(), journal, hardware, candidates, 0.0).plan
 
 
 def read_result(out: Path) -> RunResult:
@@ -216,12 +218,14 @@ def prepare(
     listener: Listener,
     journal: Journal,
     hardware: Hardware,
-    weights: Weights,
+    candidates: Sequence[Weights],
     began: float,
 ) -> Job:
-    """Look at every item, split, and plan; nothing is written but the cache."""
+    """Look at every item, split, and plan for the first of the backbones; nothing is written but the cache."""
     looks = scan(dataset.contents, hardware.cores, listener)
     inspection = inspect_items(dataset, looks, options, listener)
+    _warn_of_weights(inspection, candidates, options, listener)
+    weights = candidates[0]
     kept = inspection.dataset
     labels = kept.labels()
     groups = make_groups([item.patient for item in kept.items], inspection.identical)
@@ -245,6 +249,16 @@ def prepare(
         facts,
         began,
     )
+
+
+def _warn_of_weights(
+    inspection: Inspection, candidates: Sequence[Weights], options: RunOptions, listener: Listener
+) -> None:
+    """Say what the licence of each backbone and the data it was trained on ask for, and keep it for the report."""
+    for weights in candidates:
+        for remark in check_weights(inspection.dataset, weights, options.modality):
+            inspection.record["warnings"].append(remark)
+            listener.warn(remark["text"])
 
 
 def _write_findings(job: Job, everything: Dataset, seconds: float) -> None:
@@ -344,14 +358,16 @@ def _make_strategies(job: Job, features: Features) -> Strategies:
 
 
 def _time_prefix(job: Job) -> float | None:
-    """Seconds that the backbone took in this run for one item at the chosen size; None where the cache had them all."""
+    """Seconds that the backbone took in this run for one item at the chosen size; where the cache had them all, what was
+    measured on this machine before, or None."""
     steps = ["features", f"features, {job.plan['size_px']}"]
     if job.plan["size_px"] == job.facts.native_px:  # at which aspect rules are compared
         steps.append(f"features, {job.plan['aspect']}")
     for step in steps:
         if (found := job.journal.find(step)) is not None:
             return job.journal.spent(step) / float(found["computed"])
-    return None
+    speed = find_speed(job.facts.name, job.plan["size_px"], job.plan["precision"], job.hardware)
+    return None if speed is None else 1 / speed.prefix_items_s
 
 
 def _climb(job: Job, strategies: Strategies) -> tuple[Climb, Selection]:

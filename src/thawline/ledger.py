@@ -16,10 +16,15 @@ from pathlib import Path
 from platformdirs import user_data_path
 
 
+def data_path() -> Path:
+    """Where Thawline keeps what it knows of this machine: ``THAWLINE_DATA``, else the user's data folder."""
+    folder = os.environ.get("THAWLINE_DATA")
+    return Path(folder) if folder else user_data_path("thawline", appauthor=False)
+
+
 def ledger_path() -> Path:
     """Where the ledger lies on this machine."""
-    folder = os.environ.get("THAWLINE_DATA")
-    return (Path(folder) if folder else user_data_path("thawline", appauthor=False)) / "test_openings.jsonl"
+    return data_path() / "test_openings.jsonl"
 
 
 def digest_test(pixel_digests: Iterable[str]) -> str:

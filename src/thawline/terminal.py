@@ -1,15 +1,44 @@
-"""What a person sees of a run: a progress bar with an estimate on a terminal, one line a step elsewhere."""
+"""What a person sees of a command: a progress bar with an estimate on a terminal, one line a step elsewhere; its errors."""
 
 from __future__ import annotations
 
+import functools
+import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Annotated, Any
 
+import typer
+
+from thawline.errors import ThawlineError
 from thawline.share.words import count_things, name_rung, write_estimate, write_percent
+
+INTERRUPTED, WRONG = 130, 2
+Quiet = Annotated[bool, typer.Option("--quiet", help="Show warnings and results only.")]
+Json = Annotated[bool, typer.Option("--json", help="Print results as JSON.")]
+
+
+def reported(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn errors raised on purpose into a message and an exit code; a traceback is for our own faults."""
+
+    @functools.wraps(command)
+    def run_reported(**arguments: Any) -> None:
+        try:
+            command(**arguments)
+        except ThawlineError as error:
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            typer.echo("interrupted: finished work is kept; the same command goes on from there", err=True)
+            raise typer.Exit(INTERRUPTED) from None
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has seen enough
+            raise typer.Exit(0) from None
+
+    return run_reported
 
 
 class TerminalListener:

@@ -147,7 +147,7 @@ def test_a_missing_package_is_said_with_how_to_install_it(monkeypatch):
 def test_a_row_that_no_hub_has_weights_for_takes_no_others(name, monkeypatch):
     monkeypatch.setattr(weights_module, "fetch_network", lambda _: pytest.fail("fetched other weights"))
     with pytest.raises(
-        WeightsError, match=r"no weights for .*no hub has them .*Put a weight file with its description"
+        WeightsError, match=r"no weights for .*no hub has them .*Bring a file of them .*weights import FILE --as"
     ):
         find_weights(name)
 

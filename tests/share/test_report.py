@@ -193,7 +193,8 @@ def make_audit(classes: tuple[str, ...]) -> dict[str, Any]:
         "across_split": [{"kind": "patient", "items": [21, 345]}, {"kind": "image", "items": [8, 402]}],
         "left_out": [{"item": 4, "label": classes[0], "reason": "identical items with different labels"}],
         "overrides": ["--allow-leak", "--skip-unreadable"],
-        "warnings": ["Patient MRN-d00003 has a file C:\\scans\\Jane.dcm of an odd size: class0/Scan of Jane Doe (6).png."],
+        "warnings": [{"level": "caution", "text":
+            "Patient MRN-d00003 has a file C:\\scans\\Jane.dcm of an odd size: class0/Scan of Jane Doe (6).png."}],
         "test_openings": {"count": 2, "plans": 2},
     }  # fmt: skip
 
@@ -617,7 +618,12 @@ def test_hostile_texts_everywhere(run: Path) -> None:
     metrics["stops"][1]["before"] = f"fine_tuning {HOSTILE}"
     change(run, "metrics.json", **metrics)
     change(run, "plan.json", choices=plan["choices"])
-    change(run, "audit.json", warnings=[HOSTILE, '" onload="x'], overrides=[HOSTILE])
+    change(
+        run,
+        "audit.json",
+        warnings=[{"level": "note", "text": text} for text in (HOSTILE, '" onload="x')],
+        overrides=[HOSTILE],
+    )
     change(run, "spec.json", options={HOSTILE: HOSTILE})
     page = Page(write_report(run))
     assert not {"script"} & {tag for tag, _ in page.tags}

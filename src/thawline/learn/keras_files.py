@@ -39,7 +39,7 @@ VARIABLES = {
 CONTAINERS = ("layers", "_layer_checkpoint_dependencies")  # of Keras 3, of Keras 2.12 to 2.15
 OLD_NAMES = {"W": "kernel", "b": "bias", "running_mean": "moving_mean", "running_std": "moving_variance"}
 LEAVES = sorted({*OLD_NAMES, *(leaf for leaves in VARIABLES.values() for leaf in leaves)}, key=len, reverse=True)
-LEAF = re.compile(rf"(?:.*_)?({'|'.join(LEAVES)})(?:_\d+)?")  # Keras 1 wrote block1_conv1_W_1:0
+LEAF = re.compile(rf"(?:.*?_)??({'|'.join(LEAVES)})(?:_\d+)?")  # Keras 1 wrote block1_conv1_W_1:0
 NUMBERED = re.compile(r"(conv2d|batch_normalization)(?:_(\d+))?")  # names that Keras gave, in the order of creation
 
 Found = dict[str, dict[str, tuple[str, "Tensor"]]]  # layer: variable: full name, values
@@ -67,8 +67,9 @@ class KerasFile:
 class KerasNetwork:
     """One network of Keras Applications: what it is here, and what it takes to be the same, or why it is not.
 
-    ``numbered`` finds the layers here whose counterparts Keras named by number; those numbers follow our own order.
-    ``remainders`` are those of the image size by 32 at which padding and pooling fall on the same pixels.
+    ``numbered`` finds the layers here whose counterparts Keras named by number; those numbers follow our own order. Of
+    the other names, ``kinds`` finds a beginning whose number is a size. ``remainders`` are those of the image size by 32
+    at which padding and pooling fall on the same pixels.
     """
 
     name: str
@@ -78,6 +79,7 @@ class KerasNetwork:
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     remainders: tuple[int, ...] = ()
     numbered: str = ""
+    kinds: str = ""
     refusal: str = ""
 
 
@@ -97,7 +99,8 @@ KERAS_NETWORKS: tuple[KerasNetwork, ...] = (
       for n in (121, 169, 201)),
     *(KerasNetwork(f"EfficientNetB{n}", (f"timm/tf_efficientnet_b{n}",), "torch") for n in range(8)),
     KerasNetwork("Xception", ("timm/legacy_xception",), "tf", remainders=(7, 8), numbered=r"\.skip(bn)?$"),
-    KerasNetwork("InceptionResNetV2", ("timm/inception_resnet_v2",), "tf", numbered=r"^(?!conv2d_7b).*\.(conv|bn)$"),
+    KerasNetwork("InceptionResNetV2", ("timm/inception_resnet_v2",), "tf", numbered=r"^(?!conv2d_7b).*\.(conv|bn)$",
+                 kinds="block(35|17|8)_"),
     KerasNetwork("InceptionV3", ("timm/inception_v3", "torchvision/inception_v3"), "tf", numbered=r".*\.(conv|bn)$",
                  refusal=_BORDERS),
     *(KerasNetwork(f"ResNet{n}", (f"timm/resnet{n}", f"torchvision/resnet{n}"), "caffe", refusal=_FIRST_STRIDE)
@@ -120,8 +123,9 @@ def keras_options(architecture: Architecture) -> dict[str, Any]:
     """Return the builder options that an architecture needs beside its own to be Keras' network; empty for most.
 
     The networks that were compared with Keras itself, output for output, are those of `KERAS_NETWORKS` without a
-    refusal: VGG, MobileNet 1 to 3 and DenseNet, EfficientNet (timm's ``tf_``), InceptionResNetV2 and, at 71, 103, ... 295,
-    296 or 327 px, Xception.
+    refusal: VGG16 and 19, MobileNet at multiples of 32 px, MobileNetV2, MobileNetV3 with its classifier (Keras leaves its
+    last convolution out together with it), DenseNet, EfficientNet as timm's ``tf_``, InceptionResNetV2, and Xception at
+    71, 103, ... 295 px, where its pooling falls on the same pixels.
     """
     row = find_keras_network(architecture)
     return dict(row.options) if row else {}
@@ -147,7 +151,8 @@ def check_keras_network(architecture: Architecture) -> KerasNetwork:
             f"{dict(architecture.options)}; add {lacking}, or the padding differs from Keras'"
         )
     if row.remainders and architecture.size_px % 32 not in row.remainders:
-        below = next(size for size in range(architecture.size_px, 0, -1) if size % 32 in row.remainders)
+        sizes = (size for size in range(architecture.size_px, 63, -1) if size % 32 in row.remainders)
+        below = next(sizes, 64 + row.remainders[0])
         raise WeightsError(
             f"weights of Keras for {model}: at {architecture.size_px} px Keras' {row.name} pads other pixels than ours; "
             f"use a size where both agree, such as {below} px"
@@ -197,7 +202,7 @@ def read_keras(path: Path) -> KerasFile:
 
 
 def _read_groups(file: Any) -> Found:
-    root = file["model_weights"] if "model_weights" in file else file
+    root = file.get("model_weights", file)
     if "layer_names" in root.attrs or "layer_names0" in root.attrs:
         return _read_listed(root)
     if any(name in file for name in CONTAINERS):
@@ -220,7 +225,7 @@ def _read_listed(root: Any) -> Found:
             if match is None:
                 raise WeightsError(_say_kind(root.file.filename, layer, last))
             leaf = OLD_NAMES.get(match[1], match[1])
-            found.setdefault(owner or layer, {})[leaf] = (name, _read_tensor(root[layer][name]))
+            found.setdefault(owner or layer, {})[leaf] = (name, _read_tensor(root[layer][name], root.file))
     return found
 
 
@@ -266,7 +271,7 @@ def _walk_containers(group: Any, at: str = "") -> Iterator[tuple[str, str, list[
 
 
 def _read_variables(file: Any, place: str, kind: str) -> tuple[str, dict[str, tuple[str, Tensor]]]:
-    """Read the variables of one layer; its own name is kept beside them since Keras 3.3 or so."""
+    """Read the variables of one layer; newer versions of Keras keep its own name beside them."""
     group = file[f"{place}/vars"]
     title, leaves = str(group.attrs.get("name", place.strip("/"))), VARIABLES.get(kind, ())
     if kind == "batch_normalization" and len(group) < 4:
@@ -274,19 +279,21 @@ def _read_variables(file: Any, place: str, kind: str) -> tuple[str, dict[str, tu
         leaves = leaves[1:] if len(group) == 3 else leaves[2:]
     if len(group) > len(leaves):
         raise WeightsError(_say_kind(file.filename, title, kind))
-    values = [_read_tensor(group[str(number)]) for number in range(len(group))]
+    values = [_read_tensor(group[str(number)], file) for number in range(len(group))]
     return title, {leaf: (f"{title}/{leaf}", value) for leaf, value in zip(leaves, values, strict=False)}
 
 
-def _read_tensor(dataset: Any) -> Tensor:
+def _read_tensor(dataset: Any, file: Any) -> Tensor:
     import numpy as np
     import torch
 
-    if dataset.is_virtual or dataset.external or dataset.file.id != dataset.parent.file.id:
-        raise WeightsError(f"{dataset.name}: expected values in the file itself, found a link to another file")
+    if dataset.is_virtual or dataset.external or dataset.file.filename != file.filename:
+        raise WeightsError(
+            f"{file.filename}: {dataset.name}: expected values in the file itself, found a link elsewhere"
+        )
     values = torch.from_numpy(np.asarray(dataset[()], dtype=np.float32))
     if not bool(torch.isfinite(values).all()):
-        raise WeightsError(f"{dataset.file.filename}: {dataset.name}: expected finite numbers, found others among them")
+        raise WeightsError(f"{file.filename}: {dataset.name}: expected finite numbers, found others among them")
     return values
 
 
@@ -309,7 +316,9 @@ def _order_layers(found: Found, path: Path) -> KerasFile:
         else:
             layers += _convert_layer(name, values, path)
     if not layers:
-        raise WeightsError(f"{path}: expected layers with weights, found none; was the model saved before it was built?")
+        raise WeightsError(
+            f"{path}: expected layers with weights, found none; was the model saved before it was built?"
+        )
     return KerasFile(tuple(layers), contract)
 
 
@@ -349,7 +358,7 @@ def _make_layer(name: str, role: str, values: Mapping[str, tuple[str, Tensor]], 
 
 
 def _turn_kernel(kernel: Tensor, role: str) -> Tensor:
-    """Turn (height, width, in, out) to (out, in, height, width), (in, out) to (out, in); depthwise: one row a channel out."""
+    """Turn (height, width, in, out) to (out, in, height, width), (in, out) to (out, in); depthwise to one row a channel."""
     if role == "dense":
         return kernel.T.contiguous()
     height, width, channels, filters = kernel.shape

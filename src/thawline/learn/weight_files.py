@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+MANIFEST = "manifest.json"
 NESTED = ("state_dict", "model_state_dict", "model")  # where training scripts keep a network's tensors
 
 
@@ -64,6 +65,9 @@ def read_sidecar(path: Path, backbone: str) -> Weights:
             f"{path} has no description beside it: expected {sidecar.name} with architecture, builder_options, contract, "
             "sha256, licence and has_head. Without it the wrong padding or mean would load silently"
         )
+    listed = read_manifest(path.parent).get(path.stem)
+    if listed is not None:
+        check_digest(sidecar, str(listed.get("description_sha256")))
     try:
         facts = json.loads(sidecar.read_text("utf-8"))
         library, _, model = str(facts["architecture"]).partition("/")
@@ -101,9 +105,24 @@ def read_sidecar(path: Path, backbone: str) -> Weights:
     )
 
 
+def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
+    """Read what a packed folder lists: a description a name; empty where it has no manifest. Raises WeightsError."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        return {}
+    try:
+        listed = json.loads(path.read_text("utf-8")).get("weights", {})  # another program's manifest has none
+        return {str(name): dict(facts) for name, facts in listed.items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise WeightsError(f"{path}: cannot be used as a manifest: {error!r}; pack the folder again") from error
+
+
 def check_digest(path: Path, expected: str) -> str:
     """Return the SHA-256 of a file, as hex. Raises WeightsError where it is another than expected."""
-    found = file_digest(path)
+    try:
+        found = file_digest(path)
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
     if found != expected.lower():
         raise WeightsError(
             f"{path}: expected SHA-256 {expected}, found {found}; the file was changed or cut. Fetch it again"

