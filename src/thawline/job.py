@@ -29,6 +29,7 @@ from thawline.judge.statistics import Selection
 from thawline.learn.engine import detect_hardware, name_engine
 from thawline.learn.facts import describe_backbone
 from thawline.learn.ladder import FAILED, Climb, Ladder, Rules, TriedRung, choose_rung, list_rungs
+from thawline.learn.networks import sum_channels
 from thawline.learn.speed import find_speed
 from thawline.learn.strategies import Settings, Strategies
 from thawline.learn.weight_files import Weights
@@ -147,6 +148,8 @@ def _find_candidates(options: RunOptions, given: Plan | None) -> list[Weights]:
             "race first, then edit the plan of the winner"
         )
     found = [find_weights(name, options.weights) for name in names]
+    if options.grey == "sum":
+        found = [dataclasses.replace(each, architecture=sum_channels(each.architecture)) for each in found]
     return list({each.architecture.name: each for each in found}.values())
 
 

@@ -93,6 +93,11 @@ class RunOptions:
     sampling: str = option("natural", "How items are drawn in training.", among=("natural", "balanced"))
     modality: str = option("unknown", "What the images are; decides how they are augmented.", among=MODALITIES)
     side_matters: bool = option(False, "Left and right must not be exchanged: no horizontal flips.")
+    grey: str = option(
+        "repeat",
+        "Grey images: their values three times, or once to a first convolution summed over its channels.",
+        among=("repeat", "sum"),
+    )
     views: int | None = option(None, "Augmented views to cache for each item; 0 computes fresh ones.", least=0)
     controls: str = option("handcrafted", "Controls to report, with commas between: handcrafted, random_init, or none.")
     useful_gain: float = option(0.01, "Gain in AUC below which a deeper line is not worth it.", least=0)

@@ -27,7 +27,7 @@ from thawline.cost import count_cores, count_memory_mib
 from thawline.errors import OptionError, OutputError
 from thawline.files import json_digest, said_plainly
 from thawline.learn.weight_files import Weights
-from thawline.learn.weights import load_backbone
+from thawline.learn.weights import fit_weights, load_backbone
 from thawline.types import Contract, Hardware, Precision
 
 if TYPE_CHECKING:
@@ -106,6 +106,7 @@ def list_versions(*others: str) -> dict[str, str]:
 
 def open_engine(weights: Weights, contract: Contract, hardware: Hardware) -> Engine:
     """Make the frozen backbone of ``weights`` ready to run under ``contract``."""
+    weights = fit_weights(weights, contract.size_px)
     if hardware.cuda is None and _has_openvino():
         return OpenVinoEngine(weights, contract, hardware.cores)
     return TorchEngine(weights, contract, hardware)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from thawline.errors import ModelError, OptionError
+from thawline.errors import ModelError, OptionError, WeightsError
 from thawline.learn.stages import find_stages, list_lines
 from thawline.learn.weight_files import Weights
-from thawline.learn.weights import load_backbone
+from thawline.learn.weights import fit_weights, load_backbone
 from thawline.types import BackboneFacts
 
 if TYPE_CHECKING:
@@ -40,8 +40,13 @@ def describe_backbone(
     resized = size_px != architecture.size_px
     if not (lines or layers or resized):
         return facts
-    backbone = _load(weights)
-    if resized and not _takes(backbone, size_px):
+    try:
+        backbone = _load(fit_weights(weights, size_px))
+    except WeightsError:
+        if not resized:
+            raise
+        backbone = None
+    if backbone is None or (resized and not _takes(backbone, size_px)):
         raise OptionError(
             f"{architecture.name} takes images of {architecture.size_px} px, as in its training, and fails on {size_px} px; "
             "leave out --size-px, or size_px in a plan file"
@@ -57,8 +62,11 @@ def describe_backbone(
 
 
 def takes_size(weights: Weights, size_px: int) -> bool:
-    """Tell whether a backbone computes features of images of ``size_px``; those with a fixed grid of patches do not."""
-    return _takes(_load(weights), size_px)
+    """Tell whether a backbone computes features of images of ``size_px``."""
+    try:
+        return _takes(_load(fit_weights(weights, size_px)), size_px)
+    except WeightsError:
+        return False
 
 
 def _load(weights: Weights) -> nn.Module:

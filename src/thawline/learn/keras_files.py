@@ -38,8 +38,8 @@ VARIABLES = {
 }
 CONTAINERS = ("layers", "_layer_checkpoint_dependencies")  # of Keras 3, of Keras 2.12 to 2.15
 OLD_NAMES = {"W": "kernel", "b": "bias", "running_mean": "moving_mean", "running_std": "moving_variance"}
-LEAVES = sorted({*OLD_NAMES, *(leaf for leaves in VARIABLES.values() for leaf in leaves)}, key=len, reverse=True)
-LEAF = re.compile(rf"(?:.*?_)??({'|'.join(LEAVES)})(?:_\d+)?")  # Keras 1 wrote block1_conv1_W_1:0
+LEAVES = {leaf for leaves in VARIABLES.values() for leaf in leaves}
+OLD_LEAF = re.compile(r".*_(W|b|gamma|beta|running_mean|running_std|depthwise_kernel|pointwise_kernel)(?:_\d+)?")
 NUMBERED = re.compile(r"(conv2d|batch_normalization)(?:_(\d+))?")  # names that Keras gave, in the order of creation
 
 Found = dict[str, dict[str, tuple[str, "Tensor"]]]  # layer: variable: full name, values
@@ -221,12 +221,17 @@ def _read_listed(root: Any) -> Found:
             owner, _, last = name.removesuffix(":0").rpartition("/")
             if last == "seed_generator_state":  # of dropout
                 continue
-            match = LEAF.fullmatch(last)
-            if match is None:
+            leaf = last if last in LEAVES else _read_old_name(last)
+            if leaf is None:
                 raise WeightsError(_say_kind(root.file.filename, layer, last))
-            leaf = OLD_NAMES.get(match[1], match[1])
             found.setdefault(owner or layer, {})[leaf] = (name, _read_tensor(root[layer][name], root.file))
     return found
+
+
+def _read_old_name(name: str) -> str | None:
+    """Return what Keras 2 calls a variable that Keras 1 calls block1_conv1_W_1, or None for anything else."""
+    match = OLD_LEAF.fullmatch(f"_{name}")
+    return OLD_NAMES.get(match[1], match[1]) if match else None
 
 
 def _read_names(group: Any, key: str) -> list[str]:

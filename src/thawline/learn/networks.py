@@ -28,7 +28,10 @@ NO_AUXILIARY = {"aux_logits": False, "init_weights": False}
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Architecture:
-    """How to build one network, and the input it was trained on."""
+    """How to build one network, and the input it was trained on.
+
+    Of a ``summed`` one the first convolution sees one channel, with the sum of its weights over three.
+    """
 
     name: str
     builder: Builder
@@ -38,6 +41,7 @@ class Architecture:
     std: Triple
     interpolation: Interpolation
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    summed: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON data; `from_json` reverses it."""
@@ -134,7 +138,50 @@ def build_network(architecture: Architecture) -> nn.Module:
         raise WeightsError(
             f"{architecture.builder} cannot build {architecture.model!r} with {dict(architecture.options)}: {error}"
         ) from error
+    if architecture.summed:
+        narrow_first(network, architecture.name)
     return network.eval()
+
+
+def fit_size(architecture: Architecture, size_px: int) -> Architecture:
+    """Return what to build for images of ``size_px``: of networks with a fixed grid of patches, one with another grid.
+
+    Their positions are resampled from those that they were trained on, by timm, when they are loaded.
+    """
+    if size_px == architecture.size_px or architecture.builder != "timm":
+        return architecture
+    from thawline.learn.torchvision_operators import import_torchvision
+
+    import_torchvision()
+    _, config = _find_timm(architecture.model)
+    if config is None or not config.fixed_input_size:
+        return architecture
+    return dataclasses.replace(architecture, options={**architecture.options, "img_size": size_px})
+
+
+def sum_channels(architecture: Architecture) -> Architecture:
+    """Return the same network for grey images: they are normalised by the means over the three channels."""
+    mean, std = ((sum(triple) / 3,) * 3 for triple in (architecture.mean, architecture.std))
+    return dataclasses.replace(architecture, mean=mean, std=std, summed=True)
+
+
+def narrow_first(network: nn.Module, name: str) -> None:
+    """Let the first convolution see one channel, with the sum of its weights.
+
+    Raises OptionError for a network ``name`` whose first convolution is not one of three channels.
+    """
+    from torch import nn
+
+    first = next((module for module in network.modules() if isinstance(module, nn.Conv2d)), None)
+    if first is None or first.in_channels != 3 or first.groups > 1:
+        raise OptionError(f"--grey sum: expected a first convolution of three channels, {name} has none; leave it out")
+    first.weight = nn.Parameter(first.weight.detach().sum(dim=1, keepdim=True))
+    first.in_channels = 1
+    first.register_forward_pre_hook(_take_first_channel)
+
+
+def _take_first_channel(_module: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
+    return (given[0][:, :1], *given[1:])
 
 
 def cut_classifier(network: nn.Module, architecture: Architecture) -> nn.Module:

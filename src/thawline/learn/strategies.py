@@ -27,7 +27,7 @@ from thawline.learn.stages import Stages, find_stages_at
 from thawline.learn.thawing import INNER_FOLDS, Thaw, ThawedFold, thaw_fold, zero_head
 from thawline.learn.training import RGN_BATCHES, compare_bf16, predict_logits, train
 from thawline.learn.weight_files import Weights
-from thawline.learn.weights import load_backbone, load_random
+from thawline.learn.weights import fit_weights, load_backbone, load_random
 from thawline.types import Augmentation, Contract, Hardware, Line, Listener, Recipe
 
 if TYPE_CHECKING:
@@ -200,12 +200,16 @@ class Strategies:
     @functools.cached_property
     def stages(self) -> Stages:
         """The stages of the pretrained backbone."""
-        return self._find_stages(load_backbone(self.source.weights))
+        return self._find_stages(load_backbone(self._weights))
 
     @functools.cached_property
     def random_stages(self) -> Stages:
         """The stages of the same network at its random start."""
-        return self._find_stages(load_random(self.source.weights, self.settings.seed))
+        return self._find_stages(load_random(self._weights, self.settings.seed))
+
+    @property
+    def _weights(self) -> Weights:
+        return fit_weights(self.source.weights, self.source.contract.size_px)
 
     def _find_stages(self, network: nn.Module) -> Stages:
         """Return stages that have the lines and the highest block that is trained."""

@@ -12,6 +12,8 @@ import dataclasses
 import importlib.util
 import json
 import os
+import sys
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -22,7 +24,15 @@ from thawline.files import json_digest
 from thawline.learn.backbones import BACKBONES, Backbone, find_row
 from thawline.learn.cuts import MEMBERS, load_ensemble, tap_lines
 from thawline.learn.hub import fetch_network, name_source
-from thawline.learn.networks import Architecture, build_network, classifier_keys, cut_classifier, describe_elsewhere
+from thawline.learn.networks import (
+    Architecture,
+    build_network,
+    classifier_keys,
+    cut_classifier,
+    describe_elsewhere,
+    fit_size,
+    narrow_first,
+)
 from thawline.learn.stages import find_stages_at
 from thawline.learn.weight_files import (
     SUFFIXES,
@@ -133,16 +143,32 @@ def _find_package(row: Backbone | None) -> PackagedWeights | None:
     return next((entry for entry in PACKAGES if row is not None and entry.backbone == row.name), None)
 
 
+def fit_weights(weights: Weights, size_px: int) -> Weights:
+    """Return the weights for images of ``size_px``, see `networks.fit_size`."""
+    return dataclasses.replace(weights, architecture=fit_size(weights.architecture, size_px))
+
+
 def load_network(weights: Weights) -> nn.Module:
     """Build the network of ``weights`` and fill it, classifier included where the file has one. Raises WeightsError."""
-    return _fill_network(build_network(weights.architecture), weights, read_tensors(weights.path))
+    network = _build(weights)
+    return _fill(network, weights, read_tensors(weights.path))
 
 
-def _fill_network(network: nn.Module, weights: Weights, tensors: Mapping[str, Tensor]) -> nn.Module:
-    own = network.state_dict()
+def _build(weights: Weights) -> nn.Module:
+    """Build the network as the file has it, of three channels."""
+    return build_network(dataclasses.replace(weights.architecture, summed=False))
+
+
+def _fill(network: nn.Module, weights: Weights, tensors: Mapping[str, Tensor]) -> nn.Module:
+    about, own = weights.architecture, network.state_dict()
     given = {key: tensor for key, tensor in tensors.items() if not key.startswith(MEMBERS)}
     if given.keys().isdisjoint(own):
         given = _match_by_order(given, own, weights)
+    given = _resample(given, network, about)
+    is_narrow = any(key in own and _sees_one(given[key], own[key]) for key in given)
+    if about.summed and is_narrow:  # as a run has saved it
+        narrow_first(network, about.name)
+        own = network.state_dict()
     given = {key: _widen(tensor, own[key]) if key in own else tensor for key, tensor in given.items()}
     missing, unexpected = own.keys() - given.keys(), given.keys() - own.keys()
     allowed = set() if weights.has_head else classifier_keys(network, weights.architecture)
@@ -158,20 +184,35 @@ def _fill_network(network: nn.Module, weights: Weights, tensors: Mapping[str, Te
             f"{len(wrong)} of another shape ({_some(wrong)})"
         )
     network.load_state_dict({**own, **given})
+    if about.summed and not is_narrow:
+        narrow_first(network, about.name)
     return network.eval()
+
+
+def _sees_one(given: Tensor, own: Tensor) -> bool:
+    """Tell whether these are the weights of a convolution of one channel, for one of three."""
+    return given.ndim == 4 and given.shape[1] == 1 and own.shape == (given.shape[0], 3, *given.shape[2:])
 
 
 def _widen(given: Tensor, own: Tensor) -> Tensor:
     """Let a first convolution of one channel see the mean of three."""
-    if given.ndim == 4 and given.shape[1] == 1 and own.shape == (given.shape[0], 3, *given.shape[2:]):
-        return given.expand_as(own) / 3
-    return given
+    return given.expand_as(own) / 3 if _sees_one(given, own) else given
+
+
+def _resample(given: dict[str, Tensor], network: nn.Module, architecture: Architecture) -> dict[str, Tensor]:
+    """Let timm resample positions to another grid of patches than that of the file, as it does for its own."""
+    if "img_size" not in architecture.options:
+        return given
+    adapt = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of how its own interpolation is laid out
+        return given if adapt is None else dict(adapt(given, network))
 
 
 def load_backbone(weights: Weights) -> nn.Module:
     """Build what ``weights`` say is run: normalised float32 (items, 3, size, size) in, one row an item out."""
-    network, tensors = build_network(weights.architecture), read_tensors(weights.path)
-    backbone = cut_classifier(_fill_network(network, weights, tensors), weights.architecture)
+    network, tensors = _build(weights), read_tensors(weights.path)
+    backbone = cut_classifier(_fill(network, weights, tensors), weights.architecture)
     if weights.thaw_line:
         return load_ensemble(find_stages_at(backbone, [weights.thaw_line]), weights.thaw_line, tensors)
     return tap_lines(find_stages_at(backbone, weights.taps), weights.taps) if weights.taps else backbone
