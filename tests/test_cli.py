@@ -93,14 +93,24 @@ def test_help_names_every_command_and_option(command: list[str]) -> None:
         "report": ["--help"],
         "cache": ["--clear", "--json"],
         "doctor": ["--online", "--json"],
-        "backbones": ["--family", "--largest", "--slowest", "--licence", "--free", "--present", "--measure", "--table1", "show"],
+        "backbones": [
+            "--family",
+            "--largest",
+            "--slowest",
+            "--licence",
+            "--free",
+            "--present",
+            "--measure",
+            "--table1",
+            "show",
+        ],
         "backbones show": ["NAME", "--json"],
         "weights": ["list", "get", "verify", "pack", "import"],
         "weights list": ["--json"],
         "weights get": ["NAME…", "--json"],
-        "weights verify": ["FOLDER", "--json"],
-        "weights pack": ["FOLDER", "NAME…", "--json"],
-        "weights import": ["FILE", "--as", "--out", "--preprocessing", "--licence", "--pretrained-on"],
+        "weights verify": ["folder", "--json"],
+        "weights pack": ["folder", "NAME…", "--json"],
+        "weights import": ["file", "--as", "--out", "--preprocessing", "--licence", "--pretrained-on"],
     }[" ".join(command)]
     assert [name for name in expected if name not in done.stdout] == []
 

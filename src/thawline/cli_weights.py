@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from thawline.errors import OptionError
 from thawline.terminal import WRONG, Json, print_result, reported
 
 if TYPE_CHECKING:
@@ -74,6 +75,40 @@ def verify_command(
     print_result(json.dumps(rows, indent=1) if as_json else "\n".join([*lines, f"{len(found)} checked, {wrong} wrong"]))
     if wrong:
         raise typer.Exit(WRONG)
+
+
+@weights_app.command("import")
+@reported
+def import_command(
+    file: Annotated[Path, typer.Argument(help="A file of PyTorch (.pth, .pt, .safetensors) or Keras (.h5).")],
+    name: Annotated[str, typer.Option("--as", help="Network that they are of: a name of the table, or timm/NAME.")],
+    out: Annotated[Path | None, typer.Option(help="Folder to write to; else the one of THAWLINE_WEIGHTS.")] = None,
+    preprocessing: Annotated[
+        str | None, typer.Option(help="How images were prepared, in Keras' words: caffe, tf or torch.")
+    ] = None,
+    size_px: Annotated[int | None, typer.Option(min=32, max=1024, help="Side of the images in their training.")] = None,
+    licence: Annotated[str, typer.Option(help="Licence of the weights; the report states it.")] = "not stated",
+    pretrained_on: Annotated[str, typer.Option(help="The data that they were trained on.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Bring a weight file of other makers to a network's own names, and describe it; nothing that it holds is run."""
+    from thawline.learn.air_gap import import_weights
+    from thawline.learn.weights import weight_folders
+
+    folder = out or next(weight_folders(), None)
+    if folder is None:
+        raise OptionError("expected --out FOLDER or THAWLINE_WEIGHTS, the folder to write to; found neither")
+    weights, match = import_weights(
+        file,
+        name,
+        folder,
+        preprocessing=preprocessing,
+        size_px=size_px,
+        licence=licence,
+        pretrained_on=pretrained_on,
+    )
+    typer.echo(match.describe(), err=True)
+    _print_weights([weights], as_json)
 
 
 def _print_weights(found: Any, as_json: bool) -> None:

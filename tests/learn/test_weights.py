@@ -318,13 +318,18 @@ def test_a_loaded_network_is_at_rest(tensors, tmp_path):
 
 
 @pytest.mark.slow
-def test_other_names_in_the_same_order_and_shapes_load(tensors, tmp_path):
-    order = list(load_network(store(tensors, tmp_path / "a")).state_dict())
-    renamed = {f"{number:04d}.x": tensors[key] for number, key in enumerate(order)}
+def test_other_names_in_the_same_order_roles_and_shapes_load(tensors, tmp_path):
+    order = [key for key in load_network(store(tensors, tmp_path / "a")).state_dict() if "num_batches" not in key]
+    layers = dict.fromkeys(key.rpartition(".")[0] for key in order)
+    number = {layer: f"layer{place:04d}" for place, layer in enumerate(layers)}
+    renamed = {f"{number[key.rpartition('.')[0]]}.{key.rpartition('.')[2]}": tensors[key] for key in order}
     own = load_network(store(renamed, tmp_path / "b", "mine.pth")).state_dict()
     assert all((own[key] == tensors[key]).all() for key in order)
     with pytest.raises(WeightsError, match="these weights belong to another network"):
         load_network(store(dict(list(renamed.items())[:-1]), tmp_path / "c", "mine.pth"))
+    bare = {f"{place:04d}.x": tensors[key] for place, key in enumerate(order)}
+    with pytest.raises(WeightsError, match="no name is known and the order differs"):
+        load_network(store(bare, tmp_path / "d", "mine.pth"))
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Folders of weights to carry to a machine without internet: packed, listed in a manifest, verified.
+"""Folders of weights for a machine without internet: packed or brought in, listed in a manifest, verified.
 
 A packed folder holds one ``NAME.safetensors`` and its description ``NAME.json`` for each network, and ``manifest.json``
 with the SHA-256 of both. ``THAWLINE_WEIGHTS`` or ``--weights`` names it; a changed byte in either file is refused.
@@ -15,7 +15,16 @@ import thawline
 from thawline.cache import cache_path
 from thawline.errors import WeightsError
 from thawline.files import file_digest, write_json
-from thawline.learn.backbones import BACKBONES
+from thawline.learn.backbones import BACKBONES, find_row
+from thawline.learn.conversion import Match, match_file
+from thawline.learn.keras_files import (
+    KERAS_SUFFIXES,
+    find_keras_network,
+    flip_first_convolution,
+    input_contract,
+    keras_options,
+)
+from thawline.learn.networks import describe_elsewhere
 from thawline.learn.weight_files import MANIFEST, Weights, describe_file, read_manifest, read_sidecar, write_weights
 from thawline.learn.weights import (
     find_weights,
@@ -28,6 +37,9 @@ from thawline.learn.weights import (
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+NOT_STATED = "not stated"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -62,6 +74,45 @@ def add_to_folder(folder: Path, weights: Weights, tensors: Mapping[str, Tensor])
     listed[stem] = {**describe_file(written), "description_sha256": file_digest(written.path.with_suffix(".json"))}
     write_json(folder / MANIFEST, {"schema": 1, "thawline": thawline.__version__, "weights": listed})
     return written
+
+
+def import_weights(
+    file: Path,
+    name: str,
+    folder: Path,
+    *,
+    preprocessing: str | None = None,
+    size_px: int | None = None,
+    licence: str = NOT_STATED,
+    pretrained_on: str = "",
+) -> tuple[Weights, Match]:
+    """Bring a weight file of PyTorch or Keras to the network ``name``, and write it with its description into a folder.
+
+    ``preprocessing`` is one of Keras' modes, where images are to be prepared otherwise than as the network's row, the
+    file or its network of Keras says; ``size_px`` likewise. Raises WeightsError, OptionError, OutputError.
+    """
+    row = find_row(name)
+    architecture = row.architecture if row else describe_elsewhere(name, [each.name for each in BACKBONES])
+    keras = find_keras_network(architecture) if file.suffix in KERAS_SUFFIXES else None
+    options = {**architecture.options, **(keras_options(architecture) if keras else {})}
+    architecture = dataclasses.replace(architecture, size_px=size_px or architecture.size_px, options=options)
+    match = match_file(file, architecture)
+    mode = preprocessing or (keras.mode if keras else None)
+    if mode is not None:
+        mean, std = input_contract(mode) if preprocessing or match.contract is None else match.contract
+        architecture = dataclasses.replace(architecture, mean=mean, std=std)
+    tensors = flip_first_convolution(match.tensors) if mode == "caffe" else match.tensors
+    given = row.pretrained_on if row and not row.is_fetched else NOT_STATED  # a row without a hub names its own weights
+    about = Weights(
+        architecture,
+        file,
+        "",
+        source=f"imported from {file.name}, SHA-256 {file_digest(file)}",
+        licence=licence,
+        pretrained_on=pretrained_on or given,
+        has_head=match.has_head,
+    )
+    return add_to_folder(folder, about, tensors), match
 
 
 def verify_weights(folder: Path | None = None) -> Iterator[Checked]:

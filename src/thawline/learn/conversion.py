@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 AUXILIARY = ("AuxLogits.", "aux1.", "aux2.", "aux_classifier.")  # classifiers on the way, which no network here has
 ROLES = ("conv", "depthwise", "pointwise", "dense", "norm")
+COUNT = re.compile(r"(\d+)([a-z](?=[_.]|$))?")  # 4, or 4b as in block4b_expand_conv
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -92,12 +93,14 @@ def match_tensors(
 ) -> Match:
     """Match named tensors onto a network, by name or else by order; ``head`` names those that may be missing.
 
-    Raises WeightsError that says what does not fit.
+    A classifier of other layers or classes is left out. Raises WeightsError that says what does not fit.
     """
     own = {key: tensor for key, tensor in network.state_dict().items() if not key.endswith(COUNTER)}
     given = {key: tensor for key, tensor in given.items() if not key.endswith(COUNTER)}
     given = _strip_prefix(given, own)
     given = {key: tensor for key, tensor in given.items() if key in own or not key.startswith(AUXILIARY)}
+    parts = tuple({f"{key.rpartition('.')[0]}." for key in head})
+    given = {key: tensor for key, tensor in given.items() if key in own or not parts or not key.startswith(parts)}
     known = given.keys() & own.keys()
     if len(known) * 2 > len(own) or not is_ordered:
         missing, unknown = own.keys() - given.keys() - set(head), given.keys() - own.keys()
@@ -207,7 +210,8 @@ def match_keras(
 ) -> Match:
     """Match the layers of Keras onto a network: role by role in order, those named by number in the order of creation.
 
-    The epsilon of ``row`` goes into the variances where the network has another. Raises WeightsError.
+    The epsilon of ``row`` goes into the variances where the network has another. A classifier of other layers or classes is
+    left out. Raises WeightsError.
     """
     slots = trace_layers(network, size_px)
     other = next((slot for slot in slots if slot.role not in ROLES), None)
@@ -244,10 +248,11 @@ def _pair_layers(
     if not separable:
         slots = [dataclasses.replace(slot, role="conv") if slot.role == "pointwise" else slot for slot in slots]
     body = [slot for slot in slots if not any(key.startswith(f"{slot.name}.") for key in head)]
-    wanted = body if len(layers) == len(body) else slots
-    theirs, ours = (
+    if _count_dense(layers) != _count_dense(slots) and _count_dense(slots) == len(slots) - len(body):
+        layers, slots = [layer for layer in layers if layer.role != "dense"], body  # a head of other layers, or none
+    ours, theirs = (
+        _sort_groups(slots, numbered and numbered.search),
         _sort_groups(layers, numbered and NUMBERED.fullmatch),
-        _sort_groups(wanted, numbered and numbered.search),
     )
     places = {name: place for place, (name, _) in enumerate(network.named_modules())}
     paired = []
@@ -264,6 +269,10 @@ def _pair_layers(
             right = sorted(right, key=lambda layer: _creation(layer.name))
         paired += list(zip(left, right, strict=True))
     return paired
+
+
+def _count_dense(items: Sequence[Any]) -> int:
+    return sum(item.role == "dense" for item in items)
 
 
 def _sort_groups(items: Sequence[Any], is_numbered: Callable[[str], Any] | None) -> dict[tuple[str, bool], list[Any]]:
@@ -350,11 +359,11 @@ def _check_numbers(names: Sequence[str], source: str, kinds: str = "") -> None:
 
     ``kinds`` finds a beginning whose numbers tell kinds of blocks apart and count nothing.
     """
-    last: dict[str, tuple[list[int], str]] = {}
+    last: dict[str, tuple[list[tuple[int, str]], str]] = {}
     for name in names:
         kind = found[0] if kinds and (found := re.match(kinds, name)) else ""
-        numbers = [int(number) for number in re.findall(r"\d+", name[len(kind) :])]
-        pattern = kind + re.sub(r"\d+", "#", name[len(kind) :])
+        numbers = [(int(number), letter) for number, letter in COUNT.findall(name[len(kind) :])]
+        pattern = kind + COUNT.sub("#", name[len(kind) :])
         before, earlier = last.get(pattern, ([], ""))
         if numbers < before:
             raise WeightsError(

@@ -22,6 +22,7 @@ from thawline.cache import cache_path
 from thawline.errors import WeightsError
 from thawline.files import json_digest
 from thawline.learn.backbones import BACKBONES, Backbone, find_row
+from thawline.learn.conversion import match_tensors
 from thawline.learn.cuts import MEMBERS, load_ensemble, tap_lines
 from thawline.learn.hub import fetch_network, name_source
 from thawline.learn.networks import (
@@ -163,7 +164,7 @@ def _fill(network: nn.Module, weights: Weights, tensors: Mapping[str, Tensor]) -
     about, own = weights.architecture, network.state_dict()
     given = {key: tensor for key, tensor in tensors.items() if not key.startswith(MEMBERS)}
     if given.keys().isdisjoint(own):
-        given = _match_by_order(given, own, weights)
+        given = _rename(given, network, weights)
     given = _resample(given, network, about)
     is_narrow = any(key in own and _sees_one(given[key], own[key]) for key in given)
     if about.summed and is_narrow:  # as a run has saved it
@@ -331,15 +332,15 @@ def _say_missing(name: str) -> str:
     return f"no weights for {name}: none in THAWLINE_WEIGHTS ({folder}), no package carries them"
 
 
-def _match_by_order(given: Mapping[str, Tensor], own: Mapping[str, Tensor], weights: Weights) -> dict[str, Tensor]:
-    """Match tensors by order where no name agrees; only when every shape agrees. Raises WeightsError."""
-    shapes = [tuple(tensor.shape) for tensor in given.values()], [tuple(tensor.shape) for tensor in own.values()]
-    if shapes[0] != shapes[1]:
-        raise WeightsError(
-            f"{weights.path.name}: no tensor name is known to {weights.architecture.model} and the shapes differ "
-            f"({len(shapes[0])} tensors found, {len(shapes[1])} expected); these weights belong to another network"
-        )
-    return dict(zip(own, given.values(), strict=True))
+def _rename(given: Mapping[str, Tensor], network: nn.Module, weights: Weights) -> dict[str, Tensor]:
+    """Bring foreign names to the network's own: those of a known package by order, others as far as that can be proved."""
+    if weights.sha256 in {package.sha256 for package in PACKAGES}:
+        return dict(zip(network.state_dict(), given.values(), strict=True))
+    about, path = weights.architecture, weights.path
+    head = classifier_keys(network, about)
+    is_ordered = path.suffix != ".safetensors"  # which sorts its tensors by name
+    match = match_tensors(given, network, head, size_px=about.size_px, source=path.name, is_ordered=is_ordered)
+    return match.tensors
 
 
 def _some(names: Any) -> str:
