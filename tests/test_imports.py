@@ -93,6 +93,7 @@ def test_the_public_door_has_these_names_and_no_others():
         "InputError",
         "LeakError",
         "Model",
+        "OwnNetwork",
         "Plan",
         "RunOptions",
         "RunResult",

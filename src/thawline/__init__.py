@@ -21,6 +21,7 @@ _DOOR = {  # name: the module it lives in; loaded when first asked for, so that 
     "InputError": "errors",
     "LeakError": "errors",
     "Model": "share.bundle",
+    "OwnNetwork": "learn.networks",
     "Plan": "plan",
     "RunOptions": "options",
     "RunResult": "job",

@@ -29,11 +29,11 @@ from thawline.judge.statistics import Selection
 from thawline.learn.engine import detect_hardware, name_engine
 from thawline.learn.facts import describe_backbone
 from thawline.learn.ladder import FAILED, Climb, Ladder, Rules, TriedRung, choose_rung, list_rungs
-from thawline.learn.networks import sum_channels
+from thawline.learn.networks import OwnNetwork, sum_channels
 from thawline.learn.speed import find_speed
 from thawline.learn.strategies import Settings, Strategies
 from thawline.learn.weight_files import Weights
-from thawline.learn.weights import find_weights
+from thawline.learn.weights import find_weights, keep_network
 from thawline.measure import measure_aspect, measure_precision, measure_size
 from thawline.options import (
     CONTROLS,
@@ -86,14 +86,16 @@ def run(
     options: RunOptions | None = None,
     *,
     plan: Path | None = None,
+    network: OwnNetwork | None = None,
     resume: bool = True,
     listener: Listener | None = None,
     **changes: Any,
 ) -> RunResult:
     """Run the main job on ``data`` and write the run folder ``out``.
 
-    ``changes`` are fields of `RunOptions`, such as ``seed=1``. A run that was killed goes on from its journal; a finished
-    one is returned as it is. ``plan`` is an edited plan file.
+    ``network`` is a backbone of the user's own, in place of one by name. ``changes`` are fields of `RunOptions`, such as
+    ``seed=1``. A run that was killed goes on from its journal; a finished one is returned as it is. ``plan`` is an edited
+    plan file.
     Raises InputError for what cannot be used and LeakError for a given split that leaks.
     """
     began = time.perf_counter()
@@ -102,7 +104,9 @@ def run(
     given = read_plan(plan) if plan else None
     dataset = load_dataset(Path(data), allow_outside=options.allow_outside)
     hardware = _find_hardware(options)
-    candidates = _find_candidates(options, given)
+    if network is not None:
+        options = dataclasses.replace(options, backbone=network.describe().name)
+    candidates = _find_candidates(options, given, network)
     spec = make_spec(dataset, options, candidates, hardware, given)
     journal = open_run(out, spec, resume=resume)
     hardware = _recall_room(journal, hardware)
@@ -139,7 +143,7 @@ def run(
     return dataclasses.replace(read_result(out), n_resumed=journal.n_resumed)
 
 
-def _find_candidates(options: RunOptions, given: Plan | None) -> list[Weights]:
+def _find_candidates(options: RunOptions, given: Plan | None, network: OwnNetwork | None = None) -> list[Weights]:
     """Find the backbones that the options name, each once. Raises OptionError for several beside a plan file."""
     names = list_backbones(options)
     if given is not None and len(names) > 1:
@@ -147,7 +151,7 @@ def _find_candidates(options: RunOptions, given: Plan | None) -> list[Weights]:
             f"--plan: expected one --backbone, found {', '.join(names)}: lines and size in a plan file are those of one; "
             "race first, then edit the plan of the winner"
         )
-    found = [find_weights(name, options.weights) for name in names]
+    found = [keep_network(network)] if network else [find_weights(name, options.weights) for name in names]
     if options.grey == "sum":
         found = [dataclasses.replace(each, architecture=sum_channels(each.architecture)) for each in found]
     return list({each.architecture.name: each for each in found}.values())

@@ -6,6 +6,7 @@ pooled features out. `describe_elsewhere` describes what has no row in `learn.ba
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import difflib
 from collections import OrderedDict
@@ -18,8 +19,8 @@ from thawline.types import Interpolation
 if TYPE_CHECKING:
     from torch import nn
 
-Builder = Literal["timm", "torchvision", "thawline"]
-BUILDERS: tuple[Builder, ...] = ("timm", "torchvision", "thawline")
+Builder = Literal["timm", "torchvision", "thawline", "own"]
+BUILDERS: tuple[Builder, ...] = ("timm", "torchvision", "thawline")  # that a description of weights may name
 Triple = tuple[float, float, float]
 CLASSIFIERS = ("classifier", "fc", "head", "heads", "AuxLogits", "aux1", "aux2")  # torchvision's names for what is cut
 WITH_AUXILIARY = ("googlenet", "inception_v3")  # torchvision's networks with classifiers on the way
@@ -53,6 +54,49 @@ class Architecture:
         fields: Any = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
         fields.pop("aliases", None)  # models made before 2026-11-25 have them
         return cls(**fields)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class OwnNetwork:
+    """A network of the user's own, with its trained weights and its input contract.
+
+    ``module`` takes normalised float32 images (items, 3, size_px, size_px) and gives features (items, features); ``mean``
+    and ``std`` are those of the three channels, of pixels from 0 to 1.
+    """
+
+    name: str
+    module: nn.Module
+    size_px: int
+    mean: Triple
+    std: Triple
+    interpolation: Interpolation = "bilinear"
+    licence: str = "not stated"
+    pretrained_on: str = "not stated"
+
+    def check(self) -> OwnNetwork:
+        """Return it, registered under its name for this process. Raises OptionError for another output than features."""
+        import torch
+
+        self.module.eval()
+        try:
+            with torch.no_grad():
+                found = self.module(torch.zeros(2, 3, self.size_px, self.size_px))
+        except Exception as error:  # the user's own code raises anything
+            raise OptionError(
+                f"network {self.name!r}: failed on two images of {self.size_px} px ({type(error).__name__}: {error})"
+            ) from error
+        if not isinstance(found, torch.Tensor) or found.ndim != 2 or len(found) != 2:
+            shape = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
+            raise OptionError(f"network {self.name!r}: expected features (2, features) of two images, found {shape}")
+        _OWN[self.name] = self
+        return self
+
+    def describe(self) -> Architecture:
+        """Return its architecture, as runs and models state it."""
+        return Architecture(f"own/{self.name}", "own", self.name, self.size_px, self.mean, self.std, self.interpolation)
+
+
+_OWN: dict[str, OwnNetwork] = {}  # of this process: a description cannot name code
 
 
 def describe_elsewhere(name: str, known: Sequence[str] = ()) -> Architecture:
@@ -132,6 +176,8 @@ def build_network(architecture: Architecture) -> nn.Module:
             network: nn.Module = timm.create_model(architecture.model, pretrained=False, **architecture.options)
         elif architecture.builder == "torchvision":
             network = models.get_model(architecture.model, weights=None, **architecture.options)
+        elif architecture.builder == "own":
+            network = copy.deepcopy(find_own(architecture.model).module)
         else:
             network = ARCHITECTURES[architecture.model](**architecture.options)
     except (KeyError, RuntimeError, ValueError, TypeError) as error:
@@ -141,6 +187,31 @@ def build_network(architecture: Architecture) -> nn.Module:
     if architecture.summed:
         narrow_first(network, architecture.name)
     return network.eval()
+
+
+def find_own(name: str) -> OwnNetwork:
+    """Return the user's own network of this name. Raises WeightsError where this process was not given it."""
+    if name not in _OWN:
+        raise WeightsError(
+            f"{name!r} is a network of somebody's own: give it as network=thawline.OwnNetwork({name!r}, ...) to run or "
+            "load_model in Python, as the run that it was trained in did"
+        )
+    return _OWN[name]
+
+
+def draw_weights(network: nn.Module) -> None:
+    """Draw random weights anew in every layer. Raises WeightsError for parameters that no layer of torch's own draws."""
+    drawn: set[int] = set()
+    for module in network.modules():
+        if callable(reset := getattr(module, "reset_parameters", None)):
+            reset()
+            drawn.update(id(each) for each in module.parameters(recurse=False))
+    left = [name for name, each in network.named_parameters() if id(each) not in drawn]
+    if left:
+        raise WeightsError(
+            f"a random start: expected layers with reset_parameters(), found none for {', '.join(left[:3])}; leave out "
+            "random_init"
+        )
 
 
 def fit_size(architecture: Architecture, size_px: int) -> Architecture:
@@ -189,6 +260,8 @@ def cut_classifier(network: nn.Module, architecture: Architecture) -> nn.Module:
     if architecture.builder == "timm":
         network.reset_classifier(0)  # type: ignore[operator]
         return network.eval()
+    if architecture.builder == "own":
+        return network.eval()
     if architecture.builder == "thawline":
         found: nn.Module = network.backbone()  # type: ignore[operator]
         return found.eval()
@@ -197,6 +270,8 @@ def cut_classifier(network: nn.Module, architecture: Architecture) -> nn.Module:
 
 def classifier_keys(network: nn.Module, architecture: Architecture) -> set[str]:
     """Names of the tensors that belong to the classifier: what weights without a head may lack."""
+    if architecture.builder == "own":
+        return set()
     if architecture.builder == "timm":
         config: Any = network.default_cfg
         names = config["classifier"] if isinstance(config["classifier"], tuple | list) else [config["classifier"]]

@@ -27,10 +27,12 @@ from thawline.learn.cuts import MEMBERS, load_ensemble, tap_lines
 from thawline.learn.hub import fetch_network, name_source
 from thawline.learn.networks import (
     Architecture,
+    OwnNetwork,
     build_network,
     classifier_keys,
     cut_classifier,
     describe_elsewhere,
+    draw_weights,
     fit_size,
     narrow_first,
 )
@@ -109,6 +111,15 @@ def find_weights(backbone: str, file: Path | None = None) -> Weights:
         )
     architecture = row.architecture if row else describe_elsewhere(name, [each.name for each in BACKBONES])
     return _fetch_from_hub(architecture, row)
+
+
+def keep_network(own: OwnNetwork) -> Weights:
+    """Check a network of the user's own and keep its weights in the cache. Raises OptionError, OutputError."""
+    own.check()
+    tensors = {key: tensor.detach().cpu().clone() for key, tensor in own.module.state_dict().items()}
+    path = cache_path() / "weights" / "own" / f"{own.name}.safetensors"
+    about = Weights(own.describe(), path, "", "the user's own", own.licence, own.pretrained_on, has_head=False)
+    return write_weights(path, tensors, about)
 
 
 def place_weights(row: Backbone) -> Place | None:
@@ -225,7 +236,10 @@ def load_random(weights: Weights, seed: int) -> nn.Module:
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return cut_classifier(build_network(weights.architecture), weights.architecture)
+        network = build_network(weights.architecture)
+        if weights.architecture.builder == "own":  # it comes trained
+            draw_weights(network)
+        return cut_classifier(network, weights.architecture)
 
 
 def read_backbone_tensors(weights: Weights) -> dict[str, Tensor]:

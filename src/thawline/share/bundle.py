@@ -27,7 +27,7 @@ from thawline.learn.features import extract
 from thawline.learn.handcrafted import extract_handcrafted
 from thawline.learn.head_files import load_head, save_head
 from thawline.learn.heads import Head
-from thawline.learn.networks import Architecture
+from thawline.learn.networks import Architecture, OwnNetwork, find_own
 from thawline.learn.weight_files import Weights
 from thawline.learn.weights import read_backbone_tensors
 from thawline.types import Contract, Hardware, Listener, SilentListener
@@ -174,12 +174,17 @@ def save_model(
     return _read_model(folder, hardware)
 
 
-def load_model(folder: Path | str, *, device: str = "auto", listener: Listener | None = None) -> Model:
+def load_model(
+    folder: Path | str, *, network: OwnNetwork | None = None, device: str = "auto", listener: Listener | None = None
+) -> Model:
     """Load a model from a run folder or its model folder, and check that it computes here what it computed there.
 
+    A model with a ``network`` of the user's own is given it again, since a model folder holds no code.
     Raises ModelError where files are missing, changed or of another version. Where this processor lacks the precision
     of the contract, f32 is used, with a warning.
     """
+    if network is not None:
+        network.check()
     folder = Path(folder)
     folder = folder / "model" if (folder / "model" / "contract.json").is_file() else folder
     listener = listener or SilentListener()
@@ -241,6 +246,8 @@ def _read_model(folder: Path, hardware: Hardware) -> Model:
         if facts["thaw_line"]:
             described["sha256"] = facts["files"]["weights.safetensors"]
         architecture = Architecture.from_json(facts["architecture"])
+        if architecture.builder == "own":
+            find_own(architecture.model)
         weights = Weights(
             architecture, folder / "weights.safetensors", **described, has_head=False, thaw_line=facts["thaw_line"]
         )

@@ -1,0 +1,93 @@
+"""A network of the user's own: checked, thawed, kept without its code, loaded where it is given again."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import thawline
+from helpers import Notes, make_films
+from thawline.errors import OptionError, ThawlineError, WeightsError
+from thawline.learn import networks
+from thawline.learn.networks import OwnNetwork, draw_weights
+from thawline.learn.weights import keep_network, load_backbone, load_random
+
+
+def make_module():
+    torch.manual_seed(0)
+    layers = []
+    for before, after in ((3, 8), (8, 16), (16, 24), (24, 32)):
+        layers += [nn.Conv2d(before, after, 3, 2, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+def make_own(**changes):
+    about = {"name": "four", "module": make_module(), "size_px": 64, "mean": (0.5,) * 3, "std": (0.25,) * 3}
+    return OwnNetwork(**{**about, "licence": "ours", "pretrained_on": "nothing", **changes})
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("THAWLINE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(networks, "_OWN", {})
+
+
+def test_it_is_kept_and_built_as_it_was_given():
+    own = make_own()
+    weights = keep_network(own)
+    assert (weights.architecture.name, weights.licence, weights.source) == ("own/four", "ours", "the user's own")
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(load_backbone(weights)(images), own.module(images))
+    assert keep_network(own).sha256 == weights.sha256  # so that a run can go on
+
+
+def test_its_random_start_shares_nothing_with_it():
+    weights = keep_network(make_own())
+    first, again, other = (load_random(weights, seed).get_parameter("0.weight") for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert not torch.equal(first, load_backbone(weights).get_parameter("0.weight"))
+
+
+def test_a_parameter_that_nobody_draws_is_named():
+    module = make_module()
+    module.register_parameter("scale", nn.Parameter(torch.ones(1)))
+    with pytest.raises(WeightsError, match=r"expected layers with reset_parameters\(\), found none for scale"):
+        draw_weights(module)
+
+
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [
+        (nn.Conv2d(3, 4, 3), r"expected features \(2, features\) of two images, found \(2, 4, 62, 62\)"),
+        (nn.Linear(5, 2), r"failed on two images of 64 px \(RuntimeError"),
+        (nn.LSTM(64, 4), "failed on two images|found tuple"),
+    ],
+)
+def test_what_gives_no_features_is_refused(module, said):
+    with pytest.raises(OptionError, match=said):
+        keep_network(make_own(module=module))
+
+
+@pytest.mark.slow
+def test_a_run_thaws_it_and_its_model_needs_it_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("THAWLINE_DATA", str(tmp_path / "data"))
+    films = make_films(tmp_path / "films", n_patients=30, contrast=0.6)
+    own = make_own()
+    about = {"thaw_line": "9", "folds": 2, "views": 1, "controls": "none"}
+    result = thawline.run(films, tmp_path / "run", network=own, listener=Notes(), **about)
+    tried = {rung["thaw_line"] for rung in result.metrics["ladder"]}
+    assert "9" in tried
+    assert result.metrics["chosen"]["backbone"] == "own/four"
+    image = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
+    expected = result.load_model().predict_proba([image])
+    networks._OWN.clear()  # another process
+    with pytest.raises(ThawlineError, match="'four' is a network of somebody's own: give it as network="):
+        thawline.load_model(tmp_path / "run")
+    again = dataclasses.replace(own, module=make_module())
+    assert np.allclose(thawline.load_model(tmp_path / "run", network=again).predict_proba([image]), expected)
