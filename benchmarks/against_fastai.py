@@ -131,10 +131,11 @@ def fit_once(manifest: Path, work: Path, line: str, epochs: int, modality: str) 
     from thawline.learn.engine import detect_hardware
     from thawline.learn.facts import describe_backbone
     from thawline.learn.features import extract
+    from thawline.learn.loading import load_backbone
     from thawline.learn.stages import find_stages
     from thawline.learn.thawing import Thaw, fit_heads
     from thawline.learn.training import predict_logits, train
-    from thawline.learn.weights import find_weights, load_backbone
+    from thawline.learn.weights import find_weights
     from thawline.plan_thawing import AUGMENTATIONS
     from thawline.types import Contract, Recipe, SilentListener
 

@@ -19,9 +19,10 @@ from unittest import mock
 from environment import write_json
 from thawline.learn import training
 from thawline.learn.engine import detect_hardware
+from thawline.learn.loading import load_backbone
 from thawline.learn.stages import find_stages, list_lines
 from thawline.learn.strategies import time_step
-from thawline.learn.weights import find_weights, load_backbone
+from thawline.learn.weights import find_weights
 from thawline.types import Recipe
 
 LINES = ("conv_head", "blocks.6", "blocks.5", "blocks.4", "blocks.3", "blocks.1")

@@ -108,7 +108,8 @@ def time_engine(network: str) -> dict[str, float]:
     import torch
 
     from thawline.learn.engine import detect_hardware, open_engine
-    from thawline.learn.weights import find_weights, load_backbone
+    from thawline.learn.loading import load_backbone
+    from thawline.learn.weights import find_weights
     from thawline.types import Contract
 
     hardware = detect_hardware("cpu")

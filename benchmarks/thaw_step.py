@@ -50,8 +50,9 @@ def measure(data: Path, n_items: int, n_rounds: int) -> dict[str, float]:
     import torch
 
     from thawline.learn.engine import detect_hardware
+    from thawline.learn.loading import load_backbone
     from thawline.learn.stages import find_stages
-    from thawline.learn.weights import find_weights, load_backbone
+    from thawline.learn.weights import find_weights
 
     hardware = detect_hardware("cpu")
     torch.set_num_threads(hardware.cores)

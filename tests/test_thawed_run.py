@@ -19,7 +19,8 @@ from thawline.errors import OptionError
 from thawline.journal import Journal
 from thawline.learn import ensemble, ladder, strategies
 from thawline.learn.engine import detect_hardware
-from thawline.learn.weights import find_weights, read_backbone_tensors
+from thawline.learn.loading import read_backbone_tensors
+from thawline.learn.weights import find_weights
 
 pytestmark = pytest.mark.slow
 

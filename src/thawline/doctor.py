@@ -50,8 +50,9 @@ from thawline.learn.engine import (
     open_engine,
     smallest_cosine,
 )
+from thawline.learn.loading import load_backbone, load_network
 from thawline.learn.weight_files import Weights, read_sidecar
-from thawline.learn.weights import PACKAGES, find_weights, list_files, load_backbone, load_network
+from thawline.learn.weights import PACKAGES, find_weights, list_files
 from thawline.types import Contract
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from thawline.learn import activations as activations_module
 from thawline.learn import features as features_module
 from thawline.learn.activations import FRESH_VIEWS, FreshActivations, fill_activations, open_fresh
 from thawline.learn.augment import CLEAN, View, augment
+from thawline.learn.loading import load_backbone
 from thawline.learn.stages import find_stages, list_lines
 from thawline.learn.weight_files import read_sidecar
-from thawline.learn.weights import load_backbone
 from thawline.types import Augmentation, Contract, Hardware, SilentListener
 
 pytestmark = pytest.mark.slow

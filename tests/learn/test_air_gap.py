@@ -12,9 +12,10 @@ import torch
 from thawline.errors import OptionError, WeightsError
 from thawline.learn.air_gap import pack_weights, verify_weights
 from thawline.learn.backbones import find_row
+from thawline.learn.loading import load_network
 from thawline.learn.networks import build_network
 from thawline.learn.weight_files import MANIFEST, Weights, read_manifest, write_weights
-from thawline.learn.weights import find_weights, load_network, name_place, place_weights
+from thawline.learn.weights import find_weights, name_place, place_weights
 
 NAMES = ("efficientnet_lite0", "efficientnet_lite1")
 

@@ -10,7 +10,8 @@ import torch
 from skimage import data as photographs
 
 from thawline.data.transforms import prepare
-from thawline.learn.weights import find_weights, load_network
+from thawline.learn.loading import load_network
+from thawline.learn.weights import find_weights
 from thawline.types import Contract
 
 CLASSES = {  # of ImageNet-1k, for each photograph

@@ -21,8 +21,9 @@ from thawline.learn.cuts import (
     tap_lines,
 )
 from thawline.learn.linear import LinearHead
+from thawline.learn.loading import load_backbone
 from thawline.learn.stages import find_stages
-from thawline.learn.weights import find_weights, load_backbone
+from thawline.learn.weights import find_weights
 
 LINES = ("conv_head", "blocks.5", "blocks.2", "conv_stem")
 

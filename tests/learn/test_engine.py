@@ -28,8 +28,9 @@ from thawline.learn.engine import (
     open_engine,
     smallest_cosine,
 )
+from thawline.learn.loading import load_backbone
 from thawline.learn.weight_files import read_sidecar
-from thawline.learn.weights import find_weights, load_backbone
+from thawline.learn.weights import find_weights
 from thawline.types import Contract, Hardware
 
 HARDWARE = Hardware(cores=2, memory_mib=1000)

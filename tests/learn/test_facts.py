@@ -10,8 +10,9 @@ import pytest
 from thawline.errors import ModelError, OptionError, WeightsError
 from thawline.learn import facts as facts_module
 from thawline.learn.facts import describe_backbone, takes_size
+from thawline.learn.loading import load_backbone
 from thawline.learn.weight_files import read_sidecar
-from thawline.learn.weights import find_weights, load_backbone
+from thawline.learn.weights import find_weights
 
 DESCRIBED = ("name", "native_px", "size_px", "mean", "std", "interpolation")
 LITE0 = ("conv_head", *(f"blocks.{number}" for number in range(6, -1, -1)), "conv_stem")

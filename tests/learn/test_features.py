@@ -328,7 +328,7 @@ def test_a_reader_that_stops_early_leaves_the_rest_undecoded(monkeypatch):
 def test_real_features_are_those_of_the_network(tmp_path):
     import torch
 
-    from thawline.learn.weights import load_backbone
+    from thawline.learn.loading import load_backbone
 
     row = find_row("efficientnet_lite0").architecture
     contract = Contract(row.size_px, row.mean, row.std, row.interpolation, "crop")

@@ -136,7 +136,8 @@ def test_a_network_that_cannot_be_traced_has_no_pairs() -> None:
 
 @pytest.mark.slow
 def test_a_real_network_has_as_many_pairs_as_normalisations() -> None:
-    from thawline.learn.weights import find_weights, load_backbone
+    from thawline.learn.loading import load_backbone
+    from thawline.learn.weights import find_weights
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

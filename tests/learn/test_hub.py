@@ -18,9 +18,10 @@ from thawline.errors import WeightsError
 from thawline.learn import hub as hub_module
 from thawline.learn import weights as weights_module
 from thawline.learn.backbones import find_row
+from thawline.learn.loading import load_network
 from thawline.learn.networks import build_network, describe_elsewhere
 from thawline.learn.weight_files import read_sidecar
-from thawline.learn.weights import find_weights, load_network
+from thawline.learn.weights import find_weights
 
 NAME = "timm/test_resnet"
 TOKEN = "hf_only_for_this_test"

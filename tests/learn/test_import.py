@@ -15,8 +15,9 @@ from thawline.cli import app
 from thawline.errors import OptionError, WeightsError
 from thawline.learn.air_gap import import_weights, verify_weights
 from thawline.learn.backbones import find_row
+from thawline.learn.loading import load_network
 from thawline.learn.networks import build_network
-from thawline.learn.weights import find_weights, load_network
+from thawline.learn.weights import find_weights
 
 
 @pytest.fixture(autouse=True)

@@ -13,8 +13,9 @@ import thawline
 from helpers import Notes, make_films
 from thawline.errors import OptionError, ThawlineError, WeightsError
 from thawline.learn import networks
+from thawline.learn.loading import load_backbone, load_random
 from thawline.learn.networks import OwnNetwork, draw_weights
-from thawline.learn.weights import keep_network, load_backbone, load_random
+from thawline.learn.weights import keep_network
 
 
 def make_module():
@@ -72,6 +73,12 @@ def test_a_parameter_that_nobody_draws_is_named():
 def test_what_gives_no_features_is_refused(module, said):
     with pytest.raises(OptionError, match=said):
         keep_network(make_own(module=module))
+
+
+@pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "a b"])
+def test_a_name_that_is_none_for_a_file_is_refused(name):
+    with pytest.raises(OptionError, match="expected a name of letters, digits, dots and dashes"):
+        keep_network(make_own(name=name))
 
 
 @pytest.mark.slow

@@ -15,10 +15,11 @@ from thawline.errors import OptionError
 from thawline.learn.backbones import find_row
 from thawline.learn.engine import open_engine, smallest_cosine
 from thawline.learn.facts import describe_backbone, takes_size
+from thawline.learn.loading import fit_weights, load_backbone, load_network
 from thawline.learn.networks import Architecture, build_network, describe_elsewhere, fit_size, sum_channels
 from thawline.learn.stages import find_stages
 from thawline.learn.weight_files import Weights, write_weights
-from thawline.learn.weights import find_weights, fit_weights, load_backbone, load_network
+from thawline.learn.weights import find_weights
 from thawline.types import Contract, Hardware
 
 FIXED = [

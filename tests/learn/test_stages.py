@@ -10,10 +10,11 @@ import pytest
 
 from referees import TOLERANCE, check_every_line, make_images, measure_difference, run_watched
 from thawline.errors import ModelError, OptionError
+from thawline.learn.loading import load_backbone
 from thawline.learn.networks import build_network, cut_classifier, describe_elsewhere
 from thawline.learn.stages import find_stages, find_stages_at, list_lines
 from thawline.learn.weight_files import read_sidecar
-from thawline.learn.weights import find_weights, load_backbone
+from thawline.learn.weights import find_weights
 
 LITE0 = ("conv_head", *(f"blocks.{number}" for number in reversed(range(7))), "conv_stem")
 

@@ -17,6 +17,7 @@ from thawline.learn.ensemble import take_weights
 from thawline.learn.features import extract
 from thawline.learn.heads import fit_final, fit_fold
 from thawline.learn.ladder import Ladder, Rules, Rung, TriedRung
+from thawline.learn.loading import load_backbone
 from thawline.learn.stages import find_stages, list_lines
 from thawline.learn.strategies import (
     FORWARD_SHARE,
@@ -35,7 +36,7 @@ from thawline.learn.strategies import (
 )
 from thawline.learn.thawing import fit_head, thaw_fold
 from thawline.learn.training import predict_logits, train
-from thawline.learn.weights import find_weights, load_backbone
+from thawline.learn.weights import find_weights
 from thawline.types import Augmentation, Contract, Hardware, Line, Recipe, SilentListener
 
 N_ITEMS, WIDTH, N_VIEWS = 96, 8, 2

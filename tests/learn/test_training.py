@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from thawline.errors import TrainingError
 from thawline.learn.cuts import make_classifier
 from thawline.learn.linear import LinearHead
+from thawline.learn.loading import load_backbone
 from thawline.learn.objective import make_objective
 from thawline.learn.stages import find_stages
 from thawline.learn.training import (
@@ -30,7 +31,6 @@ from thawline.learn.training import (
     weight_rates,
 )
 from thawline.learn.weight_files import read_sidecar
-from thawline.learn.weights import load_backbone
 
 N_ITEMS, N_FEATURES, N_CLASSES = 60, 8, 3
 QUICK = Recipe(learning_rate=0.01, epochs=4, batch_items=16, mixup=0.0)

@@ -17,18 +17,13 @@ from skimage import data as photographs
 from thawline.data.transforms import prepare
 from thawline.errors import WeightsError
 from thawline.files import file_digest
+from thawline.learn import loading as loading_module
 from thawline.learn import weights as weights_module
 from thawline.learn.backbones import find_row
+from thawline.learn.loading import load_backbone, load_network, load_random, read_backbone_tensors
 from thawline.learn.networks import Architecture, build_network
 from thawline.learn.weight_files import read_sidecar
-from thawline.learn.weights import (
-    PACKAGES,
-    find_weights,
-    load_backbone,
-    load_network,
-    load_random,
-    read_backbone_tensors,
-)
+from thawline.learn.weights import PACKAGES, find_weights
 from thawline.types import Contract
 
 CATS = range(281, 286)  # ImageNet-1k: the five house cats; and espresso, coffee mug
@@ -166,11 +161,11 @@ def test_a_first_convolution_of_one_channel_sees_the_mean_of_three():
     import torch
 
     grey = torch.randn(4, 1, 3, 3, generator=torch.Generator().manual_seed(0))
-    wide = weights_module._widen(grey, torch.empty(4, 3, 3, 3))
+    wide = loading_module._widen(grey, torch.empty(4, 3, 3, 3))
     images = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     expected = torch.conv2d(images.mean(dim=1, keepdim=True), grey)
     torch.testing.assert_close(torch.conv2d(images, wide), expected)
-    assert weights_module._widen(grey, grey) is grey
+    assert loading_module._widen(grey, grey) is grey
 
 
 def test_a_changed_package_is_refused(tmp_path, monkeypatch):

@@ -26,9 +26,10 @@ from thawline.learn.ensemble import EnsembleHead, make_frozen_member, name_membe
 from thawline.learn.handcrafted import extract_handcrafted
 from thawline.learn.heads import fit_final
 from thawline.learn.linear import LinearHead
+from thawline.learn.loading import load_backbone
 from thawline.learn.stages import find_stages_at
 from thawline.learn.weight_files import Weights
-from thawline.learn.weights import find_weights, load_backbone
+from thawline.learn.weights import find_weights
 from thawline.share.bundle import Model, draw_probe, find_problem, load_model, save_model
 from thawline.types import Augmentation, Contract, Hardware, SilentListener
 

@@ -24,16 +24,10 @@ from thawline.learn.keras_files import (
     input_contract,
     keras_options,
 )
+from thawline.learn.loading import load_network, read_backbone_tensors
 from thawline.learn.networks import describe_elsewhere
 from thawline.learn.weight_files import MANIFEST, Weights, describe_file, read_manifest, read_sidecar, write_weights
-from thawline.learn.weights import (
-    find_weights,
-    list_files,
-    load_network,
-    place_weights,
-    read_backbone_tensors,
-    weight_folders,
-)
+from thawline.learn.weights import find_weights, list_files, place_weights, weight_folders
 
 if TYPE_CHECKING:
     from torch import Tensor

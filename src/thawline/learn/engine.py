@@ -26,8 +26,8 @@ from thawline.cache import cache_path, limit_bytes, list_spaces
 from thawline.cost import count_cores, count_memory_mib
 from thawline.errors import OptionError, OutputError
 from thawline.files import json_digest, said_plainly
+from thawline.learn.loading import fit_weights, load_backbone
 from thawline.learn.weight_files import Weights
-from thawline.learn.weights import fit_weights, load_backbone
 from thawline.types import Contract, Hardware, Precision
 
 if TYPE_CHECKING:

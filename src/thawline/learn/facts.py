@@ -6,9 +6,9 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from thawline.errors import ModelError, OptionError, WeightsError
+from thawline.learn.loading import fit_weights, load_backbone
 from thawline.learn.stages import find_stages, list_lines
 from thawline.learn.weight_files import Weights
-from thawline.learn.weights import fit_weights, load_backbone
 from thawline.types import BackboneFacts
 
 if TYPE_CHECKING:

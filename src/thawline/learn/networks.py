@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import difflib
+import re
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -74,9 +75,14 @@ class OwnNetwork:
     pretrained_on: str = "not stated"
 
     def check(self) -> OwnNetwork:
-        """Return it, registered under its name for this process. Raises OptionError for another output than features."""
+        """Return it, registered under its name for this process.
+
+        Raises OptionError for another output than features, or a name that is none for a file.
+        """
         import torch
 
+        if not re.fullmatch(r"\w[\w.-]*", self.name):
+            raise OptionError(f"network {self.name!r}: expected a name of letters, digits, dots and dashes")
         self.module.eval()
         try:
             with torch.no_grad():

@@ -17,7 +17,8 @@ from thawline.cost import peak_rss_mib
 from thawline.errors import ModelError
 from thawline.files import write_json
 from thawline.learn.engine import allowed_precisions, detect_hardware, name_engine, open_engine
-from thawline.learn.weights import find_weights, load_backbone
+from thawline.learn.loading import load_backbone
+from thawline.learn.weights import find_weights
 from thawline.ledger import data_path
 from thawline.types import Contract, Hardware, Recipe
 

@@ -23,11 +23,11 @@ from thawline.learn.handcrafted import extract_handcrafted
 from thawline.learn.heads import FoldResult, Head, fit_final, fit_fold
 from thawline.learn.ladder import Forecast, Rung, TriedRung, count_trials
 from thawline.learn.linear import LinearHead
+from thawline.learn.loading import fit_weights, load_backbone, load_random
 from thawline.learn.stages import Stages, find_stages_at
 from thawline.learn.thawing import INNER_FOLDS, Thaw, ThawedFold, thaw_fold, zero_head
 from thawline.learn.training import RGN_BATCHES, compare_bf16, predict_logits, train
 from thawline.learn.weight_files import Weights
-from thawline.learn.weights import fit_weights, load_backbone, load_random
 from thawline.types import Augmentation, Contract, Hardware, Line, Listener, Recipe
 
 if TYPE_CHECKING:

@@ -27,9 +27,9 @@ from thawline.learn.features import extract
 from thawline.learn.handcrafted import extract_handcrafted
 from thawline.learn.head_files import load_head, save_head
 from thawline.learn.heads import Head
+from thawline.learn.loading import read_backbone_tensors
 from thawline.learn.networks import Architecture, OwnNetwork, find_own
 from thawline.learn.weight_files import Weights
-from thawline.learn.weights import read_backbone_tensors
 from thawline.types import Contract, Hardware, Listener, SilentListener
 
 if TYPE_CHECKING:

@@ -1,0 +1,138 @@
+"""Networks filled with their weights: whole, as backbones, at another size or for grey images, from a random start."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from thawline.errors import WeightsError
+from thawline.learn.conversion import match_tensors
+from thawline.learn.cuts import MEMBERS, load_ensemble, tap_lines
+from thawline.learn.networks import (
+    Architecture,
+    build_network,
+    classifier_keys,
+    cut_classifier,
+    draw_weights,
+    fit_size,
+    narrow_first,
+)
+from thawline.learn.stages import find_stages_at
+from thawline.learn.weight_files import Weights, read_tensors
+from thawline.learn.weights import PACKAGES
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+def fit_weights(weights: Weights, size_px: int) -> Weights:
+    """Return the weights for images of ``size_px``, see `networks.fit_size`."""
+    return dataclasses.replace(weights, architecture=fit_size(weights.architecture, size_px))
+
+
+def load_network(weights: Weights) -> nn.Module:
+    """Build the network of ``weights`` and fill it, classifier included where the file has one. Raises WeightsError."""
+    network = _build(weights)
+    return _fill(network, weights, read_tensors(weights.path))
+
+
+def _build(weights: Weights) -> nn.Module:
+    """Build the network as the file has it, of three channels."""
+    return build_network(dataclasses.replace(weights.architecture, summed=False))
+
+
+def _fill(network: nn.Module, weights: Weights, tensors: Mapping[str, Tensor]) -> nn.Module:
+    about, own = weights.architecture, network.state_dict()
+    given = {key: tensor for key, tensor in tensors.items() if not key.startswith(MEMBERS)}
+    if given.keys().isdisjoint(own):
+        given = _rename(given, network, weights)
+    given = _resample(given, network, about)
+    is_narrow = any(key in own and _sees_one(given[key], own[key]) for key in given)
+    if about.summed and is_narrow:  # as a run has saved it
+        narrow_first(network, about.name)
+        own = network.state_dict()
+    given = {key: _widen(tensor, own[key]) if key in own else tensor for key, tensor in given.items()}
+    missing, unexpected = own.keys() - given.keys(), given.keys() - own.keys()
+    allowed = set() if weights.has_head else classifier_keys(network, weights.architecture)
+    wrong = [
+        f"{key}: expected {tuple(own[key].shape)}, found {tuple(given[key].shape)}"
+        for key in own.keys() & given.keys()
+        if own[key].shape != given[key].shape
+    ]
+    if missing - allowed or unexpected or wrong:
+        raise WeightsError(
+            f"{weights.path.name} does not fit {weights.architecture.model}: {len(missing - allowed)} tensors missing "
+            f"({_some(missing - allowed)}), {len(unexpected)} unknown ({_some(unexpected)}), "
+            f"{len(wrong)} of another shape ({_some(wrong)})"
+        )
+    network.load_state_dict({**own, **given})
+    if about.summed and not is_narrow:
+        narrow_first(network, about.name)
+    return network.eval()
+
+
+def _sees_one(given: Tensor, own: Tensor) -> bool:
+    """Tell whether these are the weights of a convolution of one channel, for one of three."""
+    return given.ndim == 4 and given.shape[1] == 1 and own.shape == (given.shape[0], 3, *given.shape[2:])
+
+
+def _widen(given: Tensor, own: Tensor) -> Tensor:
+    """Let a first convolution of one channel see the mean of three."""
+    return given.expand_as(own) / 3 if _sees_one(given, own) else given
+
+
+def _resample(given: dict[str, Tensor], network: nn.Module, architecture: Architecture) -> dict[str, Tensor]:
+    """Let timm resample positions to another grid of patches than that of the file, as it does for its own."""
+    if "img_size" not in architecture.options:
+        return given
+    adapt = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of how its own interpolation is laid out
+        return given if adapt is None else dict(adapt(given, network))
+
+
+def load_backbone(weights: Weights) -> nn.Module:
+    """Build what ``weights`` say is run: normalised float32 (items, 3, size, size) in, one row an item out."""
+    network, tensors = _build(weights), read_tensors(weights.path)
+    backbone = cut_classifier(_fill(network, weights, tensors), weights.architecture)
+    if weights.thaw_line:
+        return load_ensemble(find_stages_at(backbone, [weights.thaw_line]), weights.thaw_line, tensors)
+    return tap_lines(find_stages_at(backbone, weights.taps), weights.taps) if weights.taps else backbone
+
+
+def load_random(weights: Weights, seed: int) -> nn.Module:
+    """Build the backbone of ``weights`` at its random start: the control of transfer, asked for by name only."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = build_network(weights.architecture)
+        if weights.architecture.builder == "own":  # it comes trained
+            draw_weights(network)
+        return cut_classifier(network, weights.architecture)
+
+
+def read_backbone_tensors(weights: Weights) -> dict[str, Tensor]:
+    """Return the network's tensors without its classifier's, under the network's own names: what a model folder keeps."""
+    network = load_network(weights)
+    cut = classifier_keys(network, weights.architecture)
+    return {key: tensor.contiguous() for key, tensor in network.state_dict().items() if key not in cut}
+
+
+def _rename(given: Mapping[str, Tensor], network: nn.Module, weights: Weights) -> dict[str, Tensor]:
+    """Bring foreign names to the network's own: those of a known package by order, others as far as that can be proved."""
+    if weights.sha256 in {package.sha256 for package in PACKAGES}:
+        return dict(zip(network.state_dict(), given.values(), strict=True))
+    about, path = weights.architecture, weights.path
+    head = classifier_keys(network, about)
+    is_ordered = path.suffix != ".safetensors"  # which sorts its tensors by name
+    match = match_tensors(given, network, head, size_px=about.size_px, source=path.name, is_ordered=is_ordered)
+    return match.tensors
+
+
+def _some(names: Any) -> str:
+    shown = sorted(names)[:3]
+    return ", ".join(shown) + (", …" if len(names) > 3 else "") if shown else "none"
