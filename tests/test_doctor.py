@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 
 from thawline import doctor
+from thawline.cost import read_processor_name
 from thawline.doctor import CHECKS, Check, Examination, examine, run_check
 from thawline.errors import OptionError
 from thawline.files import file_digest, write_json
@@ -181,10 +182,10 @@ def test_processors_of_other_machines(tmp_path: Path) -> None:
         "processor : 0\nmodel name\t: Fast One\nflags\t\t: sse avx2 avx512f amx_tile\n\nmodel name : other\n", "utf-8"
     )
     arm.write_text("processor : 0\nFeatures : fp asimd\n", "utf-8")
-    assert doctor.read_processor_name(intel) == "Fast One"
+    assert read_processor_name(intel) == "Fast One"
     assert doctor.list_processor_features(intel) == ["AVX2", "AVX-512", "AMX"]
     assert doctor.list_processor_features(arm) == ["NEON"]
-    assert doctor.read_processor_name(tmp_path / "none")
+    assert read_processor_name(tmp_path / "none")
     assert doctor.list_processor_features(tmp_path / "none")
 
 

@@ -268,6 +268,7 @@ def _print_table1(as_json: bool) -> None:
             ("parameters", row.parameters, each.parameters, each.reading),
             ("of the features", row.feature_parameters, each.feature_parameters, each.feature_reading),
             ("layers", row.layers, each.layers, each.layer_reading),
+            ("of the features", row.feature_layers, each.feature_layers, each.feature_layer_reading),
         )
         lines += [
             f"{row.model + f' ({row.year})':<18} {'printed':>13} {'here':>13} {'as meant':>13}",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+import platform
 import re
 import sys
 from pathlib import Path
@@ -58,3 +60,18 @@ def _read_first(path: Path) -> str:
         return path.read_text("ascii")
     except (OSError, UnicodeDecodeError):
         return ""
+
+
+def read_processor_name(path: Path = Path("/proc/cpuinfo")) -> str:
+    """Name the processor as the system does."""
+    return read_processor(path, "model name") or platform.processor() or platform.machine() or "unknown"
+
+
+def read_processor(path: Path, field: str) -> str:
+    """Return a field of the first processor that the system describes, or nothing."""
+    with contextlib.suppress(OSError):
+        for line in path.read_text("utf-8", errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == field:
+                return value.strip()
+    return ""

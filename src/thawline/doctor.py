@@ -12,7 +12,6 @@ import importlib
 import importlib.metadata
 import importlib.resources
 import importlib.util
-import json
 import os
 import platform
 import re
@@ -34,14 +33,14 @@ import numpy as np
 
 import thawline
 from thawline.cache import cache_path, limit_bytes, list_spaces
-from thawline.cost import count_cores, count_memory_mib
+from thawline.cost import count_cores, count_memory_mib, read_processor, read_processor_name
 from thawline.data.readers import decode
 from thawline.data.transforms import prepare
 from thawline.errors import ThawlineError, WeightsError
 from thawline.files import write_atomic
 from thawline.findings import Finding, find_version, judge, say_error
 from thawline.formats import check_decoders, check_dicom
-from thawline.learn.backbones import DEFAULT_BACKBONE, find_row
+from thawline.learn.backbones import DEFAULT_BACKBONE
 from thawline.learn.engine import (
     Engine,
     allowed_precisions,
@@ -50,9 +49,10 @@ from thawline.learn.engine import (
     open_engine,
     smallest_cosine,
 )
+from thawline.learn.hub import HUB_SECONDS
 from thawline.learn.loading import load_backbone, load_network
 from thawline.learn.weight_files import Weights, read_sidecar
-from thawline.learn.weights import PACKAGES, find_weights, list_files
+from thawline.learn.weights import PACKAGES, find_weights, list_files, name_file
 from thawline.types import Contract
 
 if TYPE_CHECKING:
@@ -65,7 +65,6 @@ LOW_DISK_MIB = 1024
 LINE = 118  # characters
 SELF_TEST_SECONDS = 1.0  # of images, to tell how many a second there are
 DIGEST_SECONDS = 8.0  # no more is spent on the digests of weight files; a run checks those that it uses
-HUB_SECONDS = 4.0
 SMALLEST_COSINE = {"f32": 0.9999, "bf16": 0.99}
 PHOTOGRAPHS = ("chelsea.png", "astronaut.png")  # scikit-image brings them: a cat first
 CATS = {281, 282, 285}  # of ImageNet's 1000 classes: tabby, tiger cat, Egyptian cat
@@ -160,14 +159,9 @@ def check_processor() -> list[Finding]:
     ]
 
 
-def read_processor_name(path: Path = Path("/proc/cpuinfo")) -> str:
-    """Name the processor as the system does."""
-    return _read_processor(path, "model name") or platform.processor() or platform.machine() or "unknown"
-
-
 def list_processor_features(path: Path = Path("/proc/cpuinfo")) -> list[str]:
     """List those instruction sets that make networks fast; where the system does not say, torch's choice of kernels."""
-    flags = (_read_processor(path, "flags") or _read_processor(path, "Features")).split()
+    flags = (read_processor(path, "flags") or read_processor(path, "Features")).split()
     if flags:
         return [name for flag, name in PROCESSOR_FEATURES if flag in flags]
     import torch
@@ -318,7 +312,7 @@ def check_default_weights() -> list[Finding]:
 def check_weights() -> list[Finding]:
     """List the backbones whose weights are here: in THAWLINE_WEIGHTS, in packages, kept in the cache. Nothing is fetched."""
     packages = [entry.backbone for entry in PACKAGES if importlib.util.find_spec(entry.package)]
-    kept = sorted((cache_path() / "weights").glob("*/*.safetensors"))
+    kept = sorted(path for path in (cache_path() / "weights").glob("*/*.safetensors") if path.parent.name != "own")
     given = os.environ.get("THAWLINE_WEIGHTS")
     deadline = time.monotonic() + DIGEST_SECONDS
     if given and not Path(given).is_dir():
@@ -342,20 +336,13 @@ def inspect_files(name: str, files: Sequence[Path], deadline: float) -> list[Fin
             unread += 1
             continue
         try:
+            read_sidecar(path, path.stem)
             read.append(name_file(path))
         except (WeightsError, OSError) as error:
             remedy = "fetch the file again with its description, or take it out of there"
             wrong.append(Finding(path.name, "weights", "wrong", say_error(error), remedy))
     parts = [", ".join(read) or "none", *([f"{unread} not checked, for time"] if unread else [])]
     return [Finding(name, "weights", "ok", "; ".join(parts)), *wrong]
-
-
-def name_file(path: Path) -> str:
-    """Name the backbone of a weight file, checked against its description. Raises WeightsError."""
-    architecture = read_sidecar(path, path.stem).architecture
-    named = json.loads(path.with_suffix(".json").read_text("utf-8")).get("backbone", "")
-    rows = map(find_row, (str(named), path.stem, architecture.model.partition(".")[0]))
-    return next((row.name for row in rows if row), f"{architecture.builder}/{architecture.model}")
 
 
 def check_hub() -> list[Finding]:
@@ -473,16 +460,6 @@ def _list_pools() -> list[str]:
         importlib.import_module(name)
 
     return sorted({f"{pool['internal_api']} {pool['num_threads']}" for pool in threadpool_info()})
-
-
-def _read_processor(path: Path, field: str) -> str:
-    """Return a field of the first processor that the system describes, or nothing."""
-    with contextlib.suppress(OSError):
-        for line in path.read_text("utf-8", errors="replace").splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() == field:
-                return value.strip()
-    return ""
 
 
 def _make_contract(weights: Weights) -> Contract:

@@ -10,6 +10,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
+from thawline.audit.pretraining import check_weights
 from thawline.data.dataset import check_dataset, from_arrays
 from thawline.data.fingerprint import find_wide_range
 from thawline.data.scan import scan
@@ -74,9 +75,12 @@ class ThawClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise DataError("ThawClassifier requires y to be passed, but the target y is None; give one label an image")
         dataset = from_arrays(X, y, groups)
         check_dataset(dataset)
+        listener = SilentListener()
         self.classes_, labels = np.unique(np.asarray(y), return_inverse=True)
         self.hardware_ = detect_hardware(self.device)
         self.weights_ = find_weights(self.backbone)
+        for remark in check_weights(dataset, self.weights_, options.modality):
+            listener.warn(remark["text"])
         looks = self._look(dataset.contents)
         copies = find_identical([look.facts.pixel_digest for look in looks])
         patients = make_groups([item.patient for item in dataset.items], copies)

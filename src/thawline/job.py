@@ -32,7 +32,7 @@ from thawline.learn.ladder import FAILED, Climb, Ladder, Rules, TriedRung, choos
 from thawline.learn.networks import OwnNetwork, sum_channels
 from thawline.learn.speed import find_speed
 from thawline.learn.strategies import Settings, Strategies
-from thawline.learn.weight_files import Weights
+from thawline.learn.weight_files import Weights, find_contract_problem
 from thawline.learn.weights import find_weights, keep_network
 from thawline.measure import measure_aspect, measure_precision, measure_size
 from thawline.options import (
@@ -101,11 +101,11 @@ def run(
     began = time.perf_counter()
     out, listener = Path(out), listener or SilentListener()
     options = check_options(change_options(options or RunOptions(), **changes))
+    if network is not None:
+        options = _name_own(options, network)
     given = read_plan(plan) if plan else None
     dataset = load_dataset(Path(data), allow_outside=options.allow_outside)
     hardware = _find_hardware(options)
-    if network is not None:
-        options = dataclasses.replace(options, backbone=network.describe().name)
     candidates = _find_candidates(options, given, network)
     spec = make_spec(dataset, options, candidates, hardware, given)
     journal = open_run(out, spec, resume=resume)
@@ -157,6 +157,18 @@ def _find_candidates(options: RunOptions, given: Plan | None, network: OwnNetwor
     return list({each.architecture.name: each for each in found}.values())
 
 
+def _name_own(options: RunOptions, network: OwnNetwork) -> RunOptions:
+    """Let the options name a network of the user's own. Raises OptionError beside another backbone, or for none."""
+    if not isinstance(network, OwnNetwork):
+        raise OptionError(f"network: expected a thawline.OwnNetwork, found {type(network).__name__}; wrap it in one")
+    network.check()
+    if problem := find_contract_problem(network.describe()):
+        raise OptionError(f"network {network.name!r}: {problem}")
+    if options.backbone != RunOptions().backbone or options.weights is not None:
+        raise OptionError("network: expected neither --backbone nor --weights beside it, found both; leave them out")
+    return dataclasses.replace(options, backbone=network.describe().name)
+
+
 def _find_hardware(options: RunOptions) -> Hardware:
     """Detect the hardware; where the options ask for float32 it counts as without bf16, in training as well."""
     hardware = detect_hardware(options.device)
@@ -204,6 +216,7 @@ def make_spec(
         "options": options.to_json(),
         "given_plan": given.digest() if given else None,
         "items": json_digest([rows, list(dataset.classes)]),
+        "architectures": [each.architecture.to_json() for each in candidates],
         "weights": candidates[0].describe()
         if len(candidates) == 1
         else {each.architecture.name: each.describe() for each in candidates},
@@ -231,6 +244,7 @@ def prepare(
     """Look at every item, split, and plan for the first of the backbones; nothing is written but the cache."""
     looks = scan(dataset.contents, hardware.cores, listener)
     inspection = inspect_items(dataset, looks, options, listener)
+    _check_channels(inspection, options)
     _warn_of_weights(inspection, candidates, options, listener)
     weights = candidates[0]
     kept = inspection.dataset
@@ -256,6 +270,13 @@ def prepare(
         facts,
         began,
     )
+
+
+def _check_channels(inspection: Inspection, options: RunOptions) -> None:
+    """Refuse colour images, of the test part as well, where the network is to see one channel. Raises OptionError."""
+    colour = sum(facts.channels > 2 for facts in inspection.facts)
+    if options.grey == "sum" and colour:
+        raise OptionError(f"--grey sum: expected grey images only, found {colour} in colour; leave it out")
 
 
 def _warn_of_weights(

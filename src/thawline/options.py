@@ -69,7 +69,9 @@ class RunOptions:
         "efficientnet_lite0",
         "Pretrained network: a name from the table, timm/NAME or torchvision/NAME; several, with commas, race.",
     )
-    weights: Path | None = option(None, "Weight file to use, with its description NAME.json beside it.")
+    weights: Path | None = option(
+        None, "Weight file to use, with its description NAME.json beside it, or a folder of such."
+    )
     size_px: int | None = option(
         None,
         "Side of the network's input; else that of its training or a larger one, as measured.",
@@ -222,7 +224,7 @@ def list_backbones(options: RunOptions) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(name.strip() for name in options.backbone.split(",") if name.strip()))
     if not names:
         raise OptionError(f"--backbone: expected one name or several with commas between, found {options.backbone!r}")
-    if options.weights is not None and len(names) > 1:
+    if options.weights is not None and len(names) > 1 and not options.weights.is_dir():
         raise OptionError(f"--weights {options.weights.name}: belongs to one --backbone, found {', '.join(names)}")
     return names
 

@@ -104,6 +104,7 @@ class Plan:
             "aspect": self["aspect"] or ASPECTS[0],
             "wide_range": self["wide_range"],
             "precision": self["precision"] or "f32",
+            "grey": self["channels"] == "sum",
         }
         return Contract.from_json({**stated, **measured})
 
@@ -122,7 +123,7 @@ def make_plan(fingerprint: Mapping[str, Any], hardware: Hardware, facts: Backbon
         _choose_size(fingerprint, facts, options),
         Choice("interpolation", facts.interpolation, "fixed", f"as {facts.name} was trained"),
         _choose_aspect(fingerprint),
-        _choose_channels(fingerprint, options),
+        _choose_channels(options),
         _choose_wide_range(fingerprint),
         _choose_engine(hardware),
         _choose_precision(hardware, options),
@@ -365,12 +366,9 @@ def _choose_aspect(fingerprint: Mapping[str, Any]) -> Choice:
     return Choice("aspect", None, "empirical", reason, ASPECTS)
 
 
-def _choose_channels(fingerprint: Mapping[str, Any], options: RunOptions) -> Choice:
+def _choose_channels(options: RunOptions) -> Choice:
     """What a network of three channels is given of a grey image."""
-    colour = sum(count for channels, count in fingerprint["channels"].items() if int(channels) > 2)
     if options.grey == "sum":
-        if colour:
-            raise OptionError(f"--grey sum: expected grey images only, found {colour} in colour; leave it out")
         return Choice("channels", "sum", "given", "one channel, to a first convolution summed over its three")
     return Choice("channels", "repeat", "fixed", "grey images give the same values to all three channels")
 

@@ -60,6 +60,7 @@ class Item:
 class Contract:
     """How pixels become the input of a backbone, and its output a feature; stored with the model and repeated exactly.
 
+    ``grey`` takes no colour images.
     ``wide_range`` is the (black, white) pair that pixels of more than 8 bits are scaled by, one for the whole data set;
     None where every image has 8 bits. ``crop`` takes the centred square, ``letterbox`` pads with black, ``squash``
     stretches both sides to ``size_px``.
@@ -73,6 +74,7 @@ class Contract:
     wide_range: tuple[float, float] | None = None
     precision: Precision = "f32"
     feature_dtype: Literal["float16", "float32"] = "float16"
+    grey: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON data; `from_json` reverses it."""

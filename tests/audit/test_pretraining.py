@@ -81,6 +81,18 @@ def test_free_licences_as_they_are_found(licence):
     assert describe_licence(licence) is None
 
 
+@pytest.mark.parametrize("licence", ["MIT (non-commercial use only)", "BSD-3-Clause (weights CC-BY-NC)"])
+def test_what_stands_in_brackets_counts(licence):
+    assert describe_licence(licence)
+
+
+@pytest.mark.parametrize(
+    "written", ["ChestXray14", "chest x-ray 14, then ours", "NIH ChestX-ray8", "MIMIC CXR", "padchest"]
+)
+def test_sets_are_known_however_they_are_written(written):
+    assert check_weights(make_dataset("a.png"), make_weights(written), "xray")
+
+
 @pytest.mark.parametrize("licence", ["cc-by-nc-4.0", "dinov3-license", "unknown", "", "see the model's page"])
 def test_any_other_licence_is_to_be_read(licence):
     assert f'"{licence}", may forbid clinical or commercial use' in str(describe_licence(licence))

@@ -13,9 +13,9 @@ from thawline.errors import OptionError, WeightsError
 from thawline.learn.air_gap import pack_weights, verify_weights
 from thawline.learn.backbones import find_row
 from thawline.learn.loading import load_network
-from thawline.learn.networks import build_network
+from thawline.learn.networks import OwnNetwork, build_network
 from thawline.learn.weight_files import MANIFEST, Weights, read_manifest, write_weights
-from thawline.learn.weights import find_weights, name_place, place_weights
+from thawline.learn.weights import find_weights, keep_network, name_place, place_weights
 
 NAMES = ("efficientnet_lite0", "efficientnet_lite1")
 
@@ -135,6 +135,40 @@ def test_weights_without_a_head_are_packed_without_one(packed, tmp_path):
     assert not found.has_head
     kept = load_network(found).state_dict()
     assert all(torch.equal(kept[key], tensor) for key, tensor in tensors.items())
+
+
+SHARING = [  # rows whose networks have the layers of one another's
+    ("densenet121", "chexnet", "torchxrayvision_densenet121", "radimagenet_densenet121"),
+    ("resnet50", "radimagenet_resnet50"),
+    ("inception3", "radimagenet_inception3"),
+]
+
+
+@pytest.mark.parametrize("names", SHARING, ids=lambda names: names[0])
+def test_each_of_several_networks_with_the_same_layers_gets_its_own_file(names, tmp_path, monkeypatch):
+    monkeypatch.setenv("THAWLINE_WEIGHTS", str(tmp_path))
+    monkeypatch.setenv("THAWLINE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("thawline.learn.weights.fetch_network", lambda _: pytest.fail("asked a hub"))
+    for name in names:
+        about = Weights(find_row(name).architecture, Path(), "", name, "CC0", "nothing")
+        write_weights(tmp_path / f"{name}.safetensors", {"x": torch.zeros(1)}, about)
+    assert [find_weights(name).source for name in names] == list(names)
+    (tmp_path / f"{names[0]}.safetensors").unlink()
+    assert place_weights(find_row(names[0])) is None
+    assert [place_weights(find_row(name)) for name in names[1:]] == ["folder"] * (len(names) - 1)
+
+
+def test_a_file_that_shares_its_stem_with_a_description_of_another_is_passed_over(packed):
+    torch.save({"x": torch.zeros(1)}, packed / "efficientnet_lite0.pth")
+    assert find_weights("efficientnet_lite0").path.suffix == ".safetensors"
+    assert not [each for each in verify_weights(packed) if each.problem]
+
+
+def test_networks_of_ones_own_are_not_verified(tmp_path, monkeypatch):
+    monkeypatch.setenv("THAWLINE_CACHE", str(tmp_path))
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    keep_network(OwnNetwork("mine", module, 32, (0.5,) * 3, (0.5,) * 3))
+    assert not [each for each in verify_weights() if each.problem]
 
 
 def test_an_unknown_name_leaves_what_was_packed_before(tmp_path):

@@ -20,7 +20,7 @@ CLASSES = {  # of ImageNet-1k, for each photograph
     "rocket": {657, 744, 812},  # missile, projectile, shuttle
     "camera": {759, 872},  # reflex camera, tripod
 }
-N_VIEWS = 40
+N_VIEWS = 12
 HALF, IMAGENET = ((0.5,) * 3, (0.5,) * 3), ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 

@@ -43,6 +43,8 @@ class Hub(ThreadingHTTPServer):
         self.commit = "a" * 40
         self.token: str | None = None
         self.changed = False
+        self.elsewhere: str | None = None  # another host that keeps the bytes
+        self.tokens: list[str | None] = []
         self.takes_ranges = True
 
     @property
@@ -74,6 +76,7 @@ class Handler(BaseHTTPRequestHandler):
         name = self.path.partition("?")[0].rpartition("/")[2]
         asked = self.headers.get("Range")
         served.asked.append((self.command, self.path, asked))
+        served.tokens.append(self.headers.get("Authorization"))
         if served.token and self.headers.get("Authorization") != f"Bearer {served.token}":
             return self.refuse(401, "GatedRepo", "Access to this repository is restricted")
         if name not in served.files:
@@ -82,7 +85,7 @@ class Handler(BaseHTTPRequestHandler):
         start = int(asked.removeprefix("bytes=").partition("-")[0]) if asked and served.takes_ranges else 0
         if start >= len(data):
             return self.refuse(416, "", "Range not satisfiable")
-        self.send_response(206 if start else 200)
+        self.send_response(302 if served.elsewhere else 206 if start else 200)
         digest = hashlib.sha256(data).hexdigest()
         for header, value in {
             "X-Repo-Commit": served.commit,
@@ -90,11 +93,12 @@ class Handler(BaseHTTPRequestHandler):
             "X-Linked-Etag": f'"{digest}"',
             "X-Linked-Size": str(len(data)),
             "Content-Length": str(len(data) - start),
+            **({"Location": f"{served.elsewhere}/{name}"} if served.elsewhere else {}),
             **({"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"} if start else {}),
         }.items():
             self.send_header(header, value)
         self.end_headers()
-        if with_body:
+        if with_body and not served.elsewhere:
             self.send(data[start:])
         return None
 
@@ -265,6 +269,48 @@ def test_a_name_that_timm_has_no_weights_for(hub):
         hub_module.fetch_network(find_row("ResNet152V2").architecture)
 
 
+def test_what_was_damaged_since_it_was_kept_is_fetched_again(served, network):
+    kept = check_found(network).path
+    kept.write_bytes(kept.read_bytes()[:-1] + b"x")
+    check_found(network)
+    kept.unlink()
+    check_found(network)
+    assert len(served.ranges()) == 3
+
+
+def test_two_that_fetch_one_file_do_not_write_into_each_other(served, tmp_path):
+    served.pause_seconds = 0.002
+    url, path = f"{served.url}/model.safetensors", tmp_path / "one" / "model.safetensors"
+    digest = hashlib.sha256(served.files["model.safetensors"]).hexdigest()
+    done = []
+
+    def take():
+        done.append(hub_module._take_whole(path, digest, url))
+
+    threads = [threading.Thread(target=take) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert done == [path] * 3
+    assert path.read_bytes() == served.files["model.safetensors"]
+    assert served.ranges() == [None]
+
+
+def test_the_token_goes_to_the_hub_and_to_nobody_who_keeps_its_files(served, network, monkeypatch):
+    elsewhere = Hub()
+    elsewhere.files = served.files
+    threading.Thread(target=elsewhere.serve_forever, daemon=True).start()
+    served.token = TOKEN
+    served.elsewhere = f"http://localhost:{elsewhere.server_address[1]}"
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    check_found(network)
+    elsewhere.shutdown()
+    elsewhere.server_close()
+    assert TOKEN in str(served.tokens)
+    assert set(elsewhere.tokens) == {None}
+
+
 # --- torchvision ------------------------------------------------------------------------------------------------------
 
 
@@ -298,7 +344,7 @@ def test_a_download_killed_before_it_was_renamed_is_whole(hub, films, tmp_path):
     folder.mkdir(parents=True)
     (folder / f"{name}.incomplete").write_bytes(data)
     check_found(films, "SqueezeNet")
-    assert [path.name for path in folder.iterdir()] == [name]
+    assert [path.name for path in folder.iterdir() if path.suffix != ".lock"] == [name]
 
 
 def test_a_file_of_torch_that_was_changed_is_fetched_again(hub, films, tmp_path):

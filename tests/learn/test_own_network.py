@@ -18,11 +18,11 @@ from thawline.learn.networks import OwnNetwork, draw_weights
 from thawline.learn.weights import keep_network
 
 
-def make_module():
+def make_module(activation=nn.ReLU):
     torch.manual_seed(0)
     layers = []
     for before, after in ((3, 8), (8, 16), (16, 24), (24, 32)):
-        layers += [nn.Conv2d(before, after, 3, 2, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
+        layers += [nn.Conv2d(before, after, 3, 2, 1, bias=False), nn.BatchNorm2d(after), activation()]
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
@@ -75,6 +75,43 @@ def test_what_gives_no_features_is_refused(module, said):
         keep_network(make_own(module=module))
 
 
+def test_two_of_one_name_do_not_get_into_each_others_way():
+    first, second = make_own(), make_own(module=make_module(nn.Tanh))
+    with torch.no_grad():
+        second.module[0].weight.mul_(2)
+    kept = keep_network(first), keep_network(second)
+    assert kept[0].path != kept[1].path
+    assert kept[0].architecture != kept[1].architecture
+    images = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        for own, weights in zip((first, second), kept, strict=True):
+            assert torch.equal(load_backbone(weights)(images), own.module(images))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"mean": (0.5,)}, "expected mean of three numbers"),
+        ({"mean": 0.5}, "expected mean of three numbers"),
+        ({"mean": (127.0,) * 3}, "expected mean and std of pixels from 0 to 1"),
+        ({"std": (0.0,) * 3}, "std above 0"),
+        ({"interpolation": "lanczos"}, "expected interpolation bilinear or bicubic"),
+    ],
+)
+def test_an_input_that_cannot_be_is_refused(changes, said, tmp_path):
+    with pytest.raises(OptionError, match=said):
+        thawline.run(tmp_path, tmp_path / "run", network=make_own(**changes))
+
+
+def test_what_is_no_own_network_is_refused(tmp_path):
+    with pytest.raises(OptionError, match=r"expected a thawline\.OwnNetwork, found Sequential"):
+        thawline.run(tmp_path, tmp_path / "run", network=make_module())
+    with pytest.raises(OptionError, match=r"expected a torch\.nn\.Module, found str"):
+        thawline.run(tmp_path, tmp_path / "run", network=make_own(module="resnet"))
+    with pytest.raises(OptionError, match="expected neither --backbone nor --weights"):
+        thawline.run(tmp_path, tmp_path / "run", network=make_own(), backbone="vgg16")
+
+
 @pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "a b"])
 def test_a_name_that_is_none_for_a_file_is_refused(name):
     with pytest.raises(OptionError, match="expected a name of letters, digits, dots and dashes"):
@@ -98,3 +135,9 @@ def test_a_run_thaws_it_and_its_model_needs_it_again(tmp_path, monkeypatch):
         thawline.load_model(tmp_path / "run")
     again = dataclasses.replace(own, module=make_module())
     assert np.allclose(thawline.load_model(tmp_path / "run", network=again).predict_proba([image]), expected)
+    other = dataclasses.replace(own, module=make_module(nn.Tanh))
+    with pytest.raises(ThawlineError, match="this machine computes other probabilities than the run did"):
+        thawline.load_model(tmp_path / "run", network=other)
+    for changed in (other, dataclasses.replace(own, std=(0.3,) * 3), make_own(size_px=96)):
+        with pytest.raises(ThawlineError, match="holds another run"):
+            thawline.run(films, tmp_path / "run", network=changed, listener=Notes(), **about)

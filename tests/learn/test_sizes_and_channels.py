@@ -10,8 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from thawline.errors import OptionError
+import thawline
+from helpers import Notes, make_films
+from thawline.errors import OptionError, UnreadableItemsError
 from thawline.learn.backbones import find_row
 from thawline.learn.engine import open_engine, smallest_cosine
 from thawline.learn.facts import describe_backbone, takes_size
@@ -172,3 +175,39 @@ def test_a_network_without_such_a_convolution_says_so():
         OptionError, match="--grey sum: expected a first convolution of three channels, lenet5 has none"
     ):
         build_network(sum_channels(find_row("LeNet-5").architecture))
+
+
+@pytest.mark.parametrize("name", ["timm/resnetv2_50x1_bit", "timm/nf_resnet26"])
+def test_a_first_convolution_that_standardises_its_weights_cannot_be_summed(name):
+    with pytest.raises(OptionError, match="standardises its weights, so that their sum gives something else"):
+        build_network(sum_channels(describe_elsewhere(name)))
+
+
+@pytest.mark.slow
+def test_a_run_of_grey_images_keeps_a_model_of_grey_images(tmp_path, monkeypatch):
+
+    monkeypatch.setenv("THAWLINE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("THAWLINE_DATA", str(tmp_path / "data"))
+    films = make_films(tmp_path / "films", n_patients=30, contrast=0.6)
+    about = {"thaw_line": "conv_stem", "folds": 2, "views": 1, "size_px": 64, "controls": "none", "budget": "none"}
+    result = thawline.run(films, tmp_path / "run", grey="sum", listener=Notes(), **about)
+    assert result.metrics["ladder"][-1]["thaw_line"] == "conv_stem"
+    model = thawline.load_model(tmp_path / "run")
+    assert model.contract.grey
+    image = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
+    found = model.predict_proba([image])
+    assert np.allclose(thawline.load_model(tmp_path / "run" / "model").predict_proba([image]), found)
+    with pytest.raises(UnreadableItemsError, match="a colour image, but the model was made for grey ones only"):
+        model.predict_proba([np.stack([image, 255 - image, image], axis=2)])
+
+
+def test_colour_images_are_refused_before_anything_is_run(tmp_path, monkeypatch):
+
+    monkeypatch.setenv("THAWLINE_CACHE", str(tmp_path / "cache"))
+    draw = np.random.default_rng(0)
+    for number in range(24):
+        folder = tmp_path / "images" / "ab"[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draw.integers(0, 256, (32, 32, 3), np.uint8)).save(folder / f"{number}.png")
+    with pytest.raises(OptionError, match="--grey sum: expected grey images only, found 24 in colour"):
+        thawline.plan_only(tmp_path / "images", thawline.RunOptions(grey="sum", strategy="feature_extractor"))

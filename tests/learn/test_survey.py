@@ -27,6 +27,16 @@ def test_all_are_explained_but_googlenet(rows):
     }
 
 
+def test_layers_with_and_without_the_fully_connected_ones(rows):
+    assert {model: (row.layers, row.feature_layers) for model, row in rows.items()} == {
+        "LeNet5": (5, 2),
+        "AlexNet": (8, 5),
+        "VGG16": (16, 13),
+        "GoogLeNet": (22, 21),
+        "ResNet50": (50, 49),
+    }
+
+
 def test_lenet_by_the_tables_of_its_paper(rows):
     filters = [(5 * 5 * maps + 1) * count for maps, count in ((1, 6), (3, 6), (4, 9), (6, 1))]
     assert filters[0] == 156

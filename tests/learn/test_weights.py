@@ -161,11 +161,11 @@ def test_a_first_convolution_of_one_channel_sees_the_mean_of_three():
     import torch
 
     grey = torch.randn(4, 1, 3, 3, generator=torch.Generator().manual_seed(0))
-    wide = loading_module._widen(grey, torch.empty(4, 3, 3, 3))
+    wide = loading_module.widen_first(grey, torch.empty(4, 3, 3, 3))
     images = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     expected = torch.conv2d(images.mean(dim=1, keepdim=True), grey)
     torch.testing.assert_close(torch.conv2d(images, wide), expected)
-    assert loading_module._widen(grey, grey) is grey
+    assert loading_module.widen_first(grey, grey) is grey
 
 
 def test_a_changed_package_is_refused(tmp_path, monkeypatch):
@@ -421,7 +421,7 @@ def test_code_in_a_weight_file_does_not_run(tmp_path, how):
     else:
         file.write_bytes(pickle.dumps(trap))
     weights = read_sidecar(describe(file, architecture="timm/test_efficientnet"), "mine")
-    with pytest.raises(WeightsError, match=r"mine\.pth: cannot be read as weights: "):
+    with pytest.raises(WeightsError, match=r"mine\.pth: cannot be read as weights"):
         load_network(weights)
     assert not (tmp_path / "ran").exists()
 

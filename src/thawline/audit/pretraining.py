@@ -22,6 +22,7 @@ PERMISSIVE = (
     "CC0",
     "CC0-1.0",
     "CC BY 4.0",
+    "CC BY 4.0 (VGG)",
     "public domain",
 )
 
@@ -33,10 +34,11 @@ class PublicSet:
     name: str
     modalities: tuple[str, ...]
     file_name: str | None = None
+    aliases: tuple[str, ...] = ()
 
 
 PUBLIC_SETS = (
-    PublicSet("ChestX-ray14", ("xray",), r"\d{8}_\d{3}\.\w+"),
+    PublicSet("ChestX-ray14", ("xray",), r"\d{8}_\d{3}\.\w+", ("ChestX-ray8", "NIH chest")),
     PublicSet("PadChest", ("xray",), r"\d{30,}_\d\d-\d{3}-\d{3}\.\w+"),
     PublicSet("CheXpert", ("xray",), r"view\d_(frontal|lateral)\.\w+"),
     PublicSet("MIMIC-CXR", ("xray",), r"[0-9a-f]{8}(-[0-9a-f]{8}){4}\.\w+"),
@@ -57,7 +59,7 @@ def check_weights(dataset: Dataset, weights: Weights, modality: str) -> list[Rem
     if (said := describe_licence(weights.licence)) is not None:
         found.append({"level": "caution", "text": f"The weights of {name}: {said}"})
     for known in PUBLIC_SETS:
-        if known.name.lower() not in weights.pretrained_on.lower():
+        if not any(_plain(each) in _plain(weights.pretrained_on) for each in (known.name, *known.aliases)):
             continue
         trained = f"The weights of {name} were trained on {known.name}."
         seen = count_named(dataset, known)
@@ -87,9 +89,9 @@ def describe_licence(licence: str) -> str | None:
     return f'their licence, "{licence}", may forbid clinical or commercial use; read it before you use them.'
 
 
-def _plain(licence: str) -> str:
-    """Return the letters and digits of a licence, without what stands in brackets."""
-    return re.sub(r"\(.*?\)|[^a-z0-9]", "", licence.lower())
+def _plain(text: str) -> str:
+    """Return letters and digits alone, in small."""
+    return re.sub(r"[^a-z0-9]", "", text.lower())
 
 
 def count_named(dataset: Dataset, known: PublicSet) -> int:

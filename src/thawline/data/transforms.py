@@ -23,6 +23,8 @@ def prepare(pixels: Pixels, contract: Contract) -> Inputs:
     """
     from PIL import Image
 
+    if contract.grey and pixels.ndim == 3:
+        raise ImageError("a colour image, but the model was made for grey ones only (--grey sum); convert it to grey")
     if contract.wide_range is None:
         if pixels.dtype != np.uint8:
             raise ImageError(f"{pixels.dtype} pixels, but the model was made from 8-bit images only; convert to 8 bits")

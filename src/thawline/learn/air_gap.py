@@ -25,7 +25,7 @@ from thawline.learn.keras_files import (
     keras_options,
 )
 from thawline.learn.loading import load_network, read_backbone_tensors
-from thawline.learn.networks import describe_elsewhere
+from thawline.learn.networks import describe_elsewhere, fit_size
 from thawline.learn.weight_files import MANIFEST, Weights, describe_file, read_manifest, read_sidecar, write_weights
 from thawline.learn.weights import find_weights, list_files, place_weights, weight_folders
 
@@ -89,7 +89,9 @@ def import_weights(
     architecture = row.architecture if row else describe_elsewhere(name, [each.name for each in BACKBONES])
     keras = find_keras_network(architecture) if file.suffix in KERAS_SUFFIXES else None
     options = {**architecture.options, **(keras_options(architecture) if keras else {})}
-    architecture = dataclasses.replace(architecture, size_px=size_px or architecture.size_px, options=options)
+    architecture = dataclasses.replace(architecture, options=options)
+    if size_px is not None:
+        architecture = dataclasses.replace(fit_size(architecture, size_px), size_px=size_px)
     match = match_file(file, architecture)
     mode = preprocessing or (keras.mode if keras else None)
     if mode is not None:
@@ -125,7 +127,8 @@ def verify_weights(folder: Path | None = None) -> Iterator[Checked]:
         if place_weights(row) == "package":
             yield _check(row.name, "package", lambda name=row.name: find_weights(name))  # type: ignore[misc]
     for each in sorted((cache_path() / "weights").glob("*")):
-        yield from _verify_folder(each, "cache")
+        if each.name != "own":  # whose code is the user's, not ours to describe
+            yield from _verify_folder(each, "cache")
 
 
 def _verify_folder(folder: Path, place: str) -> Iterator[Checked]:

@@ -26,7 +26,7 @@ from thawline.learn.keras_files import (
 )
 from thawline.learn.lineage import COUNTER, Slot, trace_layers
 from thawline.learn.networks import Architecture, Triple, build_network, classifier_keys
-from thawline.learn.weight_files import SUFFIXES, read_tensors
+from thawline.learn.weight_files import SUFFIXES, is_ordered, name_some, read_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -62,6 +62,8 @@ class Match:
 
 def match_file(path: Path, architecture: Architecture) -> Match:
     """Read a weight file of PyTorch or Keras and match it onto the network of ``architecture``. Raises WeightsError."""
+    if path.suffix in (*SUFFIXES, *KERAS_SUFFIXES) and not path.is_file():
+        raise WeightsError(f"expected a weight file, found {path}, which is none; check the name")
     if path.suffix in KERAS_SUFFIXES:
         row = check_keras_network(architecture)
         file, network = read_keras(path), build_network(architecture)
@@ -75,8 +77,9 @@ def match_file(path: Path, architecture: Architecture) -> Match:
         )
     tensors, network = read_tensors(path), build_network(architecture)
     head = classifier_keys(network, architecture)
-    ordered = path.suffix != ".safetensors"  # which sorts its tensors by name
-    return match_tensors(tensors, network, head, size_px=architecture.size_px, source=path.name, is_ordered=ordered)
+    return match_tensors(
+        tensors, network, head, size_px=architecture.size_px, source=path.name, is_ordered=is_ordered(path)
+    )
 
 
 # --- a file of PyTorch ------------------------------------------------------------------------------------------------
@@ -106,9 +109,9 @@ def match_tensors(
         missing, unknown = own.keys() - given.keys() - set(head), given.keys() - own.keys()
         if missing or unknown:
             raise WeightsError(
-                f"{source} does not fit {_name(network)}: {len(missing)} tensors missing ({_some(missing)}), "
-                f"{len(unknown)} unknown ({_some(unknown)}); where all names are foreign, bring a .pth file, which keeps "
-                "the order"
+                f"{source} does not fit {_name(network)}: {len(missing)} tensors missing ({name_some(missing)}), "
+                f"{len(unknown)} unknown ({name_some(unknown)}); take out what belongs to no layer, or, where all names are "
+                "foreign, bring a .pth file, which keeps the order"
             )
         found = {key: (key, given[key]) for key in own if key in known}
         return _finish(found, network, head, "name", source)
@@ -159,16 +162,17 @@ def _leaf(key: str) -> str:
 
 
 def _has_shape(given: Tensor, own: Tensor) -> bool:
-    return given.shape == own.shape or _is_grey(given, own)
+    return given.shape == own.shape or sees_one(given, own)
 
 
-def _is_grey(given: Tensor, own: Tensor) -> bool:
+def sees_one(given: Tensor, own: Tensor) -> bool:
     """Whether a first convolution was trained on one channel where ours sees three."""
     return given.ndim == 4 and given.shape[1] == 1 and own.shape == (given.shape[0], 3, *given.shape[2:])
 
 
-def _widen(given: Tensor, own: Tensor) -> Tensor:
-    return given.expand_as(own) / 3 if _is_grey(given, own) else given
+def widen_first(given: Tensor, own: Tensor) -> Tensor:
+    """Let a first convolution of one channel see the mean of three."""
+    return given.expand_as(own) / 3 if sees_one(given, own) else given
 
 
 def _finish(
@@ -186,11 +190,16 @@ def _finish(
     ]
     if wrong:
         raise WeightsError(
-            f"{source} does not fit {_name(network)}: {len(wrong)} tensors of another shape ({_some(wrong)})"
+            f"{source} does not fit {_name(network)}: {len(wrong)} tensors of another shape ({name_some(wrong)})"
+        )
+    spoilt = [key for key, (_, tensor) in found.items() if not bool(torch.isfinite(tensor).all())]
+    if spoilt:
+        raise WeightsError(
+            f"{source}: expected finite numbers, found others in {name_some(spoilt)}; fetch the file again"
         )
     has_head = bool(head) and all(fits.get(key, False) for key in head)
     kept = {key: value for key, value in found.items() if has_head or key not in head}
-    tensors = {key: _widen(tensor.to(torch.float32), own[key]).contiguous() for key, (_, tensor) in kept.items()}
+    tensors = {key: widen_first(tensor.to(torch.float32), own[key]).contiguous() for key, (_, tensor) in kept.items()}
     counters = {key: torch.zeros_like(value) for key, value in own.items() if key.endswith(COUNTER)}
     pairs = tuple((theirs, key) for key, (theirs, _) in kept.items() if theirs)
     return Match({**tensors, **counters}, pairs, has_head, by)
@@ -375,8 +384,3 @@ def _check_numbers(names: Sequence[str], source: str, kinds: str = "") -> None:
 
 def _name(network: nn.Module) -> str:
     return type(network).__name__
-
-
-def _some(names: Collection[str]) -> str:
-    shown = sorted(names)[:3]
-    return ", ".join([*shown, "..."] if len(names) > 3 else shown)

@@ -125,6 +125,9 @@ def _fetched(repository: str | None, name: str | None, url: str | None) -> Itera
     names = (name,) if name else HUB_FILES
     kept = [path for each in names if isinstance(path := try_to_load_from_cache(repository, each), str)]
     if kept:
+        blob = Path(kept[0]).resolve()  # the client names what it keeps by the digest of large files
+        if DIGEST.fullmatch(blob.name):
+            _check_start(blob, blob.name)
         yield Path(kept[0])
         return
     with _failing_fast():
@@ -165,20 +168,22 @@ def _take_whole(path: Path, start: str, url: str, **how: Any) -> Path:
     """Fetch a file where it is not there; a broken download goes on where it stopped. Raises WeightsError."""
     from huggingface_hub.errors import HfHubHTTPError
     from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
 
     unfinished = path.with_name(f"{path.name}.incomplete")
-    if path.is_file():
-        return path
     with said_plainly(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with unfinished.open("ab") as file:
-            http_get(url, file, resume_size=file.tell(), displayed_filename=_name_file(url), **how)
-    except HfHubHTTPError as error:
-        if error.response.status_code != 416:  # there was no more to fetch
-            raise
-    _check_start(unfinished, start)
-    unfinished.replace(path)
+    with WeakFileLock(path.with_name(f"{path.name}.lock")):  # two processes would write into one file
+        if path.is_file():
+            return path
+        try:
+            with unfinished.open("ab") as file:
+                http_get(url, file, resume_size=file.tell(), displayed_filename=_name_file(url), **how)
+        except HfHubHTTPError as error:
+            if error.response.status_code != 416:  # there was no more to fetch
+                raise
+        _check_start(unfinished, start)
+        unfinished.replace(path)
     return path
 
 

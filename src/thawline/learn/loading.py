@@ -6,10 +6,10 @@ import dataclasses
 import sys
 import warnings
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from thawline.errors import WeightsError
-from thawline.learn.conversion import match_tensors
+from thawline.learn.conversion import match_tensors, sees_one, widen_first
 from thawline.learn.cuts import MEMBERS, load_ensemble, tap_lines
 from thawline.learn.networks import (
     Architecture,
@@ -21,7 +21,7 @@ from thawline.learn.networks import (
     narrow_first,
 )
 from thawline.learn.stages import find_stages_at
-from thawline.learn.weight_files import Weights, read_tensors
+from thawline.learn.weight_files import Weights, is_ordered, name_some, read_tensors
 from thawline.learn.weights import PACKAGES
 
 if TYPE_CHECKING:
@@ -50,11 +50,11 @@ def _fill(network: nn.Module, weights: Weights, tensors: Mapping[str, Tensor]) -
     if given.keys().isdisjoint(own):
         given = _rename(given, network, weights)
     given = _resample(given, network, about)
-    is_narrow = any(key in own and _sees_one(given[key], own[key]) for key in given)
+    is_narrow = any(key in own and sees_one(given[key], own[key]) for key in given)
     if about.summed and is_narrow:  # as a run has saved it
         narrow_first(network, about.name)
         own = network.state_dict()
-    given = {key: _widen(tensor, own[key]) if key in own else tensor for key, tensor in given.items()}
+    given = {key: widen_first(tensor, own[key]) if key in own else tensor for key, tensor in given.items()}
     missing, unexpected = own.keys() - given.keys(), given.keys() - own.keys()
     allowed = set() if weights.has_head else classifier_keys(network, weights.architecture)
     wrong = [
@@ -65,23 +65,13 @@ def _fill(network: nn.Module, weights: Weights, tensors: Mapping[str, Tensor]) -
     if missing - allowed or unexpected or wrong:
         raise WeightsError(
             f"{weights.path.name} does not fit {weights.architecture.model}: {len(missing - allowed)} tensors missing "
-            f"({_some(missing - allowed)}), {len(unexpected)} unknown ({_some(unexpected)}), "
-            f"{len(wrong)} of another shape ({_some(wrong)})"
+            f"({name_some(missing - allowed)}), {len(unexpected)} unknown ({name_some(unexpected)}), "
+            f"{len(wrong)} of another shape ({name_some(wrong)})"
         )
     network.load_state_dict({**own, **given})
     if about.summed and not is_narrow:
         narrow_first(network, about.name)
     return network.eval()
-
-
-def _sees_one(given: Tensor, own: Tensor) -> bool:
-    """Tell whether these are the weights of a convolution of one channel, for one of three."""
-    return given.ndim == 4 and given.shape[1] == 1 and own.shape == (given.shape[0], 3, *given.shape[2:])
-
-
-def _widen(given: Tensor, own: Tensor) -> Tensor:
-    """Let a first convolution of one channel see the mean of three."""
-    return given.expand_as(own) / 3 if _sees_one(given, own) else given
 
 
 def _resample(given: dict[str, Tensor], network: nn.Module, architecture: Architecture) -> dict[str, Tensor]:
@@ -128,11 +118,5 @@ def _rename(given: Mapping[str, Tensor], network: nn.Module, weights: Weights) -
         return dict(zip(network.state_dict(), given.values(), strict=True))
     about, path = weights.architecture, weights.path
     head = classifier_keys(network, about)
-    is_ordered = path.suffix != ".safetensors"  # which sorts its tensors by name
-    match = match_tensors(given, network, head, size_px=about.size_px, source=path.name, is_ordered=is_ordered)
+    match = match_tensors(given, network, head, size_px=about.size_px, source=path.name, is_ordered=is_ordered(path))
     return match.tensors
-
-
-def _some(names: Any) -> str:
-    shown = sorted(names)[:3]
-    return ", ".join(shown) + (", …" if len(names) > 3 else "") if shown else "none"

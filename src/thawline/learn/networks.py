@@ -9,12 +9,14 @@ from __future__ import annotations
 import copy
 import dataclasses
 import difflib
+import inspect
 import re
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from thawline.errors import OptionError, WeightsError
+from thawline.files import json_digest
 from thawline.types import Interpolation
 
 if TYPE_CHECKING:
@@ -74,15 +76,18 @@ class OwnNetwork:
     licence: str = "not stated"
     pretrained_on: str = "not stated"
 
-    def check(self) -> OwnNetwork:
-        """Return it, registered under its name for this process.
-
-        Raises OptionError for another output than features, or a name that is none for a file.
-        """
+    def check(self) -> None:
+        """Register it for this process. Raises OptionError for a bad name, or another output than features."""
         import torch
+        from torch import nn
 
         if not re.fullmatch(r"\w[\w.-]*", self.name):
             raise OptionError(f"network {self.name!r}: expected a name of letters, digits, dots and dashes")
+        if not isinstance(self.module, nn.Module):
+            raise OptionError(f"network {self.name!r}: expected a torch.nn.Module, found {type(self.module).__name__}")
+        odd = [key for key, value in self.module.state_dict().items() if not isinstance(value, torch.Tensor)]
+        if odd:
+            raise OptionError(f"network {self.name!r}: expected a state of tensors alone, found {', '.join(odd[:3])}")
         self.module.eval()
         try:
             with torch.no_grad():
@@ -94,15 +99,30 @@ class OwnNetwork:
         if not isinstance(found, torch.Tensor) or found.ndim != 2 or len(found) != 2:
             shape = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
             raise OptionError(f"network {self.name!r}: expected features (2, features) of two images, found {shape}")
-        _OWN[self.name] = self
-        return self
+        about = self.describe()
+        _OWN.pop((about.model, about.options["code"]), None)  # the last given comes last
+        _OWN[about.model, about.options["code"]] = self
 
     def describe(self) -> Architecture:
-        """Return its architecture, as runs and models state it."""
-        return Architecture(f"own/{self.name}", "own", self.name, self.size_px, self.mean, self.std, self.interpolation)
+        """Return its architecture, as runs and models state it, with a digest of its code."""
+        options = {"code": _digest_code(self.module)}
+        name = f"own/{self.name}"
+        return Architecture(name, "own", self.name, self.size_px, self.mean, self.std, self.interpolation, options)
 
 
-_OWN: dict[str, OwnNetwork] = {}  # of this process: a description cannot name code
+_OWN: dict[tuple[str, str], OwnNetwork] = {}  # of this process, by name and code: a description cannot name code
+
+
+def _digest_code(module: nn.Module) -> str:
+    """Return a digest of what a module is made of: its parts as they print, and the source of those that are not torch's."""
+    kinds = dict.fromkeys(type(part) for part in module.modules() if not type(part).__module__.startswith("torch."))
+    texts = [repr(module)]
+    for kind in kinds:
+        try:
+            texts.append(inspect.getsource(kind))
+        except (OSError, TypeError):  # typed at a prompt
+            texts.append(f"{kind.__module__}.{kind.__qualname__}")
+    return json_digest(texts)[:16]
 
 
 def describe_elsewhere(name: str, known: Sequence[str] = ()) -> Architecture:
@@ -183,7 +203,7 @@ def build_network(architecture: Architecture) -> nn.Module:
         elif architecture.builder == "torchvision":
             network = models.get_model(architecture.model, weights=None, **architecture.options)
         elif architecture.builder == "own":
-            network = copy.deepcopy(find_own(architecture.model).module)
+            network = copy.deepcopy(find_own(architecture).module)
         else:
             network = ARCHITECTURES[architecture.model](**architecture.options)
     except (KeyError, RuntimeError, ValueError, TypeError) as error:
@@ -195,14 +215,28 @@ def build_network(architecture: Architecture) -> nn.Module:
     return network.eval()
 
 
-def find_own(name: str) -> OwnNetwork:
-    """Return the user's own network of this name. Raises WeightsError where this process was not given it."""
-    if name not in _OWN:
+def replace_code(architecture: Architecture) -> Architecture:
+    """Return a model's own network with the code that this process was given last under its name, so that nothing that was
+    computed with other code is taken for it; the model's test image tells whether it computes the same.
+
+    Raises WeightsError where this process was given none.
+    """
+    codes = [code for name, code in _OWN if name == architecture.model]
+    if not codes:
+        find_own(architecture)
+    return dataclasses.replace(architecture, options={"code": codes[-1]})
+
+
+def find_own(architecture: Architecture) -> OwnNetwork:
+    """Return the user's own network of this name and code. Raises WeightsError where this process was not given it."""
+    found = _OWN.get((architecture.model, str(architecture.options.get("code"))))
+    if found is None:
+        name = architecture.model
         raise WeightsError(
             f"{name!r} is a network of somebody's own: give it as network=thawline.OwnNetwork({name!r}, ...) to run or "
-            "load_model in Python, as the run that it was trained in did"
+            "load_model in Python"
         )
-    return _OWN[name]
+    return found
 
 
 def draw_weights(network: nn.Module) -> None:
@@ -245,16 +279,27 @@ def sum_channels(architecture: Architecture) -> Architecture:
 def narrow_first(network: nn.Module, name: str) -> None:
     """Let the first convolution see one channel, with the sum of its weights.
 
-    Raises OptionError for a network ``name`` whose first convolution is not one of three channels.
+    Raises OptionError for a network ``name`` whose first convolution is not one of three channels, or does more with its
+    weights than to multiply by them, as weight standardisation does.
     """
+    import torch
     from torch import nn
 
     first = next((module for module in network.modules() if isinstance(module, nn.Conv2d)), None)
     if first is None or first.in_channels != 3 or first.groups > 1:
         raise OptionError(f"--grey sum: expected a first convolution of three channels, {name} has none; leave it out")
-    first.weight = nn.Parameter(first.weight.detach().sum(dim=1, keepdim=True))
-    first.in_channels = 1
-    first.register_forward_pre_hook(_take_first_channel)
+    grey = torch.rand(1, 1, 64, 64, device=first.weight.device).expand(-1, 3, -1, -1)
+    with torch.no_grad():
+        before = first(grey)
+        first.weight = nn.Parameter(first.weight.detach().sum(dim=1, keepdim=True))
+        first.in_channels = 1
+        first.register_forward_pre_hook(_take_first_channel)
+        after = first(grey)
+    if not before.is_meta and not torch.allclose(after, before, rtol=1e-3, atol=1e-3 * float(before.abs().max())):
+        raise OptionError(
+            f"--grey sum: the first convolution of {name} standardises its weights, so that their sum gives something else; "
+            "leave it out"
+        )
 
 
 def _take_first_channel(_module: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:

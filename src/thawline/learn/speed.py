@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from thawline.cost import peak_rss_mib
+from thawline.cost import peak_rss_mib, read_processor_name
 from thawline.errors import ModelError
 from thawline.files import write_json
 from thawline.learn.engine import allowed_precisions, detect_hardware, name_engine, open_engine
@@ -50,7 +50,7 @@ class Speed:
 
 def name_hardware(hardware: Hardware) -> str:
     """Name what a speed depends on: the engine with its version, the cores or the GPU."""
-    return f"{name_engine(hardware)}, {hardware.cuda or f'{hardware.cores} cores'}"
+    return f"{name_engine(hardware)}, {hardware.cuda or f'{hardware.cores} cores of {read_processor_name()}'}"
 
 
 def measure_speed(weights: Weights, hardware: Hardware) -> Speed:

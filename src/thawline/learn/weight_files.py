@@ -8,20 +8,36 @@ silently. Nothing that a file may hold is run.
 from __future__ import annotations
 
 import dataclasses
+import difflib
+import hashlib
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thawline.errors import WeightsError
 from thawline.files import file_digest, write_atomic, write_json
 from thawline.learn.networks import BUILDERS, Architecture
+from thawline.options import LEAST_PX, MOST_PX
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 MANIFEST = "manifest.json"
+KEYS = (
+    "architecture",
+    "backbone",
+    "builder_options",
+    "contract",
+    "folded_batchnorm",
+    "has_head",
+    "licence",
+    "pretrained_on",
+    "sha256",
+    "source",
+)
 NESTED = ("state_dict", "model_state_dict", "model")  # where training scripts keep a network's tensors
 
 
@@ -83,16 +99,17 @@ def read_sidecar(path: Path, backbone: str) -> Weights:
             options=dict(facts.get("builder_options", {})),
         )
         expected = str(facts["sha256"])
-        licence, has_head = str(facts["licence"]), bool(facts["has_head"])
-    except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
+        licence, has_head = str(facts["licence"]), facts["has_head"]
+        if not isinstance(has_head, bool):
+            raise TypeError(f"has_head is {has_head!r}, expected true or false")
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise WeightsError(f"{sidecar}: cannot be used as a description of weights: {error!r}") from error
+    _check_keys(facts, sidecar)
+    if problem := find_contract_problem(architecture):
+        raise WeightsError(f"{sidecar}: {problem}")
     if library not in BUILDERS:
         wanted = ", ".join(f"{builder}/NAME" for builder in BUILDERS)
         raise WeightsError(f"{sidecar}: expected an architecture {wanted}, found {library!r}")
-    if architecture.interpolation not in ("bilinear", "bicubic"):
-        raise WeightsError(
-            f"{sidecar}: expected interpolation bilinear or bicubic, found {architecture.interpolation!r}"
-        )
     return Weights(
         architecture,
         path,
@@ -105,6 +122,28 @@ def read_sidecar(path: Path, backbone: str) -> Weights:
     )
 
 
+def _check_keys(facts: Mapping[str, Any], sidecar: Path) -> None:
+    """Refuse a key that is nearly one of ours: a misspelt one would count for nothing, silently. Raises WeightsError."""
+    for key in facts.keys() - set(KEYS):
+        if close := difflib.get_close_matches(key, KEYS, 1, 0.8):
+            raise WeightsError(f"{sidecar}: expected {close[0]!r}, found {key!r}; correct its spelling")
+
+
+def find_contract_problem(about: Architecture) -> str:
+    """Say what is wrong with the input that a description of weights asks for; nothing where it can be used."""
+    for name, triple in (("mean", about.mean), ("std", about.std)):
+        numbers = isinstance(triple, tuple) and all(isinstance(value, int | float) for value in triple)
+        if not numbers or len(triple) != 3 or not all(map(math.isfinite, triple)):
+            return f"expected {name} of three numbers, found {triple!r}"
+    if min(about.std) <= 0 or max(map(abs, about.mean)) > 1:
+        return f"expected mean and std of pixels from 0 to 1, std above 0; found {about.mean} and {about.std}"
+    if not LEAST_PX <= about.size_px <= MOST_PX:
+        return f"expected images of {LEAST_PX} to {MOST_PX} px, found {about.size_px}"
+    if about.interpolation not in ("bilinear", "bicubic"):
+        return f"expected interpolation bilinear or bicubic, found {about.interpolation!r}"
+    return ""
+
+
 def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
     """Read what a packed folder lists: a description a name; empty where it has no manifest. Raises WeightsError."""
     path = folder / MANIFEST
@@ -113,7 +152,7 @@ def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
     try:
         listed = json.loads(path.read_text("utf-8")).get("weights", {})  # another program's manifest has none
         return {str(name): dict(facts) for name, facts in listed.items()}
-    except (ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise WeightsError(f"{path}: cannot be used as a manifest: {error!r}; pack the folder again") from error
 
 
@@ -146,7 +185,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
                 f"{path}: cannot be read as weights: it is damaged or holds something else than tensors, which is never "
                 "run; fetch it again, or ask its makers for named tensors alone, best as safetensors"
             ) from error
-        raise WeightsError(f"{path}: cannot be read as weights: {first_line(error)}") from error
+        raise WeightsError(
+            f"{path}: cannot be read as weights ({type(error).__name__}: {first_line(error)})"
+        ) from error
     found = next((found[name] for name in NESTED if isinstance(found, Mapping) and name in found), found)
     if not isinstance(found, Mapping) or not all(isinstance(value, torch.Tensor) for value in found.values()):
         raise WeightsError(f"{path}: expected named tensors, found {type(found).__name__} with other things in it")
@@ -156,12 +197,33 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def write_weights(path: Path, tensors: Mapping[str, Tensor], weights: Weights) -> Weights:
     """Write tensors as safetensors with their description beside them; what ``weights`` says of path and digest is not
     looked at. Raises OutputError."""
-    from safetensors.torch import save
-
-    write_atomic(path, save({key: tensor.contiguous() for key, tensor in tensors.items()}))
+    write_atomic(path, _pack(tensors))
     written = dataclasses.replace(weights, path=path, sha256=file_digest(path))
     write_json(path.with_suffix(".json"), describe_file(written))
     return written
+
+
+def _pack(tensors: Mapping[str, Tensor]) -> bytes:
+    from safetensors.torch import save
+
+    packed: bytes = save({key: tensor.contiguous() for key, tensor in tensors.items()})
+    return packed
+
+
+def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of the file that `write_weights` makes of tensors, as hex."""
+    return hashlib.sha256(_pack(tensors)).hexdigest()
+
+
+def name_some(names: Collection[str]) -> str:
+    """Name the first three in order, for a message."""
+    shown = sorted(names)[:3]
+    return ", ".join([*shown, "…"] if len(names) > 3 else shown) or "none"
+
+
+def is_ordered(path: Path) -> bool:
+    """Tell whether a file keeps its tensors in the order of the network: safetensors sorts them by name."""
+    return path.suffix != ".safetensors"
 
 
 def describe_file(weights: Weights) -> dict[str, Any]:

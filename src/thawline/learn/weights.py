@@ -14,7 +14,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from thawline.cache import cache_path
 from thawline.errors import WeightsError
@@ -31,14 +31,11 @@ from thawline.learn.weight_files import (
     SUFFIXES,
     Weights,
     check_digest,
+    digest_tensors,
     first_line,
     read_sidecar,
     write_weights,
 )
-
-if TYPE_CHECKING:
-    pass
-
 
 Place: TypeAlias = Literal["folder", "package", "cache"]  # where weights lie on this machine
 
@@ -106,7 +103,8 @@ def keep_network(own: OwnNetwork) -> Weights:
     """Check a network of the user's own and keep its weights in the cache. Raises OptionError, OutputError."""
     own.check()
     tensors = {key: tensor.detach().cpu().clone() for key, tensor in own.module.state_dict().items()}
-    path = cache_path() / "weights" / "own" / f"{own.name}.safetensors"
+    digest = digest_tensors(tensors)
+    path = cache_path() / "weights" / "own" / f"{own.name}-{digest[:16]}.safetensors"  # one of a name may change
     about = Weights(own.describe(), path, "", "the user's own", own.licence, own.pretrained_on, has_head=False)
     return write_weights(path, tensors, about)
 
@@ -146,11 +144,18 @@ def _name_package(package: PackagedWeights) -> str:
 
 
 def list_files(folder: Path) -> list[Path]:
-    """List the files of weights in a folder. Raises WeightsError where it cannot be looked into."""
+    """List the files of weights in a folder, one of a stem, as they share a description: safetensors before others.
+
+    Raises WeightsError where it cannot be looked into.
+    """
+    found: dict[str, Path] = {}
     try:
-        return sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
+        paths = [path for path in folder.iterdir() if path.suffix in SUFFIXES]
     except OSError as error:
         raise WeightsError(f"{folder}: cannot be read ({error.strerror}); check its permissions") from error
+    for path in sorted(paths, key=lambda path: SUFFIXES.index(path.suffix)):
+        found.setdefault(path.stem, path)
+    return sorted(found.values())
 
 
 def _find_in(folders: Iterable[Path], name: str) -> Path | None:
@@ -178,13 +183,22 @@ def _open_file(file: Path, backbone: str) -> Weights:
     return dataclasses.replace(weights, architecture=dataclasses.replace(own, name=f"{own.builder}/{own.model}"))
 
 
+def name_file(path: Path) -> str:
+    """Name the backbone that a weight file is for: as its sidecar says, else as the file itself is named, else by the
+    architecture that it builds, which several rows may share."""
+    named, architecture = _read_names(path)
+    for said in (named, path.stem):
+        if (row := find_row(said)) is not None:
+            return row.name
+    row = None if named else find_row(architecture.partition("/")[2].partition(".")[0])
+    return row.name if row else named or architecture
+
+
 def _is_for(path: Path, backbone: str) -> bool:
-    """Tell whether a weight file is named for the backbone, or its sidecar says that it is, or that it builds it."""
-    row, (named, architecture) = find_row(backbone), _read_names(path)
-    model = architecture.partition("/")[2]
-    if backbone.lower() in (path.stem.lower(), architecture, model):
-        return True
-    return row is not None and row in (find_row(path.stem), find_row(named), find_row(model.partition(".")[0]))
+    name = name_file(path)
+    if (row := find_row(backbone)) is not None:
+        return name == row.name
+    return backbone.lower() in (name.lower(), name.lower().partition("/")[2], path.stem.lower())
 
 
 def _read_names(path: Path) -> tuple[str, str]:
@@ -222,29 +236,34 @@ def _open_package(row: Backbone, package: PackagedWeights) -> Weights:
 def _fetch_from_hub(architecture: Architecture, row: Backbone | None) -> Weights:
     """Fetch a library's default weights once and keep them in the cache, described like a folder's. Raises WeightsError."""
     path = kept_path(architecture)
-    if not path.with_suffix(".json").is_file():
-        try:
-            network = fetch_network(architecture)
-        except WeightsError:
-            raise
-        except Exception as error:  # the hub clients raise anything
-            raise WeightsError(
-                f"{_say_missing(architecture.name)}, and the hub did not give them ({type(error).__name__}: "
-                f"{first_line(error)}). On a machine with internet, run thawline weights pack FOLDER {architecture.name}, "
-                "copy the folder here and let THAWLINE_WEIGHTS name it, or give a file with --weights. Where the hub asks "
-                "for a token, accept the terms on the model's page there and set HF_TOKEN"
-            ) from error
-        own = build_network(
-            architecture
-        ).state_dict()  # without what only training needed, such as auxiliary classifiers
-        tensors = {key: tensor for key, tensor in network.state_dict().items() if key in own}
-        config: Any = getattr(network, "pretrained_cfg", None) or {}
-        licence = row.licence if row else str(config.get("license") or "see the model's page")
-        pretrained_on = row.pretrained_on if row else "as the library says"
-        write_weights(path, tensors, Weights(architecture, path, "", name_source(architecture), licence, pretrained_on))
+    try:
+        found = read_sidecar(path, architecture.name)
+    except WeightsError:  # not there, or damaged
+        found = _keep(architecture, row, path)
     with contextlib.suppress(OSError):
         path.touch()  # the time of last use, which eviction goes by
-    return read_sidecar(path, architecture.name)
+    return found
+
+
+def _keep(architecture: Architecture, row: Backbone | None, path: Path) -> Weights:
+    try:
+        network = fetch_network(architecture)
+    except WeightsError:
+        raise
+    except Exception as error:  # the hub clients raise anything
+        raise WeightsError(
+            f"{_say_missing(architecture.name)}, and the hub did not give them ({type(error).__name__}: "
+            f"{first_line(error)}). On a machine with internet, run thawline weights pack FOLDER {architecture.name}, "
+            "copy the folder here and let THAWLINE_WEIGHTS name it, or give a file with --weights. Where the hub asks "
+            "for a token, accept the terms on the model's page there and set HF_TOKEN"
+        ) from error
+    own = build_network(architecture).state_dict()  # without what only training needed, such as auxiliary classifiers
+    tensors = {key: tensor for key, tensor in network.state_dict().items() if key in own}
+    config: Any = getattr(network, "pretrained_cfg", None) or {}
+    licence = row.licence if row else str(config.get("license") or "see the model's page")
+    pretrained_on = row.pretrained_on if row else "as the library says"
+    about = Weights(architecture, path, "", name_source(architecture), licence, pretrained_on)
+    return write_weights(path, tensors, about)
 
 
 def kept_path(architecture: Architecture) -> Path:

@@ -28,7 +28,7 @@ from thawline.learn.handcrafted import extract_handcrafted
 from thawline.learn.head_files import load_head, save_head
 from thawline.learn.heads import Head
 from thawline.learn.loading import read_backbone_tensors
-from thawline.learn.networks import Architecture, OwnNetwork, find_own
+from thawline.learn.networks import Architecture, OwnNetwork, replace_code
 from thawline.learn.weight_files import Weights
 from thawline.types import Contract, Hardware, Listener, SilentListener
 
@@ -217,6 +217,8 @@ def find_problem(look: Look, contract: Contract) -> str:
     """Say why an image cannot be predicted under ``contract``; empty where it can."""
     if look.facts is not None and look.facts.bits > 8 and contract.wide_range is None:
         return f"{look.facts.bits}-bit pixels, but the model was made from 8-bit images only; convert it to 8 bits"
+    if look.facts is not None and look.facts.channels > 2 and contract.grey:
+        return "a colour image, but the model was made for grey ones only (--grey sum); convert it to grey"
     return look.problem
 
 
@@ -247,7 +249,7 @@ def _read_model(folder: Path, hardware: Hardware) -> Model:
             described["sha256"] = facts["files"]["weights.safetensors"]
         architecture = Architecture.from_json(facts["architecture"])
         if architecture.builder == "own":
-            find_own(architecture.model)
+            architecture = replace_code(architecture)
         weights = Weights(
             architecture, folder / "weights.safetensors", **described, has_head=False, thaw_line=facts["thaw_line"]
         )
