@@ -107,9 +107,9 @@ def test_help_names_every_command_and_option(command: list[str]) -> None:
         "backbones show": ["NAME", "--json"],
         "weights": ["list", "get", "verify", "pack", "import"],
         "weights list": ["--json"],
-        "weights get": ["NAME…", "--json"],
+        "weights get": ["NAME", "--json"],
         "weights verify": ["folder", "--json"],
-        "weights pack": ["folder", "NAME…", "--json"],
+        "weights pack": ["folder", "NAME", "--json"],
         "weights import": ["file", "--as", "--out", "--preprocessing", "--licence", "--pretrained-on"],
     }[" ".join(command)]
     assert [name for name in expected if name not in done.stdout] == []

@@ -19,7 +19,7 @@ weights_app = typer.Typer(
     no_args_is_help=True,
 )
 
-Names = Annotated[list[str], typer.Argument(metavar="NAME…", help="Networks of the table, or timm/NAME.")]
+Names = Annotated[list[str], typer.Argument(metavar="NAME", help="Networks of the table, or timm/NAME.")]
 
 
 @weights_app.command("list")
