@@ -119,3 +119,12 @@ def test_wide_pixels_in_an_8_bit_contract_are_refused(dtype: type) -> None:
 def test_a_range_that_does_not_rise_is_refused() -> None:
     with pytest.raises(ImageError, match="runs from 5 to 5; it must rise"):
         prepare(np.ones((9, 9), dtype=np.uint16), contract(wide_range=(5, 5)))
+
+
+def test_a_contract_of_grey_images_takes_grey_however_it_is_stored_and_no_colour():
+    contract = Contract(16, (0.5,) * 3, (0.5,) * 3, grey=True)
+    image = np.random.default_rng(0).integers(0, 256, (20, 20), np.uint8)
+    found = prepare(image, contract)
+    assert np.array_equal(prepare(np.stack([image] * 3, axis=2), contract), found)
+    with pytest.raises(ImageError, match="a colour image, but the model was made for grey ones only"):
+        prepare(np.stack([image, image, 255 - image], axis=2), contract)

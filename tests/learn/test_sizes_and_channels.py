@@ -197,6 +197,7 @@ def test_a_run_of_grey_images_keeps_a_model_of_grey_images(tmp_path, monkeypatch
     image = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
     found = model.predict_proba([image])
     assert np.allclose(thawline.load_model(tmp_path / "run" / "model").predict_proba([image]), found)
+    assert np.allclose(model.predict_proba([np.stack([image] * 3, axis=2)]), found)  # grey, as some files store it
     with pytest.raises(UnreadableItemsError, match="a colour image, but the model was made for grey ones only"):
         model.predict_proba([np.stack([image, 255 - image, image], axis=2)])
 

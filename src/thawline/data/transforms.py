@@ -23,7 +23,7 @@ def prepare(pixels: Pixels, contract: Contract) -> Inputs:
     """
     from PIL import Image
 
-    if contract.grey and pixels.ndim == 3:
+    if contract.grey and pixels.ndim == 3 and not bool((pixels == pixels[..., :1]).all()):
         raise ImageError("a colour image, but the model was made for grey ones only (--grey sum); convert it to grey")
     if contract.wide_range is None:
         if pixels.dtype != np.uint8:
