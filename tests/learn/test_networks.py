@@ -243,3 +243,12 @@ def test_half_and_half_is_what_the_library_turns_its_own_normalisation_into(mode
         ours = network((pixels - 0.5) / 0.5)
         network.transform_input = True  # as the library sets it with its weights
         torch.testing.assert_close(ours, network((pixels - mean) / std), rtol=1e-4, atol=1e-4)
+
+
+def test_an_architecture_as_json_is_what_comes_back_from_a_file():
+    import json
+
+    for row in BACKBONES:
+        written = row.architecture.to_json()
+        assert json.loads(json.dumps(written)) == written
+        assert Architecture.from_json(written) == row.architecture

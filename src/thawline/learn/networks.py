@@ -49,7 +49,7 @@ class Architecture:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON data; `from_json` reverses it."""
-        return {**dataclasses.asdict(self), "options": dict(self.options)}
+        return {**dataclasses.asdict(self), "mean": [*self.mean], "std": [*self.std], "options": dict(self.options)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Architecture:
