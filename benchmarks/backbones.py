@@ -110,13 +110,12 @@ def time_engine(network: str) -> dict[str, float]:
     from thawline.learn.engine import detect_hardware, open_engine
     from thawline.learn.loading import load_backbone
     from thawline.learn.weights import find_weights
-    from thawline.types import Contract
 
     hardware = detect_hardware("cpu")
     torch.set_num_threads(hardware.cores)
     weights = find_weights(network)
     about = weights.architecture
-    engine = open_engine(weights, Contract(about.size_px, about.mean, about.std), hardware)
+    engine = open_engine(weights, about.contract(), hardware)
     shape = engine.batch_items, about.size_px, about.size_px, 3
     batches = [np.random.default_rng(0).integers(0, 256, shape, np.uint8)] * N_BATCHES
     backbone = load_backbone(weights).to(memory_format=torch.channels_last)

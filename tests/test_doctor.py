@@ -27,6 +27,7 @@ from thawline.errors import OptionError
 from thawline.files import file_digest, write_json
 from thawline.findings import Finding
 from thawline.learn.backbones import DEFAULT_BACKBONE
+from thawline.learn.speed import time_engine
 from thawline.learn.weights import find_weights
 from thawline.types import Hardware
 
@@ -287,7 +288,7 @@ def test_weights_that_know_no_cat_hinder(monkeypatch: pytest.MonkeyPatch) -> Non
     network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 1000))
     network[2].load_state_dict({"weight": torch.zeros(1000, 3), "bias": -torch.arange(1000.0)})
     monkeypatch.setattr(doctor, "load_network", lambda _: network)
-    contract = doctor._make_contract(weights)
+    contract = weights.architecture.contract()
     (finding,) = doctor.check_cat(weights, inputs, contract)
     assert (finding.status, finding.needed) == ("wrong", True)
     assert "ImageNet classes [0, 1, 2, 3, 4]" in finding.found
@@ -304,7 +305,7 @@ def test_speed_counts_whole_batches() -> None:
                 time.sleep(0.02)
                 yield batch
 
-    assert 0 < doctor.measure_speed(Steady(), np.zeros((2, 8, 8, 3), np.uint8), seconds=0.2) <= 200  # type: ignore[arg-type]
+    assert 0 < time_engine(Steady(), np.zeros((4, 8, 8, 3), np.uint8), seconds=0.2) <= 200  # type: ignore[arg-type]
 
 
 def test_weights_that_are_here(folder: Path) -> None:

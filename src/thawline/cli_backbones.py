@@ -22,6 +22,17 @@ backbones_app = typer.Typer(
     help="The pretrained networks that have a name: a table, filtered; one of them; their speed on this machine."
 )
 WIDTH = 120
+FACTS = (  # of a row, as `show` lists them
+    "family",
+    "year",
+    "citation",
+    "parameters",
+    "published",
+    "feature_parameters",
+    "layers",
+    "licence",
+    "pretrained_on",
+)
 
 
 @backbones_app.callback(invoke_without_command=True)
@@ -68,11 +79,9 @@ def show_command(
     as_json: Json = False,
 ) -> None:
     """Show one backbone: names, source, input, licence, and its thaw lines with what lies above each."""
-    from thawline.learn.backbones import BACKBONES, find_row
-    from thawline.learn.networks import describe_elsewhere
+    from thawline.learn.backbones import find_architecture, find_row
 
-    row = find_row(name)
-    architecture = row.architecture if row else describe_elsewhere(name, [each.name for each in BACKBONES])
+    row, architecture = find_row(name), find_architecture(name)
     facts = _describe_row(row) if row else {"name": architecture.name, **_count(architecture)}
     lines = _list_lines(architecture)
     if as_json:
@@ -169,23 +178,10 @@ def _describe_row(row: Backbone) -> dict[str, Any]:
     from thawline.learn.weights import name_default, name_place
 
     source, digest = name_default(row)
-    return {
-        "name": row.name,
-        "aliases": [name for name in dict.fromkeys(row.names()[1:]) if name != row.name],
-        "family": row.family,
-        "year": row.year,
-        "citation": row.citation,
-        "parameters": row.parameters,
-        "published": row.published,
-        "feature_parameters": row.feature_parameters,
-        "layers": row.layers,
-        "licence": row.licence,
-        "pretrained_on": row.pretrained_on,
-        "weights": name_place(row),
-        "source": source,
-        "sha256": digest,
-        "note": row.note,
-    }
+    facts = {key: getattr(row, key) for key in FACTS}
+    aliases = [name for name in dict.fromkeys(row.names()[1:]) if name != row.name]
+    more = {"weights": name_place(row), "source": source, "sha256": digest, "note": row.note}
+    return {"name": row.name, "aliases": aliases, **facts, **more}
 
 
 def _count(architecture: Architecture) -> dict[str, Any]:
@@ -224,16 +220,11 @@ def _share(line: Line) -> dict[str, Any]:
 def _write_facts(facts: dict[str, Any]) -> list[str]:
     lines = []
     for key, value in facts.items():
-        text = (
-            f"{value:,}"
-            if isinstance(value, int) and key != "year"
-            else ", ".join(value)
-            if isinstance(value, list)
-            else value
-        )
-        if text not in ("", None):
-            wrapped = textwrap.wrap(str(text), WIDTH - 20) or [""]
-            lines += [f"{key.replace('_', ' '):<19} {wrapped[0]}", *(f"{'':<19} {rest}" for rest in wrapped[1:])]
+        text = ", ".join(value) if isinstance(value, list) else str(value)
+        if key.endswith("parameters"):
+            text = f"{value:,}"
+        for number, part in enumerate(textwrap.wrap(text, WIDTH - 20)):
+            lines.append(f"{'' if number else key.replace('_', ' '):<19} {part}")
     return lines
 
 

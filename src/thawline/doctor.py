@@ -25,7 +25,7 @@ import urllib.parse
 import urllib.request
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +42,6 @@ from thawline.findings import Finding, find_version, judge, say_error
 from thawline.formats import check_decoders, check_dicom
 from thawline.learn.backbones import DEFAULT_BACKBONE
 from thawline.learn.engine import (
-    Engine,
     allowed_precisions,
     detect_hardware,
     name_engine,
@@ -51,8 +50,9 @@ from thawline.learn.engine import (
 )
 from thawline.learn.hub import HUB_SECONDS
 from thawline.learn.loading import load_backbone, load_network
+from thawline.learn.speed import time_engine
 from thawline.learn.weight_files import Weights, read_sidecar
-from thawline.learn.weights import PACKAGES, find_weights, list_files, name_file
+from thawline.learn.weights import PACKAGES, find_packaged, find_weights, list_files, name_file
 from thawline.types import Contract
 
 if TYPE_CHECKING:
@@ -248,7 +248,7 @@ def _explain_unused_gpu(said: str) -> Finding:
 def check_engine() -> list[Finding]:
     """Run the default backbone with its real weights over two photographs, beside plain torch; let it name the cat."""
     weights, hardware = find_weights(DEFAULT_BACKBONE), detect_hardware()
-    contract = _make_contract(weights)
+    contract = weights.architecture.contract()
     photographs = importlib.resources.files("skimage") / "data"
     inputs = np.stack([prepare(decode((photographs / name).read_bytes()), contract) for name in PHOTOGRAPHS])
     reference = run_plainly(load_backbone(weights), inputs, contract)
@@ -256,7 +256,8 @@ def check_engine() -> list[Finding]:
     for precision in allowed_precisions(hardware):
         engine = open_engine(weights, dataclasses.replace(contract, precision=precision), hardware)
         cosine = smallest_cosine(np.concatenate(list(engine.run([inputs]))), reference)
-        findings.append(judge_cosine(precision, cosine, measure_speed(engine, inputs)))
+        batch = inputs[np.arange(engine.batch_items) % len(inputs)]
+        findings.append(judge_cosine(precision, cosine, time_engine(engine, batch, SELF_TEST_SECONDS)))
     return findings + check_cat(weights, inputs[:1], contract)
 
 
@@ -289,19 +290,6 @@ def run_plainly(network: nn.Module, inputs: Inputs, contract: Contract) -> Featu
     return outputs
 
 
-def measure_speed(engine: Engine, inputs: Inputs, seconds: float = SELF_TEST_SECONDS) -> float:
-    """Return images a second of an engine that is kept busy for about so many ``seconds``."""
-    batch = np.stack([inputs[index % len(inputs)] for index in range(engine.batch_items)])
-    began = time.perf_counter()
-
-    def repeat() -> Iterator[Inputs]:
-        while time.perf_counter() < began + seconds:
-            yield batch
-
-    n_images = sum(len(features) for features in engine.run(repeat()))
-    return n_images / (time.perf_counter() - began)
-
-
 def check_default_weights() -> list[Finding]:
     """Find and verify the weights that a run takes where no backbone is named. Raises WeightsError."""
     weights = find_weights(DEFAULT_BACKBONE)
@@ -311,8 +299,8 @@ def check_default_weights() -> list[Finding]:
 
 def check_weights() -> list[Finding]:
     """List the backbones whose weights are here: in THAWLINE_WEIGHTS, in packages, kept in the cache. Nothing is fetched."""
-    packages = [entry.backbone for entry in PACKAGES if importlib.util.find_spec(entry.package)]
-    kept = sorted(path for path in (cache_path() / "weights").glob("*/*.safetensors") if path.parent.name != "own")
+    packages = [entry.backbone for entry in PACKAGES if find_packaged(entry) is not None]
+    kept = sorted((cache_path() / "weights").glob("*/*.safetensors"))
     given = os.environ.get("THAWLINE_WEIGHTS")
     deadline = time.monotonic() + DIGEST_SECONDS
     if given and not Path(given).is_dir():
@@ -460,11 +448,6 @@ def _list_pools() -> list[str]:
         importlib.import_module(name)
 
     return sorted({f"{pool['internal_api']} {pool['num_threads']}" for pool in threadpool_info()})
-
-
-def _make_contract(weights: Weights) -> Contract:
-    own = weights.architecture
-    return Contract(size_px=own.size_px, mean=own.mean, std=own.std, interpolation=own.interpolation)
 
 
 def _hide_home(finding: Finding) -> Finding:

@@ -75,25 +75,17 @@ class ThawClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise DataError("ThawClassifier requires y to be passed, but the target y is None; give one label an image")
         dataset = from_arrays(X, y, groups)
         check_dataset(dataset)
-        listener = SilentListener()
         self.classes_, labels = np.unique(np.asarray(y), return_inverse=True)
         self.hardware_ = detect_hardware(self.device)
         self.weights_ = find_weights(self.backbone)
         for remark in check_weights(dataset, self.weights_, options.modality):
-            listener.warn(remark["text"])
+            SilentListener().warn(remark["text"])
         looks = self._look(dataset.contents)
         copies = find_identical([look.facts.pixel_digest for look in looks])
         patients = make_groups([item.patient for item in dataset.items], copies)
         wide = find_wide_range([look.facts for look in looks])
-        architecture = self.weights_.architecture
-        self.contract_ = Contract(
-            architecture.size_px,
-            architecture.mean,
-            architecture.std,
-            architecture.interpolation,
-            self.aspect,
-            (wide[0], wide[1]) if wide else None,
-        )
+        wide_range = (wide[0], wide[1]) if wide else None
+        self.contract_ = self.weights_.architecture.contract(aspect=self.aspect, wide_range=wide_range)
         features = self._extract(dataset.contents, [look.digest for look in looks])
         self._fit_heads(features, labels.astype(np.int64), patients, options)
         return self

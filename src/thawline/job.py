@@ -32,7 +32,7 @@ from thawline.learn.ladder import FAILED, Climb, Ladder, Rules, TriedRung, choos
 from thawline.learn.networks import OwnNetwork, sum_channels
 from thawline.learn.speed import find_speed
 from thawline.learn.strategies import Settings, Strategies
-from thawline.learn.weight_files import Weights, find_contract_problem
+from thawline.learn.weight_files import Weights
 from thawline.learn.weights import find_weights, keep_network
 from thawline.measure import measure_aspect, measure_precision, measure_size
 from thawline.options import (
@@ -162,8 +162,6 @@ def _name_own(options: RunOptions, network: OwnNetwork) -> RunOptions:
     if not isinstance(network, OwnNetwork):
         raise OptionError(f"network: expected a thawline.OwnNetwork, found {type(network).__name__}; wrap it in one")
     network.check()
-    if problem := find_contract_problem(network.describe()):
-        raise OptionError(f"network {network.name!r}: {problem}")
     if options.backbone != RunOptions().backbone or options.weights is not None:
         raise OptionError("network: expected neither --backbone nor --weights beside it, found both; leave them out")
     return dataclasses.replace(options, backbone=network.describe().name)

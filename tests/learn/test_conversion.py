@@ -29,7 +29,6 @@ from thawline.learn.keras_files import (
     find_keras_network,
     flip_first_convolution,
     input_contract,
-    keras_options,
     read_keras,
 )
 from thawline.learn.lineage import trace_layers
@@ -42,7 +41,8 @@ def describe(model, size_px=64, **options):
     """Describe a network here, with what it needs to be Keras'."""
     builder, _, name = model.partition("/")
     architecture = Architecture(name, builder, name, size_px, HALF, HALF, "bilinear", options)
-    return dataclasses.replace(architecture, options={**keras_options(architecture), **options})
+    row = find_keras_network(architecture)
+    return dataclasses.replace(architecture, options={**(row.options if row else {}), **options})
 
 
 def draw(*shape, seed=0):

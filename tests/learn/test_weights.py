@@ -65,7 +65,7 @@ def no_hub(monkeypatch):
         raise OSError("the network is unreachable\nand more lines of it")
 
     monkeypatch.setattr(weights_module, "fetch_network", fail)
-    monkeypatch.setattr(weights_module, "describe_elsewhere", lambda _name, _known: ELSEWHERE)
+    monkeypatch.setattr(weights_module, "find_architecture", lambda _name: ELSEWHERE)
 
 
 # --- where they come from ---------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ with the SHA-256 of both. ``THAWLINE_WEIGHTS`` or ``--weights`` names it; a chan
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,17 +16,16 @@ import thawline
 from thawline.cache import cache_path
 from thawline.errors import WeightsError
 from thawline.files import file_digest, write_json
-from thawline.learn.backbones import BACKBONES, find_row
+from thawline.learn.backbones import BACKBONES, find_architecture, find_row
 from thawline.learn.conversion import Match, match_file
 from thawline.learn.keras_files import (
     KERAS_SUFFIXES,
     find_keras_network,
     flip_first_convolution,
     input_contract,
-    keras_options,
 )
 from thawline.learn.loading import load_network, read_backbone_tensors
-from thawline.learn.networks import describe_elsewhere, fit_size
+from thawline.learn.networks import fit_size
 from thawline.learn.weight_files import MANIFEST, Weights, describe_file, read_manifest, read_sidecar, write_weights
 from thawline.learn.weights import find_weights, list_files, place_weights, weight_folders
 
@@ -85,10 +85,9 @@ def import_weights(
     ``preprocessing`` is one of Keras' modes, where images are to be prepared otherwise than as the network's row, the
     file or its network of Keras says; ``size_px`` likewise. Raises WeightsError, OptionError, OutputError.
     """
-    row = find_row(name)
-    architecture = row.architecture if row else describe_elsewhere(name, [each.name for each in BACKBONES])
+    row, architecture = find_row(name), find_architecture(name)
     keras = find_keras_network(architecture) if file.suffix in KERAS_SUFFIXES else None
-    options = {**architecture.options, **(keras_options(architecture) if keras else {})}
+    options = {**architecture.options, **(keras.options if keras else {})}
     architecture = dataclasses.replace(architecture, options=options)
     if size_px is not None:
         architecture = dataclasses.replace(fit_size(architecture, size_px), size_px=size_px)
@@ -125,10 +124,9 @@ def verify_weights(folder: Path | None = None) -> Iterator[Checked]:
         yield from _verify_folder(each, "folder")
     for row in BACKBONES:
         if place_weights(row) == "package":
-            yield _check(row.name, "package", lambda name=row.name: find_weights(name))  # type: ignore[misc]
+            yield _check(row.name, "package", functools.partial(find_weights, row.name))
     for each in sorted((cache_path() / "weights").glob("*")):
-        if each.name != "own":  # whose code is the user's, not ours to describe
-            yield from _verify_folder(each, "cache")
+        yield from _verify_folder(each, "cache")
 
 
 def _verify_folder(folder: Path, place: str) -> Iterator[Checked]:
@@ -140,7 +138,7 @@ def _verify_folder(folder: Path, place: str) -> Iterator[Checked]:
         yield Checked(MANIFEST, place, str(error))
     for path in list_files(folder):
         listed.discard(path.stem)
-        yield _check(path.stem, place, lambda path=path: read_sidecar(path, path.stem))  # type: ignore[misc]
+        yield _check(path.stem, place, functools.partial(read_sidecar, path, path.stem))
     for name in sorted(listed):
         yield Checked(name, place, f"{folder / MANIFEST} lists it, and it is not there; pack or copy it again")
 

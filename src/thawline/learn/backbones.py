@@ -7,9 +7,10 @@ printed and as counted. Nothing is built here; `learn.networks` does that.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
-from thawline.learn.networks import NO_AUXILIARY, Architecture, Triple
+from thawline.learn.networks import NO_AUXILIARY, Architecture, Triple, describe_elsewhere
 from thawline.types import Interpolation
 
 HALF: tuple[Triple, Triple] = ((0.5,) * 3, (0.5,) * 3)
@@ -278,8 +279,19 @@ DEFAULT_BACKBONE = BACKBONES[0].name
 
 def find_row(name: str) -> Backbone | None:
     """Return the row of a name, an alias or a builder's own name, in any case and with any dashes or spaces, or None."""
-    wanted = _plain(name)
-    return next((row for row in BACKBONES if wanted in map(_plain, row.names())), None)
+    return _index_rows().get(_plain(name))
+
+
+def find_architecture(name: str) -> Architecture:
+    """Return the architecture of a row, or of a network that timm or torchvision has. Raises OptionError for neither."""
+    row = find_row(name)
+    return row.architecture if row else describe_elsewhere(name, [each.name for each in BACKBONES])
+
+
+@functools.cache
+def _index_rows() -> dict[str, Backbone]:
+    """Return the rows by all their names; a name that several have is the first one's."""
+    return {_plain(name): row for row in reversed(BACKBONES) for name in row.names()}
 
 
 def _plain(name: str) -> str:

@@ -16,7 +16,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from thawline.cache import cache_path
 from thawline.errors import WeightsError
@@ -39,45 +39,53 @@ def fetch_network(architecture: Architecture) -> nn.Module:
     Raises WeightsError for a file that is not what the hub says it is; what the hub's clients raise else is theirs.
     """
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    from thawline.learn.torchvision_operators import import_torchvision
-
-    import_torchvision()
+    place = _locate(architecture)
     if architecture.builder == "timm":
-        return _fetch_timm(architecture)
+        return _fetch_timm(architecture, place)
     from torchvision import models
 
-    weights = models.get_model_weights(architecture.model).DEFAULT
-    _download(weights.url)
+    _download(place.url)
     with _weights_only():
-        network: nn.Module = models.get_model(architecture.model, weights=weights, progress=False)
+        network: nn.Module = models.get_model(architecture.model, weights="DEFAULT", progress=False)
     return network
 
 
 def name_source(architecture: Architecture) -> str:
     """Name what `fetch_network` fetches, without the address of a mirror."""
-    if architecture.builder == "torchvision":
-        from torchvision import models
-
-        return f"torchvision hub: {_name_file(models.get_model_weights(architecture.model).DEFAULT.url)}"
-    import timm
-
-    config = timm.get_pretrained_cfg(architecture.model)
-    return f"timm hub: {config.hf_hub_id or _name_file(config.url)}"
+    place = _locate(architecture)
+    return f"{architecture.builder} hub: {place.repository or _name_file(place.url)}"
 
 
 def name_digest(architecture: Architecture) -> str:
     """Return what is known before fetching of the SHA-256 of what `fetch_network` fetches; large files' hubs state all."""
+    place = _locate(architecture)
+    match = None if place.repository else NAMED_DIGEST.search(_name_file(place.url))
+    return f"begins with {match[1]}" if match else "as the hub states it, checked when fetched"
+
+
+class _Place(NamedTuple):
+    """Where default weights lie: a repository with the name of a file in it, where that is given; else an address."""
+
+    repository: str | None
+    file: str | None
+    url: str
+
+
+def _locate(architecture: Architecture) -> _Place:
+    """Ask the library where its default weights lie. Raises WeightsError where it has none."""
+    from thawline.learn.torchvision_operators import import_torchvision
+
+    import_torchvision()
     if architecture.builder == "torchvision":
         from torchvision import models
 
-        url = models.get_model_weights(architecture.model).DEFAULT.url
-    else:
-        import timm
+        return _Place(None, None, models.get_model_weights(architecture.model).DEFAULT.url)
+    import timm
 
-        config = timm.get_pretrained_cfg(architecture.model)
-        url = "" if config.hf_hub_id else config.url
-    match = NAMED_DIGEST.search(_name_file(url))
-    return f"begins with {match[1]}" if match else "as the hub states it, checked when fetched"
+    config = timm.get_pretrained_cfg(architecture.model)
+    if config is None or not (config.hf_hub_id or config.url):
+        raise WeightsError(f"timm has no weights for {architecture.model}; give a file with --weights")
+    return _Place(config.hf_hub_id, config.hf_hub_filename, config.url or "")
 
 
 def is_reachable(url: str) -> bool:
@@ -97,14 +105,11 @@ def is_reachable(url: str) -> bool:
     return found.is_set()
 
 
-def _fetch_timm(architecture: Architecture) -> nn.Module:
+def _fetch_timm(architecture: Architecture, place: _Place) -> nn.Module:
     """Let timm rename and resample what its file holds, which is read here, without running anything."""
     import timm
 
-    config = timm.get_pretrained_cfg(architecture.model)
-    if config is None or not (config.hf_hub_id or config.url):
-        raise WeightsError(f"timm has no weights for {architecture.model}; give a file with --weights")
-    with _fetched(config.hf_hub_id, config.hf_hub_filename, config.url) as file:
+    with _fetched(place) as file:
         given = {"state_dict": read_tensors(file)}
     network: nn.Module = timm.create_model(
         architecture.model, pretrained=True, pretrained_cfg_overlay=given, **architecture.options
@@ -113,16 +118,17 @@ def _fetch_timm(architecture: Architecture) -> nn.Module:
 
 
 @contextlib.contextmanager
-def _fetched(repository: str | None, name: str | None, url: str | None) -> Iterator[Path]:
+def _fetched(place: _Place) -> Iterator[Path]:
     """Lend a file of weights: from a repository, or what the hub's client keeps of it; else from a fixed address."""
+    repository = place.repository
     if repository is None:
-        yield _download(url or "")
+        yield _download(place.url)
         return
     from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError
     from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
-    names = (name,) if name else HUB_FILES
+    names = (place.file,) if place.file else HUB_FILES
     kept = [path for each in names if isinstance(path := try_to_load_from_cache(repository, each), str)]
     if kept:
         blob = Path(kept[0]).resolve()  # the client names what it keeps by the digest of large files

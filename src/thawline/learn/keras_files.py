@@ -114,21 +114,15 @@ KERAS_NETWORKS: tuple[KerasNetwork, ...] = (
 
 
 def find_keras_network(architecture: Architecture) -> KerasNetwork | None:
-    """Return the network of Keras Applications that has the layers of ``architecture``, or None."""
-    model = f"{architecture.builder}/{architecture.model.partition('.')[0]}"
-    return next((row for row in KERAS_NETWORKS if model in row.models), None)
-
-
-def keras_options(architecture: Architecture) -> dict[str, Any]:
-    """Return the builder options that an architecture needs beside its own to be Keras' network; empty for most.
+    """Return the network of Keras Applications that has the layers of ``architecture``, or None.
 
     The networks that were compared with Keras itself, output for output, are those of `KERAS_NETWORKS` without a
     refusal: VGG16 and 19, MobileNet at multiples of 32 px, MobileNetV2, MobileNetV3 with its classifier (Keras leaves its
     last convolution out together with it), DenseNet, EfficientNet as timm's ``tf_``, InceptionResNetV2, and Xception at
     71, 103, ... 295 px, where its pooling falls on the same pixels.
     """
-    row = find_keras_network(architecture)
-    return dict(row.options) if row else {}
+    model = f"{architecture.builder}/{architecture.model.partition('.')[0]}"
+    return next((row for row in KERAS_NETWORKS if model in row.models), None)
 
 
 def check_keras_network(architecture: Architecture) -> KerasNetwork:

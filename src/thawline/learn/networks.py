@@ -10,6 +10,7 @@ import copy
 import dataclasses
 import difflib
 import inspect
+import math
 import re
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from thawline.errors import OptionError, WeightsError
 from thawline.files import json_digest
-from thawline.types import Interpolation
+from thawline.options import LEAST_PX, MOST_PX
+from thawline.types import Contract, Interpolation
 
 if TYPE_CHECKING:
     from torch import nn
@@ -51,12 +53,32 @@ class Architecture:
         """Return plain JSON data; `from_json` reverses it."""
         return {**dataclasses.asdict(self), "mean": [*self.mean], "std": [*self.std], "options": dict(self.options)}
 
+    def contract(self, **changes: Any) -> Contract:
+        """Return the contract of the input that it was trained on, with some fields changed."""
+        own = Contract(self.size_px, self.mean, self.std, self.interpolation)
+        return dataclasses.replace(own, **changes)
+
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Architecture:
         """Rebuild from `to_json`; raises TypeError on unknown or missing fields."""
         fields: Any = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
         fields.pop("aliases", None)  # models made before 2026-11-25 have them
         return cls(**fields)
+
+
+def find_contract_problem(about: Architecture) -> str:
+    """Say what is wrong with the input that a description of weights asks for; nothing where it can be used."""
+    for name, triple in (("mean", about.mean), ("std", about.std)):
+        numbers = isinstance(triple, tuple) and all(isinstance(value, int | float) for value in triple)
+        if not numbers or len(triple) != 3 or not all(map(math.isfinite, triple)):
+            return f"expected {name} of three numbers, found {triple!r}"
+    if min(about.std) <= 0 or max(map(abs, about.mean)) > 1:
+        return f"expected mean and std of pixels from 0 to 1, std above 0; found {about.mean} and {about.std}"
+    if not LEAST_PX <= about.size_px <= MOST_PX:
+        return f"expected images of {LEAST_PX} to {MOST_PX} px, found {about.size_px}"
+    if about.interpolation not in ("bilinear", "bicubic"):
+        return f"expected interpolation bilinear or bicubic, found {about.interpolation!r}"
+    return ""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -100,6 +122,8 @@ class OwnNetwork:
             shape = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
             raise OptionError(f"network {self.name!r}: expected features (2, features) of two images, found {shape}")
         about = self.describe()
+        if problem := find_contract_problem(about):
+            raise OptionError(f"network {self.name!r}: {problem}")
         _OWN.pop((about.model, about.options["code"]), None)  # the last given comes last
         _OWN[about.model, about.options["code"]] = self
 
@@ -222,9 +246,9 @@ def replace_code(architecture: Architecture) -> Architecture:
     Raises WeightsError where this process was given none.
     """
     codes = [code for name, code in _OWN if name == architecture.model]
-    if not codes:
-        find_own(architecture)
-    return dataclasses.replace(architecture, options={"code": codes[-1]})
+    return (
+        dataclasses.replace(architecture, options={"code": codes[-1]}) if codes else find_own(architecture).describe()
+    )
 
 
 def find_own(architecture: Architecture) -> OwnNetwork:
@@ -288,7 +312,8 @@ def narrow_first(network: nn.Module, name: str) -> None:
     first = next((module for module in network.modules() if isinstance(module, nn.Conv2d)), None)
     if first is None or first.in_channels != 3 or first.groups > 1:
         raise OptionError(f"--grey sum: expected a first convolution of three channels, {name} has none; leave it out")
-    grey = torch.rand(1, 1, 64, 64, device=first.weight.device).expand(-1, 3, -1, -1)
+    ramp = torch.linspace(0, 1, 64 * 64, device=first.weight.device)
+    grey = ramp.reshape(1, 1, 64, 64).expand(-1, 3, -1, -1)
     with torch.no_grad():
         before = first(grey)
         first.weight = nn.Parameter(first.weight.detach().sum(dim=1, keepdim=True))

@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,17 +16,17 @@ import numpy as np
 from thawline.cost import peak_rss_mib, read_processor_name
 from thawline.errors import ModelError
 from thawline.files import write_json
-from thawline.learn.engine import allowed_precisions, detect_hardware, name_engine, open_engine
+from thawline.learn.engine import Engine, allowed_precisions, detect_hardware, name_engine, open_engine
 from thawline.learn.loading import load_backbone
 from thawline.learn.weights import find_weights
 from thawline.ledger import data_path
-from thawline.types import Contract, Hardware, Recipe
+from thawline.types import Hardware, Recipe
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from thawline.learn.weight_files import Weights
-    from thawline.types import IntArray
+    from thawline.types import Inputs, IntArray
 
 LEAST_SECONDS = 2.0  # that a rate is measured over
 BATCH_ITEMS, N_CLASSES = 32, 2
@@ -57,12 +57,12 @@ def measure_speed(weights: Weights, hardware: Hardware) -> Speed:
     """Measure one backbone at the size it was trained on, in the narrowest precision that this hardware computes in."""
     about = weights.architecture
     precision = allowed_precisions(hardware)[-1]
-    contract = Contract(about.size_px, about.mean, about.std, about.interpolation, precision=precision)
-    engine = open_engine(weights, contract, hardware)
-    noise = np.random.default_rng(0).integers(0, 256, (engine.batch_items, about.size_px, about.size_px, 3), np.uint8)
+    engine = open_engine(weights, about.contract(precision=precision), hardware)
+    noise: Inputs = np.random.default_rng(0).integers(
+        0, 256, (engine.batch_items, about.size_px, about.size_px, 3), np.uint8
+    )
     list(engine.run([noise] * 2))
-    batches = 2 * hardware.cores
-    prefix = _time(lambda: len(list(engine.run([noise] * batches))) * len(noise))
+    prefix = time_engine(engine, noise, LEAST_SECONDS)
     measured = Speed(about.name, about.size_px, precision, name_hardware(hardware), round(prefix, 2), peak_rss_mib())
     found = _measure_training(weights, hardware)
     if found is None:
@@ -70,6 +70,18 @@ def measure_speed(weights: Weights, hardware: Hardware) -> Speed:
     return dataclasses.replace(
         measured, line=found[0], training_items_s=round(found[1], 2), training_mib=peak_rss_mib()
     )
+
+
+def time_engine(engine: Engine, batch: Inputs, seconds: float) -> float:
+    """Return images a second of an engine that is kept busy with one batch for about so many ``seconds``."""
+    began = time.perf_counter()
+
+    def repeat() -> Iterator[Inputs]:
+        while time.perf_counter() < began + seconds:
+            yield batch
+
+    n_images = sum(len(features) for features in engine.run(repeat()))
+    return n_images / (time.perf_counter() - began)
 
 
 def measure_apart(name: str) -> Speed:

@@ -105,10 +105,8 @@ def recompute() -> Iterator[Recomputed]:
             counts = count_by_rule(network, row)
             reading = read_as_printed(printed, row, counts)
             layers = count_layers(network, row.architecture.size_px)
-            cut = {key.rpartition(".")[0] for key in classifier_keys(network, row.architecture)}
-            features = layers - sum(
-                name in cut for name, _ in _list_layers(network)
-            )  # a classifier is one after the other
+            # the layers of a classifier come one after the other
+            features = layers - len(_list_cut(network, row) & {name for name, _ in _list_layers(network)})
         all_more, features_more = LAYERS_AS_PRINTED.get(printed.model, (0, 0))
         yield Recomputed(printed, *counts, *reading, layers, layers + all_more, features, features + features_more)
 
@@ -131,9 +129,14 @@ def count_by_rule(network: nn.Module, row: Backbone, *, grouped: bool = True) ->
 
     Without ``grouped`` every filter counts as seeing all maps.
     """
-    cut = {key.rpartition(".")[0] for key in classifier_keys(network, row.architecture)}
+    cut = _list_cut(network, row)
     counts = {name: _count_layer(layer, grouped) for name, layer in _list_layers(network)}
     return sum(counts.values()), sum(count for name, count in counts.items() if name not in cut)
+
+
+def _list_cut(network: nn.Module, row: Backbone) -> set[str]:
+    """Name the modules of the classifier that hold parameters."""
+    return {key.rpartition(".")[0] for key in classifier_keys(network, row.architecture)}
 
 
 def _list_layers(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -162,6 +165,5 @@ def _count_layer(layer: nn.Module, grouped: bool) -> int:
         return (layer.kernel_size[0] * layer.kernel_size[1] * maps + 1) * layer.out_channels
     if isinstance(layer, nn.Linear):
         return (layer.in_features + 1) * layer.out_features
-    return sum(
-        parameter.numel() for parameter in layer.parameters()
-    )  # a coefficient and a bias each, or all 5 x 5 filters
+    # a coefficient and a bias each, or all 5 x 5 filters
+    return sum(parameter.numel() for parameter in layer.parameters())

@@ -11,15 +11,13 @@ import dataclasses
 import difflib
 import hashlib
 import json
-import math
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thawline.errors import WeightsError
 from thawline.files import file_digest, write_atomic, write_json
-from thawline.learn.networks import BUILDERS, Architecture
-from thawline.options import LEAST_PX, MOST_PX
+from thawline.learn.networks import BUILDERS, Architecture, find_contract_problem
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -127,21 +125,6 @@ def _check_keys(facts: Mapping[str, Any], sidecar: Path) -> None:
     for key in facts.keys() - set(KEYS):
         if close := difflib.get_close_matches(key, KEYS, 1, 0.8):
             raise WeightsError(f"{sidecar}: expected {close[0]!r}, found {key!r}; correct its spelling")
-
-
-def find_contract_problem(about: Architecture) -> str:
-    """Say what is wrong with the input that a description of weights asks for; nothing where it can be used."""
-    for name, triple in (("mean", about.mean), ("std", about.std)):
-        numbers = isinstance(triple, tuple) and all(isinstance(value, int | float) for value in triple)
-        if not numbers or len(triple) != 3 or not all(map(math.isfinite, triple)):
-            return f"expected {name} of three numbers, found {triple!r}"
-    if min(about.std) <= 0 or max(map(abs, about.mean)) > 1:
-        return f"expected mean and std of pixels from 0 to 1, std above 0; found {about.mean} and {about.std}"
-    if not LEAST_PX <= about.size_px <= MOST_PX:
-        return f"expected images of {LEAST_PX} to {MOST_PX} px, found {about.size_px}"
-    if about.interpolation not in ("bilinear", "bicubic"):
-        return f"expected interpolation bilinear or bicubic, found {about.interpolation!r}"
-    return ""
 
 
 def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:

@@ -19,13 +19,12 @@ from typing import Any, Literal, TypeAlias
 from thawline.cache import cache_path
 from thawline.errors import WeightsError
 from thawline.files import json_digest
-from thawline.learn.backbones import BACKBONES, Backbone, find_row
+from thawline.learn.backbones import Backbone, find_architecture, find_row
 from thawline.learn.hub import fetch_network, name_digest, name_source
 from thawline.learn.networks import (
     Architecture,
     OwnNetwork,
     build_network,
-    describe_elsewhere,
 )
 from thawline.learn.weight_files import (
     SUFFIXES,
@@ -95,8 +94,7 @@ def find_weights(backbone: str, file: Path | None = None) -> Weights:
             f"{_say_missing(row.name)}, and no hub has them in a form that can be loaded safely. Bring a file of them "
             f"({row.citation}): thawline weights import FILE --as {row.name} writes the description that it needs"
         )
-    architecture = row.architecture if row else describe_elsewhere(name, [each.name for each in BACKBONES])
-    return _fetch_from_hub(architecture, row)
+    return _fetch_from_hub(find_architecture(name), row)
 
 
 def keep_network(own: OwnNetwork) -> Weights:
@@ -104,7 +102,7 @@ def keep_network(own: OwnNetwork) -> Weights:
     own.check()
     tensors = {key: tensor.detach().cpu().clone() for key, tensor in own.module.state_dict().items()}
     digest = digest_tensors(tensors)
-    path = cache_path() / "weights" / "own" / f"{own.name}-{digest[:16]}.safetensors"  # one of a name may change
+    path = cache_path() / "own" / own.name / f"{digest[:16]}.safetensors"  # one of a name may change
     about = Weights(own.describe(), path, "", "the user's own", own.licence, own.pretrained_on, has_head=False)
     return write_weights(path, tensors, about)
 
@@ -114,7 +112,7 @@ def place_weights(row: Backbone) -> Place | None:
     if _find_in(weight_folders(), row.name) is not None:
         return "folder"
     package = _find_package(row)
-    if package is not None and _find_packaged(package) is not None:
+    if package is not None and find_packaged(package) is not None:
         return "package"
     return "cache" if kept_path(row.architecture).with_suffix(".json").is_file() else None
 
@@ -133,9 +131,6 @@ def name_default(row: Backbone) -> tuple[str, str]:
         return _name_package(package), package.sha256
     if not row.is_fetched:
         return "to be brought: thawline weights import", "of the file that is brought"
-    from thawline.learn.torchvision_operators import import_torchvision
-
-    import_torchvision()
     return name_source(row.architecture), name_digest(row.architecture)
 
 
@@ -210,14 +205,15 @@ def _read_names(path: Path) -> tuple[str, str]:
         return "", ""  # read_sidecar says what is wrong once the file is asked for by name
 
 
-def _find_packaged(package: PackagedWeights) -> Path | None:
+def find_packaged(package: PackagedWeights) -> Path | None:
+    """Return the file of weights in a package, None where it is not installed."""
     spec = importlib.util.find_spec(package.package)
     folders = list(spec.submodule_search_locations or ()) if spec else []
     return next((path for folder in folders for path in sorted(Path(folder).glob("models/*.pth"))), None)
 
 
 def _open_package(row: Backbone, package: PackagedWeights) -> Weights:
-    path = _find_packaged(package)
+    path = find_packaged(package)
     if path is None:
         raise WeightsError(
             f"the weights of {row.name} come with a Python package that is not installed: {package.install}. Or point "
