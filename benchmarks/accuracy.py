@@ -1,7 +1,7 @@
 """What the ladder is worth on real data: every rung and control out of fold, the delivered model on test items.
 
-    python benchmarks/accuracy.py DATA [--seeds 3] [--budget 20m] [--everything] [--work FOLDER] [--parts FOLDER]
-                                       [--json FILE]
+    python benchmarks/accuracy.py DATA [--seeds 3] [--budget 20m] [--everything] [--jobs 1] [--work FOLDER]
+                                       [--parts FOLDER] [--json FILE]
 
 covid-ct and pneumoniamnist have an official test part. chest-xray3 has none: `chest-xray3` takes five folds at the level of
 images, as published, and `chest-xray3-grouped` five of patients; each fold is the test part of a run of its own, and the
@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from environment import environment, write_json
-from peers import MODALITIES, SHARED, run_ours
+from peers import MODALITIES, SHARED, run_ours, run_side_by_side
 from thawline.files import write_atomic
 from thawline.judge.evaluation import evaluate
 from thawline.options import CONTROLS
@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--budget", default="20m")
     parser.add_argument("--everything", action="store_true", help="what the ladder saved: everything trained as well")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, on a GPU")
     parser.add_argument("--work", type=Path, default=Path("work") / "accuracy")
     parser.add_argument("--parts", type=Path, default=Path(__file__).parent / "results" / "parts")
     parser.add_argument("--json", type=Path)
@@ -64,10 +65,8 @@ def main() -> None:
         flags += ["--allow-leak"]
     figures: dict[str, Any] = {}
     for seed in range(options.seeds):
-        found = [
-            run_once(data, work / f"seed{seed}-fold{fold}", parts, [*flags, "--seed", str(seed)])
-            for fold, data in enumerate(list_data(options.data, work, seed))
-        ]
+        data = list_data(options.data, work, seed)
+        found = run_folds(data, work / f"seed{seed}", parts, [*flags, "--seed", str(seed)], options.jobs)
         figures |= {f"{name}_seed{seed}": value for name, value in score_pooled(found, seed).items()}
         figures |= {
             f"{'' if seed == 0 else f'seed{seed}_'}{key}": value for key, value in describe_rungs(found).items()
@@ -76,11 +75,20 @@ def main() -> None:
             whole = flags
             flags = [*flags, *choose_rungs(found)]
     if options.everything:
-        figures |= compare_everything(options.data, work, parts, whole, figures)
+        figures |= compare_everything(options.data, work, parts, whole, figures, options.jobs)
     for key, value in figures.items():
         print(f"{key:<48} {value:10.3f}")
     if options.json:
         write_json(options.json, figures)
+
+
+def run_folds(data: list[Path], out: Path, parts: Path, flags: list[str], n_jobs: int) -> list[dict[str, Any]]:
+    """Run on each fold's data, see `run_once`; ``out`` is what the names of their folders begin with."""
+
+    def run(fold: int) -> dict[str, Any]:
+        return run_once(data[fold], out.with_name(f"{out.name}-fold{fold}"), parts, flags)
+
+    return run_side_by_side(run, range(len(data)), n_jobs)
 
 
 def run_once(data: Path, out: Path, parts: Path, flags: list[str]) -> dict[str, Any]:
@@ -160,7 +168,7 @@ ENDS = {"": "value", "_low": "low", "_high": "high"}
 
 
 def compare_everything(
-    name: str, work: Path, parts: Path, flags: list[str], ladder: dict[str, float]
+    name: str, work: Path, parts: Path, flags: list[str], ladder: dict[str, float], n_jobs: int
 ) -> dict[str, float]:
     """Return what the ladder saved and lost or gained: the same runs with everything trained from the start, no budget.
 
@@ -169,10 +177,7 @@ def compare_everything(
     scores = {}
     for key, strategy in (("everything", "fine_tuning_from_scratch"), ("random", "random_init")):
         only = [*flags, "--budget", "none", "--strategy", strategy, "--controls", "none", "--seed", "0"]
-        found = [
-            run_once(data, work / f"{key}-fold{fold}", parts, only)
-            for fold, data in enumerate(list_data(name, work, 0))
-        ]
+        found = run_folds(list_data(name, work, 0), work / key, parts, only, n_jobs)
         scores |= {f"{key}_{metric}": value for metric, value in score_pooled(found, 0).items()}
     return {
         **scores,

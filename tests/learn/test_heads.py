@@ -27,6 +27,13 @@ def small_ensembles(monkeypatch):
     monkeypatch.setattr(heads, "N_ROUNDS", 20)
 
 
+@pytest.mark.parametrize(
+    ("n_threads", "n_items", "expected"), [(16, 20, 2), (16, 2000, 4), (16, 10**6, 16), (2, 2000, 2), (1, 20, 1)]
+)
+def test_few_items_are_worth_few_threads(n_threads, n_items, expected):
+    assert heads.share_threads(n_threads, n_items) == expected
+
+
 def make_data(n_items=96, n_classes=2, distance=2.5, seed=0):
     """Two items a patient, four folds of whole patients, classes some standard deviations apart."""
     rng = np.random.default_rng(seed)

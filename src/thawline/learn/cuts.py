@@ -143,10 +143,12 @@ def _load_member(suffix: nn.Module, given: Mapping[str, Tensor], name: str) -> n
 
 def _join(suffix: nn.Module, n_features: int, n_classes: int, layers: int) -> nn.Module:
     """Put a standardisation and fully connected layers, yet to be filled, on a suffix."""
+    import torch
     from torch import nn
 
     parts: dict[str, nn.Module] = {"suffix": suffix}
-    parts["standardise"] = nn.BatchNorm1d(n_features, eps=0.0, affine=False)
+    nothing = torch.finfo(torch.float32).tiny  # torch before 2.12 refuses zero
+    parts["standardise"] = nn.BatchNorm1d(n_features, eps=nothing, affine=False)
     if layers > 1:
         widths = [n_features] + [max(HIDDEN_UNITS, 2 * n_classes)] * (layers - 1)
         stack: list[nn.Module] = []

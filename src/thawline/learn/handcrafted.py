@@ -55,14 +55,14 @@ def extract_handcrafted(
 ) -> Features:
     """Return the texture features of all items in their order: float32, (items, N_FEATURES), of `describe_texture`.
 
-    Items are decoded in ``threads`` threads and prepared as ``contract`` says, as they are for a backbone; of its
-    numbers, mean and std do not matter. Raises DataError where an item cannot be read or prepared.
+    Items are decoded and described in ``threads`` threads, prepared as ``contract`` says, as they are for a backbone; of
+    its numbers, mean and std do not matter. Raises DataError where an item cannot be read or prepared.
     """
     listener.begin(step, len(contents))
     features = np.empty((len(contents), N_FEATURES), np.float32)
-    with closing(prepare_all(contents, contract, threads)) as prepared:
-        for row, inputs in zip(features, prepared, strict=True):
-            row[:] = describe_texture(inputs)
+    with closing(prepare_all(contents, contract, threads, lambda _, image: describe_texture(image))) as described:
+        for row, found in zip(features, described, strict=True):
+            row[:] = found
             listener.advance()
     listener.end(f"{len(contents)} computed, {N_FEATURES} features each")
     return features

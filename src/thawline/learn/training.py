@@ -86,7 +86,9 @@ def train(
     draw = np.random.Generator(np.random.PCG64(recipe.seed))
     _prepare_modes(classifier, recipe)
     forward: Any = torch.compile(classifier) if recipe.compiled else classifier
-    with _seeded(recipe.seed), fused_norms(classifier):
+    # a GPU waits for its kernels to be launched, and fusing is many small ones
+    fused = fused_norms(classifier) if recipe.device == "cpu" else contextlib.nullcontext()
+    with _seeded(recipe.seed), fused:
         for number in range(recipe.epochs if recipe.stop is None else recipe.stop):
             batches = _draw_batches(objective, activations, n_steps, draw)
             if recipe.auto_rgn:
