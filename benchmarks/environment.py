@@ -15,8 +15,11 @@ THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def environment() -> dict[str, Any]:
-    """Return what a figure depends on: Python, system, processor, cores this process may use, load, versions."""
+    """Return what a figure depends on: GPU, Python, system, processor, cores this process may use, load, versions."""
+    from thawline.learn.engine import detect_hardware
+
     return {
+        "gpu": detect_hardware().cuda,
         "python": platform.python_version(),
         "system": platform.platform(),
         "processor": name_processor(),
