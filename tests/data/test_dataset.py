@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from helpers import make_dicom, save_dicom
 from thawline.data.dataset import Dataset, check_dataset, from_arrays, list_files, load_dataset
 from thawline.data.readers import describe, read_content
 from thawline.errors import DataError
@@ -64,7 +65,7 @@ def test_folder_with_a_subfolder_a_class(tmp_path: Path) -> None:
         (tmp_path / junk).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / junk).write_bytes(b"junk")
     (tmp_path / "yes" / "notes.txt").write_text("n")
-    (tmp_path / "no" / "scan.dcm").write_text("n")
+    (tmp_path / "no" / "scan.nii").write_text("n")
     write_image(tmp_path / "loose.png")
     dataset = load_dataset(tmp_path)
     assert dataset.kind == "folder"
@@ -79,7 +80,7 @@ def test_folder_with_a_subfolder_a_class(tmp_path: Path) -> None:
     assert len({item.patient for item in dataset.items}) == 13
     assert not dataset.patients_given
     assert dataset.notes == (
-        "2 files that are no images were left out: .dcm (1), .txt (1)",
+        "2 files that are no images were left out: .nii (1), .txt (1)",
         "1 images lie outside the class folders, so have no label, and were left out",
     )
 
@@ -254,10 +255,10 @@ def test_folders_without_classes(tmp_path: Path) -> None:
     refuse(lambda: load_dataset(tmp_path), "holds 1 images without a label", "manifest.csv")
     (tmp_path / "a.png").unlink()
     for number in range(3):
-        file = tmp_path / "series" / f"{number}.dcm"
+        file = tmp_path / "series" / f"{number}.nii"
         file.parent.mkdir(exist_ok=True)
         file.write_text("x")
-    refuse(lambda: load_dataset(tmp_path), "no images", "found instead: .dcm (3)")
+    refuse(lambda: load_dataset(tmp_path), "no images", "found instead: .nii (3)")
 
 
 def test_empty_class(tmp_path: Path) -> None:
@@ -401,5 +402,52 @@ def test_real_medmnist(shared_data: Path) -> None:
 
 @pytest.mark.realdata
 def test_real_folders_of_other_kinds_are_refused(shared_data: Path) -> None:
-    refuse(lambda: load_dataset(shared_data / "dicom"), "no images", ".dcm (66)")
+    refuse(
+        lambda: load_dataset(shared_data / "dicom"),
+        "3 classes have fewer than 2 patients",
+        "t2: 22 images of 1 patient",
+    )
     refuse(lambda: load_dataset(shared_data / "nifti"), "no images", ".gz (40)")
+
+
+# --- DICOM files ------------------------------------------------------------------------------------------------------
+
+
+def make_dicom_folder(root: Path, extension: str = ".dcm") -> Path:
+    """Six patients of two images, one in each class; the last item names no patient."""
+    for number in range(6):
+        for label in ("no", "yes"):
+            tags = {"PatientID": "" if (number, label) == (5, "yes") else f"MUSTERMANN{number}"}
+            file = root / label / f"{number}{extension}"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(save_dicom(make_dicom(**tags)))
+    return root
+
+
+def test_patients_of_dicom_files_come_from_their_headers_under_a_key(tmp_path: Path) -> None:
+    dataset = load_dataset(make_dicom_folder(tmp_path))
+    patients = {item.path: item.patient for item in dataset.items}
+    assert (dataset.patients_given, dataset.n_blank_patients) == (True, 1)
+    assert patients["yes/5.dcm"] == "item:yes/5.dcm"
+    for number in range(5):
+        assert patients[f"no/{number}.dcm"] == patients[f"yes/{number}.dcm"]
+    assert len(set(patients.values())) == 7
+    assert "MUSTERMANN" not in str(patients)
+    assert {item.path: item.patient for item in load_dataset(tmp_path).items} == patients
+
+
+def test_a_patient_of_the_manifest_goes_before_that_of_the_header(tmp_path: Path) -> None:
+    make_dicom_folder(tmp_path, extension="")
+    rows = [f"{label}/{number},{label},{'A' if number == 0 else ''}" for number in range(6) for label in ("no", "yes")]
+    (tmp_path / "manifest.csv").write_text("\n".join(["path,label,patient", *rows]) + "\n")
+    dataset = load_dataset(tmp_path)
+    patients = [item.patient for item in dataset.items]
+    assert patients.count("A") == 2
+    assert len(set(patients)) == 7
+    assert (dataset.patients_given, dataset.n_blank_patients) == (True, 1)
+
+
+def test_images_of_other_kinds_make_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("THAWLINE_DATA", str(tmp_path / "site"))
+    load_dataset(make_folder(tmp_path / "data"))
+    assert not (tmp_path / "site").exists()

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
+from thawline.data.dicom import read_patient
+from thawline.data.identity import key_patient, read_secret
 from thawline.data.manifest import EXTENSIONS as MANIFEST_EXTENSIONS
 from thawline.data.manifest import NAMES, SPLITS, Row, read_manifest
-from thawline.data.readers import EXTENSIONS, is_image_name
+from thawline.data.readers import EXTENSIONS, is_image_name, may_be_dicom
 from thawline.errors import DataError, bullets
 from thawline.types import Item, Split
 
@@ -210,11 +212,30 @@ def _find(path: Path) -> Path:
 
 def _build(root: Path, kind: Kind, pairs: Sequence[Pair], **facts: Any) -> Dataset:
     """Sort items by path and classes by name or number, and fill the record."""
-    pairs = sorted(pairs, key=lambda pair: pair[0].path)
+    named = _name_patients(pairs)
+    if named != pairs:
+        blank = sum(item.patient == own_patient(item.path) for item, _ in named)
+        facts |= {"patients_given": True, "n_blank_patients": blank}
+    pairs = sorted(named, key=lambda pair: pair[0].path)
     items = tuple(item for item, _ in pairs)
     classes = _sort_classes({item.label for item in items})
     notes = (*facts.pop("notes", ()), *_note_doubtful_names(items, classes))
     return Dataset(root, kind, items, classes, [content for _, content in pairs], notes=notes, **facts)
+
+
+def _name_patients(pairs: Sequence[Pair]) -> list[Pair]:
+    """Return the pairs, those of DICOM files that name no patient with the key of the patient in their header."""
+    secret = b""
+    named: list[Pair] = []
+    for item, content in pairs:
+        if isinstance(content, Path) and item.patient == own_patient(item.path) and may_be_dicom(content):
+            patient, issuer = read_patient(content)
+            if patient:
+                secret = secret or read_secret()
+                named.append((dataclasses.replace(item, patient=key_patient(secret, patient, issuer)), content))
+                continue
+        named.append((item, content))
+    return named
 
 
 def _sort_classes(names: set[str]) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
 """The pixels of one image: read whole, at their full depth, or refused with a one-line reason.
 
 Pillow decodes; where Pillow would squeeze 16-bit colour into 8 bits, the two bytes of a sample are read apart (PNG) or
-tifffile takes over (TIFF). Every refusal is an `ImageError` without the path, which the caller knows.
+tifffile takes over (TIFF). DICOM objects are read as a display shows them, see `dicom`. Every refusal is an `ImageError`
+without the path, which the caller knows.
 """
 
 from __future__ import annotations
@@ -10,8 +11,6 @@ import dataclasses
 import hashlib
 import io
 import struct
-import threading
-import warnings
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from thawline.data import dicom
+from thawline.data.quiet import silence
 from thawline.errors import ImageError
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from thawline.types import Content, Pixels
 
 READER_VERSION = 1  # part of every cache key: raise it when the same bytes would give other pixels
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".dcm")
 MAX_PIXELS = 100_000_000
 MIN_SIDE_PX = 8
 
@@ -58,7 +59,6 @@ DECODER_ERRORS = (
     struct.error,
     zlib.error,
 )
-_QUIET = threading.Lock()  # the warning filters belong to the whole process: one thread at a time may change them
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -91,6 +91,11 @@ class ImageFacts:
 def is_image_name(path: Path) -> bool:
     """Tell whether the extension is one of `EXTENSIONS`, in any case."""
     return path.suffix.lower() in EXTENSIONS
+
+
+def may_be_dicom(path: Path) -> bool:
+    """Tell whether the name leaves it open that a file is DICOM: its extension is that, or no image's."""
+    return path.suffix.lower() not in EXTENSIONS[:-1]
 
 
 def read_content(content: Content) -> bytes | Pixels:
@@ -164,7 +169,9 @@ def _identify(data: bytes) -> str:
     for signature, name in SIGNATURES:
         if data.startswith(signature) and (name != "WebP" or data[8:12] == b"WEBP"):
             return name
-    raise ImageError(f"not a PNG, JPEG, TIFF, BMP or WebP image: the file starts with {data[:8]!r}")
+    if dicom.is_dicom(data):
+        return "DICOM"
+    raise ImageError(f"not a PNG, JPEG, TIFF, BMP, WebP or DICOM image: the file starts with {data[:8]!r}")
 
 
 def _check_size(width: int, height: int) -> None:
@@ -203,14 +210,6 @@ def _narrow(array: Pixels) -> Pixels:
 
 
 @contextmanager
-def _silence() -> Iterator[None]:
-    """Keep the decoders' remarks on metadata from becoming Python warnings; whatever matters is raised."""
-    with _QUIET, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-@contextmanager
 def _refuse_damage(name: str) -> Iterator[None]:
     """Turn whatever a decoder raises into an ImageError of one line."""
     from PIL.Image import DecompressionBombError
@@ -224,6 +223,8 @@ def _refuse_damage(name: str) -> Iterator[None]:
 
 def _decode_file(data: bytes, name: str, reduce_to_px: int | None) -> Pixels:
     """Open, check the header, decode."""
+    if name == "DICOM":
+        return _decode_dicom(data)
     with _refuse_damage(name):
         if name == "TIFF":
             return _decode_tiff(data)
@@ -237,9 +238,18 @@ def _decode_file(data: bytes, name: str, reduce_to_px: int | None) -> Pixels:
         else:
             image.load()
             pixels = _to_pixels(image)
-        with _silence():  # after load: in PNG the orientation may follow the pixels
+        with silence():  # after load: in PNG the orientation may follow the pixels
             orientation = image.getexif().get(0x0112, 1)
         return _orient(pixels, orientation)
+
+
+def _decode_dicom(data: bytes) -> Pixels:
+    """Read a DICOM object of one frame as a display shows it."""
+    with silence():
+        found = dicom.read_object(data)
+        _check_size(*dicom.read_size(found))
+        _check_frames(dicom.count_frames(found), "DICOM object", "frame")
+        return _narrow(dicom.show(found))
 
 
 def _open(data: bytes, name: str) -> ImageFile:
@@ -253,17 +263,19 @@ def _open(data: bytes, name: str) -> ImageFile:
         "BMP": BmpImagePlugin.BmpImageFile,
         "WebP": WebPImagePlugin.WebPImageFile,
     }
-    with _silence():
+    with silence():
         image = opener[name](io.BytesIO(data))
         _check_size(*image.size)
         _check_frames(getattr(image, "n_frames", 1), name)
     return image
 
 
-def _check_frames(n_frames: int, name: str) -> None:
+def _check_frames(n_frames: int, name: str, unit: str = "page") -> None:
     """Refuse files of several pages or frames: which one is meant is not ours to guess."""
     if n_frames != 1:
-        raise ImageError(f"the {name} holds {n_frames} pages; one image a file is read, so save the page that counts")
+        raise ImageError(
+            f"the {name} holds {n_frames} {unit}s; one image a file is read, so save the {unit} that counts"
+        )
 
 
 def _to_pixels(image: ImageFile) -> Pixels:
@@ -342,7 +354,7 @@ def _decode_tiff(data: bytes) -> Pixels:
     kept |= bits == 32 and image.mode == "F" and not white_is_zero
     if not kept:
         return _decode_wide_tiff(data)
-    with _silence():
+    with silence():
         image.load()  # Pillow turns a TIFF upright here
     return _to_pixels(image)
 
