@@ -11,6 +11,7 @@ from PIL import Image
 
 import thawline
 from helpers import Notes, make_dicom, make_films, save_dicom
+from thawline.types import Reading
 
 pytestmark = pytest.mark.slow
 
@@ -68,3 +69,15 @@ def test_nothing_names_a_patient(finished: thawline.RunResult) -> None:
     for path in files:
         content = path.read_bytes()
         assert not [word for word in TELLING if word.encode() in content], path.name
+
+
+def test_windows_are_the_models_too(films: Path, tmp_path: Path) -> None:
+    options = {"strategy": "feature_extractor", "controls": "none", "window": "2048/4096,1000/2000,3000/2000"}
+    found = thawline.run(films, tmp_path / "run", listener=Notes(), **options)
+    model = found.load_model()
+    assert model.contract.reading == Reading(("2048/4096", "1000/2000", "3000/2000"))
+    with (found.folder / "predictions.csv").open(encoding="utf-8", newline="") as stream:
+        rows = [row for row in csv.DictReader(stream) if row["split"] == "test"]
+    expected = [[float(row["p_healthy"]), float(row["p_lesion"])] for row in rows]
+    np.testing.assert_allclose(model.predict_proba([films / row["item"] for row in rows]), expected, atol=1e-4)
+    assert {choice["name"]: choice["value"] for choice in found.plan["choices"]}["window"] == options["window"]

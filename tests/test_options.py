@@ -26,8 +26,10 @@ from thawline.options import (
     check_options,
     list_heads,
     list_strategies,
+    make_reading,
     resolve_strategy,
 )
+from thawline.types import Reading
 
 FIELDS = dataclasses.fields(RunOptions)
 every_field = pytest.mark.parametrize("field", FIELDS, ids=[field.name for field in FIELDS])
@@ -97,6 +99,38 @@ def test_least_values_are_enforced(field):
 def test_a_budget_needs_its_unit():
     with pytest.raises(OptionError, match="expected a time with its unit, such as 90s, 20m or 2h, or none; found '20'"):
         check_options(RunOptions(budget="20"))
+
+
+@pytest.mark.parametrize(
+    ("given", "windows"),
+    [(None, ()), ("lung", ("lung",)), ("40/400", ("40/400",)), ("lung, bone,-600.5/1", ("lung", "bone", "-600.5/1"))],
+)
+def test_windows_are_names_or_numbers(given, windows):
+    assert make_reading(check_options(RunOptions(window=given, frame="7"))) == Reading(windows, "7")
+
+
+@pytest.mark.parametrize("given", ["", "liver", "40/0.5", "40/-3", "40", "nan/400", "lung,,bone", "lung;bone"])
+def test_a_window_that_there_is_not_is_refused(given):
+    with pytest.raises(
+        OptionError, match="--window: expected some of lung, bone, brain, soft_tissue, mammography, or CENTRE"
+    ):
+        check_options(RunOptions(window=given))
+
+
+@pytest.mark.parametrize("given", ["lung,bone", "lung,bone,brain,soft_tissue"])
+def test_channels_are_one_or_three(given):
+    with pytest.raises(
+        OptionError, match=r"--window: expected one window, or three for the three channels; found [24]"
+    ):
+        check_options(RunOptions(window=given))
+
+
+@pytest.mark.parametrize("given", ["", "0", "-1", "1.5", "second", "12345678"])
+def test_a_frame_is_a_word_or_a_number_from_1(given):
+    with pytest.raises(
+        OptionError, match="--frame: expected one of only, first, middle, last, or a number from 1; found"
+    ):
+        check_options(RunOptions(frame=given))
 
 
 @pytest.mark.parametrize(

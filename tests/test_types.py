@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from thawline.learn.ladder import Rung
-from thawline.types import Augmentation, Hardware, Recipe
+from thawline.types import Augmentation, Contract, Hardware, Reading, Recipe
 
 
 @settings(deadline=None, max_examples=50)
@@ -53,3 +53,12 @@ def test_networks_run_on_an_accelerator_where_there_is_one(cuda, device):
 def test_a_fold_is_named_after_its_rung():
     rung = Rung(2, "fine_tuning", line="blocks.5")
     assert rung.fold_unit(3) == f"{rung.unit} fold 3" == "rung 2 fine_tuning blocks.5 fold 3"
+
+
+@pytest.mark.parametrize("reading", [Reading(), Reading(("lung",)), Reading(("lung", "bone", "40/400"), "middle")])
+def test_a_contract_survives_as_json_and_keeps_its_key_where_nothing_is_special(reading):
+    made = Contract(224, (0.5,) * 3, (0.5,) * 3, reading=reading)
+    data = json.loads(json.dumps(made.to_json()))
+    assert Contract.from_json(data) == made
+    assert hash(Contract.from_json(data)) == hash(made)
+    assert ("reading" in data) == (reading != Reading())

@@ -43,6 +43,7 @@ from thawline.options import (
     check_options,
     list_backbones,
     list_strategies,
+    make_reading,
     steps_by_layers,
 )
 from thawline.plan import Plan, apply_given, follow_size, make_plan, read_plan
@@ -240,7 +241,7 @@ def prepare(
     began: float,
 ) -> Job:
     """Look at every item, split, and plan for the first of the backbones; nothing is written but the cache."""
-    looks = scan(dataset.contents, hardware.cores, listener)
+    looks = scan(dataset.contents, hardware.cores, listener, make_reading(options))
     inspection = inspect_items(dataset, looks, options, listener)
     _check_channels(inspection, options)
     _warn_of_weights(inspection, candidates, options, listener)

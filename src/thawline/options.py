@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from pathlib import Path
 from typing import Any
 
 from thawline.cost import read_duration
 from thawline.errors import OptionError
+from thawline.types import FRAMES, MAMMOGRAPHY, WINDOWS, Reading
 
 STRATEGIES: dict[str, tuple[str, ...]] = {  # name: aliases accepted, as the literature has them
     "feature_extractor": ("frozen", "linear probe", "linear probing", "off the shelf"),
@@ -100,6 +102,11 @@ class RunOptions:
         "Grey images: their values three times, or once to a first convolution summed over its channels.",
         among=("repeat", "sum"),
     )
+    window: str | None = option(
+        None,
+        "Window of DICOM images: lung, bone, brain, soft_tissue, mammography or CENTRE/WIDTH; three make channels.",
+    )
+    frame: str = option("only", "Frame of DICOM images of several: first, middle, last or its number.")
     views: int | None = option(None, "Augmented views to cache for each item; 0 computes fresh ones.", least=0)
     controls: str = option("handcrafted", "Controls to report, with commas between: handcrafted, random_init, or none.")
     useful_gain: float = option(0.01, "Gain in AUC below which a deeper line is not worth it.", least=0)
@@ -157,6 +164,7 @@ def check_options(options: RunOptions) -> RunOptions:
         raise OptionError(f"--ratio: expected a share above 0 and at most 1, found {options.ratio}")
     if options.blocks is not None and options.blocks.count(":") != 1:
         raise OptionError(f"--blocks: expected LOWEST:HIGHEST, such as blocks.4:blocks.5; found {options.blocks!r}")
+    make_reading(options)
     _check_lines(options)
     list_backbones(options)
     for name in _list_controls(options):
@@ -170,6 +178,21 @@ def check_options(options: RunOptions) -> RunOptions:
             f"{', '.join(head for each in strategies for head in HEADS.get(each, ())) or 'none'}"
         )
     return dataclasses.replace(options, strategy=",".join(strategies) if options.strategy is not None else None)
+
+
+def make_reading(options: RunOptions) -> Reading:
+    """Return how DICOM images are read. Raises OptionError for a window or a frame that there cannot be."""
+    names = tuple(name.strip() for name in options.window.split(",")) if options.window is not None else ()
+    for name in names:
+        numbers = re.fullmatch(r"(-?\d+(?:\.\d+)?)/(\d+(?:\.\d+)?)", name)
+        if name not in (*WINDOWS, MAMMOGRAPHY) and (numbers is None or float(numbers[2]) < 1):
+            known = ", ".join((*WINDOWS, MAMMOGRAPHY))
+            raise OptionError(f"--window: expected some of {known}, or CENTRE/WIDTH such as 40/400; found {name!r}")
+    if len(names) not in (0, 1, 3):
+        raise OptionError(f"--window: expected one window, or three for the three channels; found {len(names)}")
+    if options.frame not in FRAMES and not re.fullmatch(r"[1-9]\d{0,6}", options.frame):
+        raise OptionError(f"--frame: expected one of {', '.join(FRAMES)}, or a number from 1; found {options.frame!r}")
+    return Reading(names, options.frame)
 
 
 def _check_lines(options: RunOptions) -> None:

@@ -16,9 +16,9 @@ from typing import Any
 
 from thawline.errors import OptionError
 from thawline.files import json_digest
-from thawline.options import ALL_HEADS, LEAST_PX, MOST_PX, RunOptions, list_backbones, list_heads
+from thawline.options import ALL_HEADS, LEAST_PX, MOST_PX, RunOptions, list_backbones, list_heads, make_reading
 from thawline.plan_thawing import check_recipe, choose_thawing, name_controls, name_strategy
-from thawline.types import ASPECTS, BackboneFacts, Choice, Contract, Hardware, Kind
+from thawline.types import ASPECTS, BackboneFacts, Choice, Contract, Hardware, Kind, Reading
 
 NEGATIVE_NAMES = ("no", "normal", "negative", "benign", "control", "healthy", "no_findings", "no_finding", "0")
 MEASURED_ITEMS = 1500  # cheap choices are measured on at most this many development items
@@ -105,6 +105,7 @@ class Plan:
             "wide_range": self["wide_range"],
             "precision": self["precision"] or "f32",
             "grey": self["channels"] == "sum",
+            "reading": Reading(() if self["window"] == "file" else tuple(self["window"].split(",")), self["frame"]),
         }
         return Contract.from_json({**stated, **measured})
 
@@ -124,6 +125,7 @@ def make_plan(fingerprint: Mapping[str, Any], hardware: Hardware, facts: Backbon
         Choice("interpolation", facts.interpolation, "fixed", f"as {facts.name} was trained"),
         _choose_aspect(fingerprint),
         _choose_channels(options),
+        *_choose_reading(options),
         _choose_wide_range(fingerprint),
         _choose_engine(hardware),
         _choose_precision(hardware, options),
@@ -371,6 +373,16 @@ def _choose_channels(options: RunOptions) -> Choice:
     if options.grey == "sum":
         return Choice("channels", "sum", "given", "one channel, to a first convolution summed over its three")
     return Choice("channels", "repeat", "fixed", "grey images give the same values to all three channels")
+
+
+def _choose_reading(options: RunOptions) -> tuple[Choice, Choice]:
+    reading = make_reading(options)
+    window = "--window" if reading.windows else "DICOM images as each file says, else between its percentiles"
+    frame = "DICOM images of several frames are refused" if reading.frame == "only" else "--frame"
+    return (
+        Choice("window", ",".join(reading.windows) or "file", "given" if reading.windows else "fixed", window),
+        Choice("frame", reading.frame, "fixed" if reading.frame == "only" else "given", frame),
+    )
 
 
 def _choose_wide_range(fingerprint: Mapping[str, Any]) -> Choice:

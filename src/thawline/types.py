@@ -42,7 +42,25 @@ BALANCES = ("none", "weights", "sampling")
 ASPECTS: tuple[Aspect, ...] = ("squash", "letterbox", "crop")
 
 
+# Centre and width in Hounsfield units, as radiology departments set them; mammograms have no unit: see `dicom.show`.
+WINDOWS = {"lung": (-600, 1500), "bone": (400, 1800), "brain": (40, 80), "soft_tissue": (50, 400)}
+MAMMOGRAPHY = "mammography"
+FRAMES = ("only", "first", "middle", "last")
+
+
 Kind = Literal["fixed", "rule", "empirical", "given"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Reading:
+    """How the stored values of a DICOM object become pixels; other images are read in one way.
+
+    ``windows`` are names of `WINDOWS`, `MAMMOGRAPHY`, or CENTRE/WIDTH in the object's own units: one, or three as channels;
+    none for what the file says. ``frame`` is one of `FRAMES` or a number from 1: which of several; "only" refuses several.
+    """
+
+    windows: tuple[str, ...] = ()
+    frame: str = "only"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -63,7 +81,7 @@ class Contract:
     ``grey`` takes no colour images.
     ``wide_range`` is the (black, white) pair that pixels of more than 8 bits are scaled by, one for the whole data set;
     None where every image has 8 bits. ``crop`` takes the centred square, ``letterbox`` pads with black, ``squash``
-    stretches both sides to ``size_px``.
+    stretches both sides to ``size_px``. ``reading`` comes before all of these.
     """
 
     size_px: int
@@ -75,10 +93,14 @@ class Contract:
     precision: Precision = "f32"
     feature_dtype: Literal["float16", "float32"] = "float16"
     grey: bool = False
+    reading: Reading = Reading()
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON data; `from_json` reverses it."""
-        return dataclasses.asdict(self)
+        """Return plain JSON data; `from_json` reverses it. The usual reading is left out, so that it changes no key."""
+        data = dataclasses.asdict(self)
+        if self.reading == Reading():
+            del data["reading"]
+        return data
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Contract:
@@ -86,6 +108,9 @@ class Contract:
         fields: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in data.items()
         }
+        reading = fields.get("reading")
+        if isinstance(reading, Mapping):
+            fields["reading"] = Reading(tuple(reading["windows"]), reading["frame"])
         return cls(**fields)
 
 

@@ -21,6 +21,7 @@ from helpers import make_dicom, save_dicom
 from thawline.data import dicom
 from thawline.data.readers import decode, describe
 from thawline.errors import ImageError
+from thawline.types import WINDOWS, Reading
 
 SHIPPED = Path(pydicom.__file__).parent / "data" / "test_files"
 TELLING = "MUSTERMANN"
@@ -293,6 +294,69 @@ def test_colour_stays_as_it_is_and_a_palette_is_looked_up() -> None:
     shown = dicom.show(dicom.read_object((SHIPPED / "examples_palette.dcm").read_bytes()))
     assert (shown.dtype, shown.shape) == (np.uint8, (350, 800, 3))
     assert shown.max() > 200
+
+
+# --- windows and frames that are asked for ----------------------------------------------------------------------------
+
+
+def make_ct(**tags: Any) -> Any:
+    """Values from -1000 to 2000 Hounsfield units."""
+    stored = np.linspace(0, 3000, 64).reshape(8, 8).astype(np.uint16)
+    return make_dicom(stored, Modality="CT", RescaleSlope="1", RescaleIntercept="-1000", **tags)
+
+
+@pytest.mark.parametrize("name", list(WINDOWS))
+def test_a_named_window_is_in_hounsfield_units(name: str) -> None:
+    found = dicom.read_object(save_dicom(make_ct(WindowCenter="1", WindowWidth="2")))
+    values = dicom.read_stored(found) - 1000.0
+    centre, width = WINDOWS[name]
+    expected = np.rint(255 * dicom.Window(centre, width).apply(values))
+    np.testing.assert_array_equal(dicom.show(found, 0, (name,)), expected)
+
+
+def test_three_windows_become_channels() -> None:
+    found = dicom.read_object(save_dicom(make_ct()))
+    names = ("lung", "soft_tissue", "700/1000")
+    shown = dicom.show(found, 0, names)
+    assert shown.shape == (8, 8, 3)
+    for channel, name in enumerate(names):
+        np.testing.assert_array_equal(shown[..., channel], dicom.show(found, 0, (name,)))
+
+
+def test_hounsfield_units_are_for_ct_only() -> None:
+    found = dicom.read_object(save_dicom(make_dicom(Modality="MR")))
+    with pytest.raises(
+        ImageError, match="the window lung is in Hounsfield units, which only CT has; found the modality MR"
+    ):
+        dicom.show(found, 0, ("lung",))
+    assert dicom.show(found, 0, ("32/64",)).max() > 200
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+def test_a_mammogram_is_stretched_over_the_breast_alone(photometric: str) -> None:
+    stored = np.zeros((32, 32), np.uint16)
+    stored[:, 16:] = np.linspace(2000, 3000, 512).reshape(32, 16)
+    if photometric == "MONOCHROME1":
+        stored = 4095 - stored
+    found = dicom.read_object(save_dicom(make_dicom(stored, Modality="MG", PhotometricInterpretation=photometric)))
+    plain, shown = dicom.show(found).astype(int), dicom.show(found, 0, ("mammography",)).astype(int)
+    assert (shown[:, :16] == 0).all()
+    assert np.ptp(shown[:, 16:]) >= 250
+    assert np.ptp(plain[:, 16:]) < 120
+
+
+@pytest.mark.parametrize(("wanted", "index"), [("first", 0), ("middle", 1), ("last", 2), ("1", 0), ("3", 2)])
+def test_a_frame_is_taken_by_word_or_number(wanted: str, index: int) -> None:
+    frames = [np.roll(RAMP, number) for number in range(3)]
+    window = {"WindowCenter": "32", "WindowWidth": "64"}
+    data = save_dicom(make_dicom(np.concatenate(frames), Rows=8, NumberOfFrames="3", **window))
+    found = decode(data, reading=Reading(frame=wanted))
+    np.testing.assert_array_equal(found, decode(save_dicom(make_dicom(frames[index], **window))))
+
+
+def test_a_frame_that_is_not_there_is_refused() -> None:
+    with pytest.raises(ImageError, match="frame 4 was asked for, and the DICOM object holds 1"):
+        decode(save_dicom(make_dicom()), reading=Reading(frame="4"))
 
 
 # --- as an image of a data set ----------------------------------------------------------------------------------------

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from helpers import make_dicom, save_dicom
 from thawline.data import scan as scan_module
 from thawline.data.readers import content_digest, describe
 from thawline.data.scan import Look, scan
-from thawline.types import SilentListener
+from thawline.types import Reading, SilentListener
 
 
 class Counter(SilentListener):
@@ -119,6 +120,19 @@ def test_facts_are_kept_as_the_look_goes_on(files, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         scan(contents, 1, Interrupt())
     decoded = []
-    monkeypatch.setattr(scan_module, "describe", lambda data: decoded.append(content_digest(data)) or describe(data))
+    monkeypatch.setattr(scan_module, "describe", lambda data, _: decoded.append(content_digest(data)) or describe(data))
     scan(contents, 1, SilentListener())
     assert decoded == [content_digest(path.read_bytes()) for path in files[2:]]
+
+
+def test_facts_of_another_reading_are_facts_of_their_own(tmp_path):
+    file = tmp_path / "film.dcm"
+    file.write_bytes(save_dicom(make_dicom()))
+    facts = [
+        look.facts
+        for reading in (Reading(), Reading(("20/10",)), Reading(), Reading(("20/10", "32/64", "40/8")))
+        for look in scan([file], 1, SilentListener(), reading)
+    ]
+    assert facts[0] == facts[2]
+    assert len({each.pixel_digest for each in facts}) == 3
+    assert [each.channels for each in facts] == [1, 1, 1, 3]

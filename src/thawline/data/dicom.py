@@ -16,9 +16,10 @@ import numpy as np
 
 from thawline.data.quiet import silence
 from thawline.errors import ImageError
+from thawline.types import MAMMOGRAPHY, WINDOWS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from thawline.types import FloatArray, Pixels
@@ -122,10 +123,11 @@ def read_stored(found: Any, frame: int = 0) -> Pixels:
     return values
 
 
-def show(found: Any, frame: int = 0) -> Pixels:
+def show(found: Any, frame: int = 0, windows: Sequence[str] = ()) -> Pixels:
     """Return one frame as a display shows it: uint8 (rows, columns) or (rows, columns, 3); colour of 16 bits stays uint16.
 
-    Raises ImageError as `read_stored`, and for a photometric interpretation that no image has.
+    ``windows`` are those of `types.Reading`, for grey images: several make channels. Raises ImageError as `read_stored`, for
+    a photometric interpretation that no image has, and for a window of Hounsfield units where there are none.
     """
     kind, photometric = (str(found.get(name, "")) for name in ("Modality", "PhotometricInterpretation"))
     if kind in NO_IMAGES:
@@ -139,11 +141,22 @@ def show(found: Any, frame: int = 0) -> Pixels:
         raise ImageError(
             f"expected grey, palette or colour, found the photometric interpretation {photometric or 'none'}"
         )
-    share: FloatArray = _guard("grayscale", lambda: _show_grey(stored, found, frame))
+    names = windows or ("",)
+    shares: list[FloatArray] = _guard("grayscale", lambda: [_show_grey(stored, found, frame, name) for name in names])
+    share = np.stack(shares, axis=-1) if len(shares) > 1 else shares[0]
     if photometric == "MONOCHROME1":
         share = 1 - share
     share[find_padding(stored, found)] = 0
-    return np.rint(255 * share).astype(np.uint8)
+    return np.asarray(np.rint(255 * share).astype(np.uint8))
+
+
+def find_frame(n_frames: int, wanted: str) -> int:
+    """Return the index of a frame by its word or its number from 1. Raises ImageError where there are not so many."""
+    words = {"only": 0, "first": 0, "middle": n_frames // 2, "last": n_frames - 1}
+    index = words[wanted] if wanted in words else int(wanted) - 1
+    if not 0 <= index < n_frames:
+        raise ImageError(f"frame {wanted} was asked for, and the DICOM object holds {n_frames}")
+    return index
 
 
 def find_padding(stored: Pixels, found: Any) -> Any:
@@ -173,12 +186,16 @@ def find_window(found: Any, frame: int = 0) -> Window | None:
     return Window(float(centre), float(width), str(group.get("VOILUTFunction") or "LINEAR").upper())
 
 
-def _show_grey(stored: Pixels, found: Any, frame: int) -> FloatArray:
-    """Return shares of white, float64, before MONOCHROME1 is turned round."""
+def _show_grey(stored: Pixels, found: Any, frame: int, window_name: str) -> FloatArray:
+    """Return shares of white, float64, before MONOCHROME1 is turned round; without a name as the file says."""
     from pydicom.pixels.processing import apply_modality_lut, apply_voi
 
     group = find_group(found, "PixelValueTransformationSequence", frame)
     values = np.asarray(apply_modality_lut(stored, group))
+    if window_name == MAMMOGRAPHY:
+        return _stretch(values.astype(np.float64), find_padding(stored, found) | _find_air(values, found))
+    if window_name:
+        return _name_window(window_name, found).apply(values.astype(np.float64))
     tables = find_group(found, "FrameVOILUTSequence", frame)
     if tables.get("VOILUTSequence"):
         bits = int(tables.VOILUTSequence[0].LUTDescriptor[2])
@@ -187,6 +204,25 @@ def _show_grey(stored: Pixels, found: Any, frame: int) -> FloatArray:
     if window is not None:
         return window.apply(values.astype(np.float64))
     return _stretch(values.astype(np.float64), find_padding(stored, found))
+
+
+def _name_window(name: str, found: Any) -> Window:
+    """Return the window of a name, or of CENTRE/WIDTH. Raises ImageError for Hounsfield units where there are none."""
+    if name not in WINDOWS:
+        centre, width = map(float, name.split("/"))
+        return Window(centre, width)
+    kind = str(found.get("Modality", "")) or "unknown"
+    if kind != "CT":
+        raise ImageError(f"the window {name} is in Hounsfield units, which only CT has; found the modality {kind}")
+    return Window(*WINDOWS[name])
+
+
+def _find_air(values: Any, found: Any) -> Any:
+    """Return a mask of what is no breast in a mammogram: the dark side of Otsu's threshold (IEEE SMC 9:62, 1979)."""
+    from skimage.filters import threshold_otsu
+
+    edge = threshold_otsu(values)
+    return values >= edge if found.PhotometricInterpretation == "MONOCHROME1" else values <= edge
 
 
 def _stretch(values: FloatArray, padding: Any) -> FloatArray:

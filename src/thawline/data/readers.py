@@ -22,6 +22,7 @@ import numpy as np
 from thawline.data import dicom
 from thawline.data.quiet import silence
 from thawline.errors import ImageError
+from thawline.types import Reading
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from thawline.types import Content, Pixels
 
 READER_VERSION = 1  # part of every cache key: raise it when the same bytes would give other pixels
+USUAL = Reading()
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".dcm")
 MAX_PIXELS = 100_000_000
 MIN_SIDE_PX = 8
@@ -118,19 +120,20 @@ def content_digest(data: bytes | Pixels) -> str:
     return digest.hexdigest()
 
 
-def decode(data: bytes | Pixels, *, reduce_to_px: int | None = None) -> Pixels:
+def decode(data: bytes | Pixels, *, reduce_to_px: int | None = None, reading: Reading = USUAL) -> Pixels:
     """Decode the bytes of an image file, or check an array, into pixels.
 
     Returns uint8, uint16 or float32, shape (height, width) or (height, width, 3), EXIF orientation applied, alpha
     composited over black. ``reduce_to_px`` lets JPEG be decoded at a reduced scale that leaves both sides at least
-    twice that long. Raises ImageError for anything damaged, empty, too large, too small, or wider than can be kept.
+    twice that long, ``reading`` says how DICOM is read. Raises ImageError for anything damaged, empty, too large, too
+    small, or wider than can be kept.
     """
-    return _load(data, reduce_to_px)[0]
+    return _load(data, reduce_to_px, reading)[0]
 
 
-def describe(data: bytes | Pixels) -> ImageFacts:
+def describe(data: bytes | Pixels, reading: Reading = USUAL) -> ImageFacts:
     """Decode at full resolution and state size, depth, range and pixel digest. Raises ImageError as `decode` does."""
-    pixels, name = _load(data, None)
+    pixels, name = _load(data, None, reading)
     if pixels.ndim == 3 and bool((pixels == pixels[..., :1]).all()):
         pixels = pixels[..., 0]
     return ImageFacts(
@@ -145,19 +148,19 @@ def describe(data: bytes | Pixels) -> ImageFacts:
     )
 
 
-def _load(data: bytes | Pixels, reduce_to_px: int | None) -> tuple[Pixels, str]:
+def _load(data: bytes | Pixels, reduce_to_px: int | None, reading: Reading) -> tuple[Pixels, str]:
     """Return the checked pixels and the name of the format."""
     if isinstance(data, np.ndarray):
         pixels, name = _take_array(data), "array"
     else:
         name = _identify(data)
-        pixels = _decode_file(data, name, reduce_to_px)
+        pixels = _decode_dicom(data, reading) if name == "DICOM" else _decode_file(data, name, reduce_to_px)
     if pixels.dtype == np.float32 and not bool(np.isfinite(pixels).all()):
         n_bad = int(np.count_nonzero(~np.isfinite(pixels)))
         raise ImageError(f"{n_bad} of {pixels.size} values are NaN or infinite; pixels must be finite numbers")
     if bool((pixels == pixels[0, 0]).all()):
         if reduce_to_px is not None:  # the reduction may have blurred the content away
-            return _load(data, None)
+            return _load(data, None, reading)
         raise ImageError(f"no image content: all {pixels.shape[1]} x {pixels.shape[0]} pixels are {pixels[0, 0]}")
     return pixels, name
 
@@ -223,8 +226,6 @@ def _refuse_damage(name: str) -> Iterator[None]:
 
 def _decode_file(data: bytes, name: str, reduce_to_px: int | None) -> Pixels:
     """Open, check the header, decode."""
-    if name == "DICOM":
-        return _decode_dicom(data)
     with _refuse_damage(name):
         if name == "TIFF":
             return _decode_tiff(data)
@@ -243,13 +244,15 @@ def _decode_file(data: bytes, name: str, reduce_to_px: int | None) -> Pixels:
         return _orient(pixels, orientation)
 
 
-def _decode_dicom(data: bytes) -> Pixels:
-    """Read a DICOM object of one frame as a display shows it."""
+def _decode_dicom(data: bytes, reading: Reading) -> Pixels:
+    """Read one frame of a DICOM object as a display shows it."""
     with silence():
         found = dicom.read_object(data)
         _check_size(*dicom.read_size(found))
-        _check_frames(dicom.count_frames(found), "DICOM object", "frame")
-        return _narrow(dicom.show(found))
+        n_frames = dicom.count_frames(found)
+        if reading.frame == "only":
+            _check_frames(n_frames, "DICOM object", "frame")
+        return _narrow(dicom.show(found, dicom.find_frame(n_frames, reading.frame), reading.windows))
 
 
 def _open(data: bytes, name: str) -> ImageFile:

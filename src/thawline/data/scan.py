@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from thawline.cache import Space
-from thawline.data.readers import READER_VERSION, ImageFacts, content_digest, describe, read_content
+from thawline.data.readers import READER_VERSION, USUAL, ImageFacts, content_digest, describe, read_content
 from thawline.errors import ImageError
-from thawline.types import Listener
+from thawline.types import Listener, Reading
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,16 +43,17 @@ class Look:
     problem: str = ""
 
 
-def scan(contents: Sequence[Content], threads: int, listener: Listener) -> list[Look]:
+def scan(contents: Sequence[Content], threads: int, listener: Listener, reading: Reading = USUAL) -> list[Look]:
     """Read every item once, in ``threads`` threads; what the cache knows by content is not decoded again."""
-    space = Space("facts", {"reader": READER_VERSION, "row": str(_ROW)})
+    how = {} if reading == USUAL else {"reading": dataclasses.asdict(reading)}
+    space = Space("facts", {"reader": READER_VERSION, "row": str(_ROW), **how})
     looks: list[Look] = []
     fresh: dict[str, ImageFacts] = {}
     listener.begin("reading", len(contents))
     with ThreadPoolExecutor(threads) as pool:
         for start in range(0, len(contents), _SHARD_ROWS):  # so that a million items are not all in flight at once
             part = contents[start : start + _SHARD_ROWS]
-            for look, is_new in pool.map(lambda content: _look(content, space), part):
+            for look, is_new in pool.map(lambda content: _look(content, space, reading), part):
                 looks.append(look)
                 if is_new and look.facts is not None:
                     fresh[look.digest] = look.facts
@@ -63,7 +64,7 @@ def scan(contents: Sequence[Content], threads: int, listener: Listener) -> list[
     return looks
 
 
-def _look(content: Content, space: Space) -> tuple[Look, bool]:
+def _look(content: Content, space: Space, reading: Reading) -> tuple[Look, bool]:
     try:
         data = read_content(content)
         digest = content_digest(data)
@@ -71,7 +72,7 @@ def _look(content: Content, space: Space) -> tuple[Look, bool]:
             row = np.empty(1, _ROW)
             space.read([digest], row)
             return Look(digest, ImageFacts(**dict(_to_fields(row)))), False
-        return Look(digest, describe(data)), True
+        return Look(digest, describe(data, reading)), True
     except ImageError as error:
         return Look("", None, str(error)), False
 

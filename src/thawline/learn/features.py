@@ -151,7 +151,9 @@ def prepare_all(
 
     def prepare_one(index: int, content: Content) -> Inputs:
         try:
-            image = prepare(decode(read_content(content), reduce_to_px=contract.size_px), contract)
+            image = prepare(
+                decode(read_content(content), reduce_to_px=contract.size_px, reading=contract.reading), contract
+            )
             return change(index, image) if change else image
         except ImageError as error:
             name = content if isinstance(content, Path) else "an array"

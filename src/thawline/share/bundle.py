@@ -71,7 +71,7 @@ class Model:
         probabilities = np.full((len(contents), len(self.classes)), np.nan)
         if not contents:
             return probabilities
-        looks = scan(contents, self.hardware.cores, listener)
+        looks = scan(contents, self.hardware.cores, listener, self.contract.reading)
         problems = [find_problem(look, self.contract) for look in looks]
         good = [index for index, problem in enumerate(problems) if not problem]
         bad = [(_name(contents[index], index), problem) for index, problem in enumerate(problems) if problem]

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from thawline.data.readers import decode, read_content
+from thawline.data.readers import USUAL, decode, read_content
 from thawline.data.transforms import prepare
 from thawline.files import write_atomic, write_json
 from thawline.judge.evaluation import predict_labels
-from thawline.types import Contract
+from thawline.types import Contract, Reading
 
 if TYPE_CHECKING:
     from thawline.types import Content, IntArray, Labels, Pixels, Probabilities
@@ -31,11 +31,12 @@ def write_examples(
     labels: Labels,
     probabilities: Probabilities,
     about: tuple[tuple[str, ...], str | None, float],
+    reading: Reading = USUAL,
 ) -> None:
     """Write `examples.json` and thumbnails of the errors with the highest probability among the positions ``shown``.
 
     ``contents``, ``numbers``, ``labels`` and ``probabilities`` are aligned; ``about`` holds classes, positive class and
-    threshold. Files are named by item number.
+    threshold; ``reading`` is the contract's. Files are named by item number.
     """
     classes = about[0]
     predicted = np.full(len(labels), -1)
@@ -48,7 +49,7 @@ def write_examples(
         number = numbers[index]
         picture = write_atomic(
             run / "examples" / f"{number}.png",
-            _draw_thumbnail(decode(read_content(contents[index]))),
+            _draw_thumbnail(decode(read_content(contents[index]), reading=reading)),
         )
         rows.append(
             {
