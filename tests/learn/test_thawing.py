@@ -170,7 +170,7 @@ def minimise_loss(labels: np.ndarray, *sources: np.ndarray) -> tuple[np.ndarray,
         blended = sum(scale * each for scale, each in zip(scales, sources, strict=True))
         return -np.asarray(log_softmax(blended, axis=1))[np.arange(len(labels)), labels]
 
-    bounds, settings = [(0.0, 20.0)] * len(sources), {"xatol": 1e-7, "fatol": 1e-10, "maxiter": 4000}
+    bounds, settings = [(0.0, 100.0)] * len(sources), {"xatol": 1e-7, "fatol": 1e-10, "maxiter": 4000}
     share = 1 / len(sources)  # with several, each is expected to be this, give or take as much
 
     def doubt(scales: np.ndarray) -> float:

@@ -31,6 +31,11 @@ PERCENTILES = (0.5, 99.5)  # that are black and white where nothing says what is
 PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 NO_IMAGES = {"SEG": "a segmentation", "RTDOSE": "a dose distribution", "RWV": "a table of values", "SR": "a report"}
 GREY = ("MONOCHROME1", "MONOCHROME2")
+MODALITIES = (
+    *("CR", "CT", "DX", "ES", "GM", "IO", "IVUS", "MG", "MR", "NM", "OCT", "OP"),
+    *("OPT", "OT", "PT", "PX", "RF", "RG", "SM", "US", "XA", "XC"),
+)
+FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -72,9 +77,9 @@ def read_object(data: bytes) -> Any:
     """Return pydicom's data set of a file. Raises ImageError for one that it cannot read, or without pixels."""
     import pydicom
 
-    found = _guard("header", lambda: pydicom.dcmread(io.BytesIO(data), force=True))
+    found = guard("header", lambda: pydicom.dcmread(io.BytesIO(data), force=True))
     if not any(keyword in found for keyword in PIXEL_KEYWORDS):
-        name = getattr(found.get("SOPClassUID"), "name", "") or "unknown"
+        name = guard("header", lambda: getattr(found.get("SOPClassUID"), "name", "")) or "unknown"
         raise ImageError(f"a DICOM object without pixels ({name}); expected an image")
     return found
 
@@ -92,22 +97,23 @@ def read_patient(path: Path) -> tuple[str, str]:
                 return "", ""
             stream.seek(0)
             tags = ["PatientID", "IssuerOfPatientID"]
-            found = _guard(
+            found = guard(
                 "header", lambda: pydicom.dcmread(stream, force=True, stop_before_pixels=True, specific_tags=tags)
             )
+            patient, issuer = guard("header", lambda: [str(found.get(name) or "").strip() for name in tags])
     except (OSError, ImageError):
         return "", ""  # said when the item is read
-    return str(found.get("PatientID") or "").strip(), str(found.get("IssuerOfPatientID") or "").strip()
+    return patient, issuer
 
 
 def count_frames(found: Any) -> int:
     """Return the number of frames of an object. Raises ImageError where it says none that is a number."""
-    return _guard("number of frames", lambda: int(found.get("NumberOfFrames") or 1))
+    return guard("number of frames", lambda: int(found.get("NumberOfFrames") or 1))
 
 
 def read_size(found: Any) -> tuple[int, int]:
     """Return columns and rows, as the header says them. Raises ImageError where it does not."""
-    return _guard("size", lambda: (int(found.Columns), int(found.Rows)))
+    return guard("size", lambda: (int(found.Columns), int(found.Rows)))
 
 
 def read_stored(found: Any, frame: int = 0) -> Pixels:
@@ -119,7 +125,7 @@ def read_stored(found: Any, frame: int = 0) -> Pixels:
 
     if getattr(getattr(found, "file_meta", None), "TransferSyntaxUID", None) is None:
         _name_syntax(found)
-    values: Pixels = _guard("pixels", lambda: pixel_array(found, index=frame))
+    values: Pixels = guard("pixels", lambda: pixel_array(found, index=frame))
     return values
 
 
@@ -134,15 +140,13 @@ def show(found: Any, frame: int = 0, windows: Sequence[str] = ()) -> Pixels:
         raise ImageError(f"a DICOM object of modality {kind}, {NO_IMAGES[kind]}, not an image")
     stored = read_stored(found, frame)
     if photometric == "PALETTE COLOR":
-        return _guard("palette", lambda: _colour_palette(stored, found))
+        return guard("palette", lambda: _colour_palette(stored, found))
     if stored.ndim == 3:
         return stored
     if photometric not in GREY:
-        raise ImageError(
-            f"expected grey, palette or colour, found the photometric interpretation {photometric or 'none'}"
-        )
+        raise ImageError("expected grey, palette or colour, found another photometric interpretation, or none")
     names = windows or ("",)
-    shares: list[FloatArray] = _guard("grayscale", lambda: [_show_grey(stored, found, frame, name) for name in names])
+    shares: list[FloatArray] = guard("grayscale", lambda: [_show_grey(stored, found, frame, name) for name in names])
     share = np.stack(shares, axis=-1) if len(shares) > 1 else shares[0]
     if photometric == "MONOCHROME1":
         share = 1 - share
@@ -164,7 +168,7 @@ def find_padding(stored: Pixels, found: Any) -> Any:
     low = found.get("PixelPaddingValue")
     if low is None:
         return np.zeros(stored.shape, bool)
-    ends = _guard("padding", lambda: sorted((int(low), int(found.get("PixelPaddingRangeLimit", low)))))
+    ends = guard("padding", lambda: sorted((int(low), int(found.get("PixelPaddingRangeLimit", low)))))
     return (stored >= ends[0]) & (stored <= ends[1])
 
 
@@ -183,7 +187,8 @@ def find_window(found: Any, frame: int = 0) -> Window | None:
     centre, width = (_take_first(group.get(name)) for name in ("WindowCenter", "WindowWidth"))
     if centre is None or width is None:
         return None
-    return Window(float(centre), float(width), str(group.get("VOILUTFunction") or "LINEAR").upper())
+    function = str(group.get("VOILUTFunction", "")).upper()
+    return Window(float(centre), float(width), function if function in FUNCTIONS else FUNCTIONS[0])
 
 
 def _show_grey(stored: Pixels, found: Any, frame: int, window_name: str) -> FloatArray:
@@ -199,7 +204,7 @@ def _show_grey(stored: Pixels, found: Any, frame: int, window_name: str) -> Floa
     tables = find_group(found, "FrameVOILUTSequence", frame)
     if tables.get("VOILUTSequence"):
         bits = int(tables.VOILUTSequence[0].LUTDescriptor[2])
-        return np.asarray(np.asarray(apply_voi(values.astype(np.int64), tables), np.float64) / (2**bits - 1))
+        return np.asarray(np.asarray(apply_voi(np.rint(values).astype(np.int64), tables), np.float64) / (2**bits - 1))
     window = find_window(found, frame)
     if window is not None:
         return window.apply(values.astype(np.float64))
@@ -211,9 +216,10 @@ def _name_window(name: str, found: Any) -> Window:
     if name not in WINDOWS:
         centre, width = map(float, name.split("/"))
         return Window(centre, width)
-    kind = str(found.get("Modality", "")) or "unknown"
+    kind = str(found.get("Modality", ""))
     if kind != "CT":
-        raise ImageError(f"the window {name} is in Hounsfield units, which only CT has; found the modality {kind}")
+        said = kind if kind in MODALITIES else "unknown"
+        raise ImageError(f"the window {name} is in Hounsfield units, which only CT has; found the modality {said}")
     return Window(*WINDOWS[name])
 
 
@@ -269,8 +275,11 @@ def _take_first(value: Any) -> Any:
     return value
 
 
-def _guard(part: str, read: Callable[[], Found]) -> Found:
-    """Return what ``read`` returns; whatever it raises becomes an ImageError that repeats nothing in quotes."""
+def guard(part: str, read: Callable[[], Found]) -> Found:
+    """Return what ``read`` returns; whatever it raises becomes an ImageError that repeats nothing in quotes.
+
+    pydicom turns the bytes of an element into a value when it is first asked for, so that any question may raise.
+    """
     try:
         return read()
     except ImageError:

@@ -252,7 +252,8 @@ def _decode_dicom(data: bytes, reading: Reading) -> Pixels:
         n_frames = dicom.count_frames(found)
         if reading.frame == "only":
             _check_frames(n_frames, "DICOM object", "frame")
-        return _narrow(dicom.show(found, dicom.find_frame(n_frames, reading.frame), reading.windows))
+        frame = dicom.find_frame(n_frames, reading.frame)
+        return _narrow(dicom.guard("image", lambda: dicom.show(found, frame, reading.windows)))
 
 
 def _open(data: bytes, name: str) -> ImageFile:
