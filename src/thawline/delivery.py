@@ -28,7 +28,6 @@ from thawline.learn.ladder import Climb, TriedRung, time_trial
 from thawline.learn.strategies import Strategies, split_weights
 from thawline.ledger import digest_test, record_opening
 from thawline.measure import CHECKED_ITEMS
-from thawline.options import make_reading
 from thawline.share.bundle import Model, save_model
 from thawline.share.card import write_card
 from thawline.share.examples import write_examples
@@ -253,7 +252,7 @@ def judge(job: Job, climb: Climb, selection: Selection, chosen: TriedRung, test:
         probabilities[is_test] = test
     shown = np.flatnonzero(np.isfinite(probabilities).all(axis=1) if test is None else is_test)
     write_atomic(job.out / "predictions.csv", format_predictions(job.dataset, job.splits, probabilities))
-    reading = make_reading(job.options)
+    reading = job.plan.contract(job.facts).reading
     write_examples(
         job.out, job.dataset.contents, job.inspection.numbers, shown, job.labels, probabilities, about, reading
     )

@@ -213,7 +213,7 @@ def _find(path: Path) -> Path:
 def _build(root: Path, kind: Kind, pairs: Sequence[Pair], **facts: Any) -> Dataset:
     """Sort items by path and classes by name or number, and fill the record."""
     named = _name_patients(pairs)
-    if named != pairs:
+    if any(item.patient != before.patient for (item, _), (before, _) in zip(named, pairs, strict=True)):
         blank = sum(item.patient == own_patient(item.path) for item, _ in named)
         facts |= {"patients_given": True, "n_blank_patients": blank}
     pairs = sorted(named, key=lambda pair: pair[0].path)

@@ -35,7 +35,7 @@ Strategy: TypeAlias = Literal["feature_extractor", "feature_extractor_hybrid"]
 
 N_TREES, N_COMPONENTS, N_ROUNDS, CALIBRATION_FOLDS = 200, 64, 60, 3
 FEW_ITEMS = 5000
-ITEMS_A_THREAD = 500  # on 16 threads, nearest neighbours of 340 items took ten times as long as on 2
+ITEMS_A_THREAD = 500  # on 16 threads, nearest neighbours of 543 items took ten times as long as on 2
 N_BINS = 32  # with weights, scikit-learn takes milliseconds for every bin of every column
 
 
