@@ -415,6 +415,16 @@ def test_damage_is_refused_or_read_but_never_ours(data: st.DataObject) -> None:
     assert TELLING not in found
 
 
+def test_a_class_of_objects_that_no_standard_names_is_not_repeated() -> None:
+    image = make_dicom(SOPClassUID="1.2.3.19641231")
+    del image.PixelData
+    with pytest.raises(ImageError, match=r"without pixels \(unknown\)"):
+        decode(save_dicom(image))
+    image.SOPClassUID = "1.2.840.10008.5.1.4.1.1.88.11"
+    with pytest.raises(ImageError, match=r"without pixels \(Basic Text SR Storage\)"):
+        decode(save_dicom(image))
+
+
 # --- patients ---------------------------------------------------------------------------------------------------------
 
 

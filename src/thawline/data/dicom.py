@@ -79,9 +79,14 @@ def read_object(data: bytes) -> Any:
 
     found = guard("header", lambda: pydicom.dcmread(io.BytesIO(data), force=True))
     if not any(keyword in found for keyword in PIXEL_KEYWORDS):
-        name = guard("header", lambda: getattr(found.get("SOPClassUID"), "name", "")) or "unknown"
+        name = guard("header", lambda: _name_class(found.get("SOPClassUID")))
         raise ImageError(f"a DICOM object without pixels ({name}); expected an image")
     return found
+
+
+def _name_class(uid: Any) -> str:
+    """Return the standard's name of a class of objects; of any other text, which damage may have moved here, nothing."""
+    return str(uid.name) if getattr(uid, "type", "") else "unknown"
 
 
 def read_patient(path: Path) -> tuple[str, str]:
