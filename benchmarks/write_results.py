@@ -412,7 +412,11 @@ def format_accuracy(figures: Mapping[str, float]) -> list[str]:
     table = ["| seed | test items | test AUC | test accuracy | seconds |", "| --- | --- | --- | --- | --- |"]
     seeds = sorted(key.removeprefix("auc_seed") for key in figures if key.startswith("auc_seed"))
     rows = [(seed, f"{{}}_seed{seed}") for seed in seeds]
-    for key, name in (("everything", "everything trained from the start"), ("random", "the same from a random start")):
+    for key, name in (
+        ("beside", "once more, on the machine of the next two"),
+        ("everything", "everything trained from the start"),
+        ("random", "the same from a random start"),
+    ):
         rows += [(f"0, {name}", f"{key}_{{}}")] if f"{key}_auc" in figures else []
     for name, pattern in rows:
         scores = [format_interval(figures, pattern.format(f"{metric}{{}}")) for metric in ("auc", "accuracy")]
