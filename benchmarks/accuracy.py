@@ -6,8 +6,7 @@
 covid-ct and pneumoniamnist have an official test part. chest-xray3 has none: `chest-xray3` takes five folds at the level of
 images, as published, and `chest-xray3-grouped` five of patients; each fold is the test part of a run of its own, and the
 five are pooled. Seed 0 climbs the whole ladder; the others try the frozen head and the line it chose most often. With
-``--everything`` seed 0 also trains everything, from the pretrained and from a random start, without a ladder or a budget,
-beside the ladder once more.
+``--everything`` seed 0 also trains everything, without a ladder or a budget, beside the ladder once more.
 Runs are kept in the work folder; a second start goes on where the first was stopped. What a finished run came to is also
 kept in the folder of parts, small enough to be committed, so that folds of hours can be made one a day, or on several
 machines.
@@ -171,15 +170,13 @@ ENDS = {"": "value", "_low": "low", "_high": "high"}
 def compare_everything(name: str, work: Path, parts: Path, flags: list[str], n_jobs: int) -> dict[str, float]:
     """Return what the ladder saved and lost or gained: the same runs with everything trained from the start, no budget.
 
-    From the pretrained start, and from a random one. The ladder is climbed once more beside them, without
-    controls, so that seconds are of one machine.
+    The ladder is climbed once more beside it, without controls, so that seconds are of one machine.
     """
     alone = ["--controls", "none", "--seed", "0"]
     scores = {}
     for key, only in (
         ("beside", alone),
         ("everything", [*alone, "--budget", "none", "--strategy", "fine_tuning_from_scratch"]),
-        ("random", [*alone, "--budget", "none", "--strategy", "random_init"]),
     ):
         found = run_folds(list_data(name, work, 0), work / key, parts, [*flags, *only], n_jobs)
         scores |= {f"{key}_{metric}": value for metric, value in score_pooled(found, 0).items()}

@@ -413,9 +413,8 @@ def format_accuracy(figures: Mapping[str, float]) -> list[str]:
     seeds = sorted(key.removeprefix("auc_seed") for key in figures if key.startswith("auc_seed"))
     rows = [(seed, f"{{}}_seed{seed}") for seed in seeds]
     for key, name in (
-        ("beside", "once more, on the machine of the next two"),
+        ("beside", "once more, on the machine of the next"),
         ("everything", "everything trained from the start"),
-        ("random", "the same from a random start"),
     ):
         rows += [(f"0, {name}", f"{key}_{{}}")] if f"{key}_auc" in figures else []
     for name, pattern in rows:

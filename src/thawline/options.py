@@ -106,6 +106,9 @@ class RunOptions:
         None,
         "Window of DICOM images: lung, bone, brain, soft_tissue, mammography or CENTRE/WIDTH; three make channels.",
     )
+    labels: Path | None = option(
+        None, "Table of labels of DICOM files: label, and patient, study, series, instance or accession."
+    )
     frame: str = option("only", "Frame of DICOM images of several: first, middle, last or its number.")
     views: int | None = option(None, "Augmented views to cache for each item; 0 computes fresh ones.", least=0)
     controls: str = option("handcrafted", "Controls to report, with commas between: handcrafted, random_init, or none.")
@@ -135,8 +138,11 @@ class RunOptions:
     skip_unreadable: bool = option(False, "Leave out items that cannot be read; the report says which.")
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON data, as `spec.json` holds it; a weight file by its name only."""
-        return {**dataclasses.asdict(self), "weights": self.weights.name if self.weights else None}
+        """Return plain JSON data, as `spec.json` holds it; files by their names only."""
+        names = {
+            field: path.name if path else None for field, path in (("weights", self.weights), ("labels", self.labels))
+        }
+        return dataclasses.asdict(self) | names
 
 
 def change_options(options: RunOptions, **changes: Any) -> RunOptions:

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
+from thawline.data import dicom_index
 from thawline.data.dicom import read_patient
 from thawline.data.identity import key_patient, read_secret
 from thawline.data.manifest import EXTENSIONS as MANIFEST_EXTENSIONS
-from thawline.data.manifest import NAMES, SPLITS, Row, read_manifest
+from thawline.data.manifest import LABEL_NAMES, NAMES, SPLITS, Row, read_labels, read_manifest
 from thawline.data.readers import EXTENSIONS, is_image_name, may_be_dicom
 from thawline.errors import DataError, bullets
 from thawline.types import Item, Split
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     Pair = tuple[Item, Content]
 
-Kind = Literal["folder", "manifest", "npz", "arrays"]
+Kind = Literal["folder", "manifest", "dicom", "npz", "arrays"]
 MIN_ITEMS = 10
 MIN_PATIENTS_PER_CLASS = 2
 SKIPPED = ("__macosx", "thumbs.db", "desktop.ini")  # left behind by file managers; names with a leading dot are, too
@@ -88,22 +89,40 @@ class Dataset:
         return dict(Counter(item.split for item in self.items if item.split is not None))
 
 
-def load_dataset(data: Path, *, allow_outside: bool = False) -> Dataset:
-    """Load and check labelled images: a folder with a manifest or a subfolder a class, a manifest file, or an .npz.
+def load_dataset(data: Path, *, labels: Path | None = None, allow_outside: bool = False) -> Dataset:
+    """Load and check labelled images.
 
-    Only names and labels are read, not the images (an .npz is read whole). Paths and links that leave the data are
-    refused unless ``allow_outside``. Raises DataError where the data are missing, contradictory or too few.
+    ``data`` is a folder with a manifest, with a subfolder a class, or of DICOM files and a table of labels, which
+    ``labels`` names where it lies elsewhere; a manifest file, a DICOMDIR, or an .npz. Only names, labels and headers are
+    read, not the images (an .npz is read whole). Paths and links that leave the data are refused unless ``allow_outside``.
+    Raises DataError where the data are missing, contradictory or too few.
     """
     path = _find(data)
-    if path.is_file():
+    manifests = _find_tables(path, NAMES)
+    tables = [_find(labels)] if labels is not None else [] if manifests else _find_tables(path, LABEL_NAMES)
+    if labels is not None or _is_directory(path) or (tables and any(map(dicom_index.is_dicom_file, _walk(path, None)))):
+        dataset = _load_dicom(path, tables, allow_outside)
+    elif path.is_file():
         dataset = _load_file(path, allow_outside)
     else:
-        manifests = [path / name for name in NAMES if (path / name).is_file()]
-        if len(manifests) > 1:
-            raise DataError(f"{data} holds both {' and '.join(NAMES)}; remove one, since they could disagree")
         dataset = _load_manifest(manifests[0], allow_outside) if manifests else _load_folder(path, allow_outside)
     check_dataset(dataset)
     return dataset
+
+
+def _find_tables(path: Path, names: Sequence[str]) -> list[Path]:
+    """Return the one file of these names that a folder holds, if any. Raises DataError where there are two."""
+    folder = path.parent if _is_directory(path) else path
+    found = [folder / name for name in names if (folder / name).is_file()]
+    if len(found) > 1:
+        both = " and ".join(each.name for each in found)
+        raise DataError(f"{folder} holds both {both}; remove one, since they could disagree")
+    return found
+
+
+def _is_directory(path: Path) -> bool:
+    """Tell a DICOMDIR."""
+    return path.name.upper() == dicom_index.DIRECTORY and path.is_file()
 
 
 def check_dataset(dataset: Dataset) -> None:
@@ -166,11 +185,11 @@ def list_files(paths: Sequence[Path], *, allow_outside: bool = False) -> list[Pa
     files: dict[Path, None] = {}
     for path in map(_find, paths):
         if path.is_dir():
-            files.update(dict.fromkeys(file for file in _walk(path, None) if is_image_name(file)))
+            files.update(dict.fromkeys(file for file in _walk(path, None) if _is_image(file)))
         elif path.suffix.lower() in MANIFEST_EXTENSIONS:
             rows = read_manifest(path, need_label=False).rows
             files.update(dict.fromkeys(file for _, file in _resolve_rows(path, rows, allow_outside)))
-        elif is_image_name(path):
+        elif _is_image(path):
             files[path] = None
         else:
             raise DataError(f"{path} is no image; expected {', '.join(EXTENSIONS)}, a folder or a manifest")
@@ -212,7 +231,7 @@ def _find(path: Path) -> Path:
 
 def _build(root: Path, kind: Kind, pairs: Sequence[Pair], **facts: Any) -> Dataset:
     """Sort items by path and classes by name or number, and fill the record."""
-    named = _name_patients(pairs)
+    named = pairs if kind == "dicom" else _name_patients(pairs)
     if any(item.patient != before.patient for (item, _), (before, _) in zip(named, pairs, strict=True)):
         blank = sum(item.patient == own_patient(item.path) for item, _ in named)
         facts |= {"patients_given": True, "n_blank_patients": blank}
@@ -263,7 +282,10 @@ def _load_file(path: Path, allow_outside: bool) -> Dataset:
         return _load_manifest(path, allow_outside)
     if suffix == ".npz":
         return _load_npz(path)
-    raise DataError(f"{path} is no data set; expected a folder, a manifest ({', '.join(MANIFEST_EXTENSIONS)}) or .npz")
+    raise DataError(
+        f"{path} is no data set; expected a folder, a manifest ({', '.join(MANIFEST_EXTENSIONS)}), a "
+        f"{dicom_index.DIRECTORY} or .npz"
+    )
 
 
 class _Fence:
@@ -333,16 +355,68 @@ def _locate(folder: Path, text: str) -> tuple[str, Path]:
     return (file.relative_to(folder).as_posix() if file.is_relative_to(folder) else Path(text).as_posix()), file
 
 
+def _load_dicom(path: Path, tables: Sequence[Path], allow_outside: bool) -> Dataset:
+    """Load the DICOM images of a folder, or those that a DICOMDIR names, that a table of labels has a row for."""
+    if not tables:
+        raise DataError(f"{path} needs a table of labels: {LABEL_NAMES[0]} beside it, or --labels TABLE")
+    root = path.parent if path.is_file() else path
+    if path.is_file() and not _is_directory(path):
+        raise DataError(
+            f"--labels joins labels to a folder of DICOM files or a {dicom_index.DIRECTORY}; {path} is a file"
+        )
+    table = read_labels(tables[0])
+    fence = None if allow_outside else _Fence(root)
+    directory = path if path.is_file() else root / dicom_index.DIRECTORY
+    named = dicom_index.read_directory(directory) if directory.is_file() else None
+    headers, problems = dicom_index.read_headers(_walk(root, fence) if named is None else named)
+    rows, notes = dicom_index.join_labels(table, headers, tables[0].name)
+    if problems:
+        notes.append(f"{len(problems)} files whose DICOM header cannot be read were left out; of one: {problems[0][1]}")
+    notes += dicom_index.describe_series(header for header, _ in rows)
+    secret = read_secret()
+    pairs: list[Pair] = []
+    for header, row in rows:
+        name = header.path.relative_to(root).as_posix()
+        group = _key_group(secret, header, row.patient) or own_patient(name)
+        pairs.append((Item(name, row.label, group, row.split, row.metadata), header.path))
+    n_own = sum(item.patient == own_patient(item.path) for item, _ in pairs)
+    n_unnamed = sum(not (header.patient or row.patient) for header, row in rows)
+    if n_unnamed > n_own:
+        notes.append(f"{n_unnamed - n_own} images name no patient; those of one study count as one patient")
+    return _build(
+        root,
+        "dicom",
+        pairs,
+        notes=tuple(notes),
+        patients_given=n_own < len(pairs),
+        n_blank_patients=n_own if n_own < len(pairs) else 0,
+        split_given=table.split_given,
+    )
+
+
+def _key_group(secret: bytes, header: dicom_index.Header, patient: str) -> str:
+    """Return the key of whom an image is of: the patient that the table names, the header's, or the study's; or nothing."""
+    if patient and patient != header.patient:
+        return key_patient(secret, patient)
+    if header.patient:
+        return key_patient(secret, header.patient, header.issuer)
+    return key_patient(secret, header.study, "study") if header.study else ""
+
+
 def _load_folder(root: Path, allow_outside: bool) -> Dataset:
     """Load a folder with a subfolder a class; the images of a class may lie in folders of their own."""
     entries = [entry for entry in _list_folder(root) if not _is_skipped(entry.name)]
     folders = [entry for entry in entries if entry.is_dir()]
     fence = None if allow_outside else _Fence(root)
     found = {folder.name: list(_walk(folder, fence)) for folder in folders}
-    images = {name: [file for file in files if is_image_name(file)] for name, files in found.items()}
-    files = [*(entry for entry in entries if not entry.is_dir()), *(file for each in found.values() for file in each)]
-    others = Counter(file.suffix.lower() or "no extension" for file in files if not is_image_name(file))
-    loose = sum(is_image_name(entry) for entry in entries if not entry.is_dir())
+    images = {name: [file for file in files if _is_image(file)] for name, files in found.items()}
+    known = {file for files in images.values() for file in files}
+    others = Counter(
+        file.suffix.lower() or "no extension" for files in found.values() for file in files if file not in known
+    )
+    outside = [entry for entry in entries if not entry.is_dir()]
+    loose = sum(_is_image(entry) for entry in outside)
+    others.update(entry.suffix.lower() or "no extension" for entry in outside if not _is_image(entry))
     counted = ", ".join(f"{suffix} ({count})" for suffix, count in sorted(others.items()))
     _check_folder(root, images, counted, loose)
     notes = [f"{sum(others.values())} files that are no images were left out: {counted}"] if others else []
@@ -361,7 +435,8 @@ def _check_folder(root: Path, images: dict[str, list[Path]], others: str, loose:
     instead = f"; found instead: {others}" if others else ""
     if loose and not any(images.values()):
         raise DataError(
-            f"{root} holds {loose} images without a label; move them to a subfolder a class or add {NAMES[0]}"
+            f"{root} holds {loose} images without a label; move them to a subfolder a class or add {NAMES[0]} (for DICOM "
+            f"files {LABEL_NAMES[0]} with patient, study, series, instance or accession, and label)"
         )
     if not any(images.values()):
         raise DataError(f"{root} holds no images in class folders{instead}; expected {', '.join(EXTENSIONS)} in each")
@@ -386,6 +461,11 @@ def _check_folder(root: Path, images: dict[str, list[Path]], others: str, loose:
         raise DataError(
             f"{len(torn)} file names are not UTF-8 and cannot be written to tables; rename:\n{bullets(torn)}"
         )
+
+
+def _is_image(path: Path) -> bool:
+    """Tell an image by its extension, or DICOM by its first bytes: scanners and archives give no extension, or any."""
+    return is_image_name(path) or dicom_index.is_dicom_file(path)
 
 
 def _is_text(name: str) -> bool:

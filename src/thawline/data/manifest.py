@@ -9,7 +9,7 @@ import math
 import posixpath
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 EXTENSIONS = (".csv", ".tsv", ".parquet")
 NAMES = ("manifest.csv", "manifest.parquet")  # what a data folder may hold
+LABEL_NAMES = ("labels.csv", "labels.parquet")  # what a folder of DICOM files may hold
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
 SPLITS: dict[str, Split] = {
     "train": "train",
@@ -33,11 +34,21 @@ SPLITS: dict[str, Split] = {
     "testing": "test",
 }
 KNOWN = ("path", "label", "patient", "split")
+JOINS = {  # what a table of labels may name DICOM objects by, finest first, and how its columns may be called
+    "instance": ("instance", "instanceuid", "sopinstanceuid"),
+    "series": ("series", "seriesuid", "seriesinstanceuid"),
+    "study": ("study", "studyuid", "studyinstanceuid"),
+    "accession": ("accession", "accessionnumber"),
+    "patient": ("patient", "patientid"),
+}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Row:
-    """One line of a manifest. ``number`` is the row as a spreadsheet shows it; blank cells are empty strings."""
+    """One line of a manifest. ``number`` is the row as a spreadsheet shows it; blank cells are empty strings.
+
+    In a table of labels ``path`` is the value of the column that it is joined by.
+    """
 
     number: int
     path: str
@@ -49,11 +60,15 @@ class Row:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Manifest:
-    """The rows in the order of the file; ``patients_given`` where at least one row names a patient."""
+    """The rows in the order of the file; ``patients_given`` where at least one row names a patient.
+
+    ``column`` is ``path``, or that of `JOINS` by which a table of labels is joined.
+    """
 
     rows: tuple[Row, ...]
     patients_given: bool
     split_given: bool
+    column: str = "path"
 
 
 def read_manifest(path: Path, *, need_label: bool = True) -> Manifest:
@@ -63,13 +78,44 @@ def read_manifest(path: Path, *, need_label: bool = True) -> Manifest:
     for the first. Column names are compared in lower case. Without ``need_label`` (prediction) only ``path`` is needed
     and labels may be blank. Raises DataError, naming rows, for anything missing, doubled or contradictory.
     """
-    columns, table = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
-    names = _check_columns(path, columns, need_label)
-    table = [(number, [cell.strip() for cell in cells]) for number, cells in table]
-    records = [(number, dict(zip(names, cells, strict=False))) for number, cells in table if any(cells)]
-    if not records:
+    names, table = _read_table(path, ("path",))
+    _check_columns(path, names, ("path", "label") if need_label else ("path",))
+    return _read_rows(path, names, table, need_label)
+
+
+def read_labels(path: Path) -> Manifest:
+    """Read and check a table of labels: ``label``, and what names DICOM objects, the finest of `JOINS` that is there.
+
+    A coarser ``patient`` groups, other columns of `JOINS` are left out. Values of patients may be identities, so that
+    messages name rows only. Raises DataError as `read_manifest` does.
+    """
+    aliases = {alias: name for name, known in JOINS.items() for alias in known}
+    names, table = _read_table(path, tuple(aliases))
+    names = [aliases.get(re.sub(r"[^a-z]", "", name), name) for name in names]
+    column = next((name for name in JOINS if name in names), "")
+    if not column:
+        found = ", ".join(map(repr, names))
+        raise DataError(f"{path.name} has none of the columns {', '.join(JOINS)} to join labels by; found {found}")
+    _check_columns(path, names, (column, "label"))
+    names = ["path" if name == column else "" if name in JOINS and name != "patient" else name for name in names]
+    return dataclasses.replace(_read_rows(path, names, table, True, column), column=column)
+
+
+def _read_table(path: Path, keys: Sequence[str]) -> Table:
+    """Return the names of the columns in lower case without white space, and the cells likewise, without blank rows."""
+    columns, table = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path, keys)
+    table = [(number, [cell.strip() for cell in cells]) for number, cells in table if any(map(str.strip, cells))]
+    if not table:
         raise DataError(f"{path.name} holds column names but no rows; expected a row an image")
-    _refuse_blank(path, records, ("path", "label") if need_label else ("path",))
+    return [name.strip().lower() for name in columns], table
+
+
+def _read_rows(
+    path: Path, names: Sequence[str], table: Sequence[tuple[int, list[str]]], need_label: bool, column: str = "path"
+) -> Manifest:
+    """Check the cells under these names and make rows of them."""
+    records = [(number, dict(zip(names, cells, strict=False))) for number, cells in table]
+    _refuse_blank(path, records, {"path": column} | ({"label": "label"} if need_label else {}))
     splits = _read_splits(path, records) if need_label else [None] * len(records)
     rows = tuple(
         Row(
@@ -82,15 +128,18 @@ def read_manifest(path: Path, *, need_label: bool = True) -> Manifest:
         )
         for (number, record), split in zip(records, splits, strict=True)
     )
-    _refuse_repeats(path, rows, need_label)
+    if column == "path":
+        _refuse_repeats(path, rows, need_label)
+    else:
+        _refuse_repeated_values(path, rows, column)
     return Manifest(rows, any(row.patient for row in rows), any(split is not None for split in splits))
 
 
-def _read_csv(path: Path) -> Table:
+def _read_csv(path: Path, keys: Sequence[str]) -> Table:
     """Return the cells of a CSV file as they are; too long a row and broken quotes are refused."""
     text = _read_text(path)
     header = text.split("\n", 1)[0]
-    separator = _sniff_separator(header)
+    separator = _sniff_separator(header, keys)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     try:
         lines = list(reader)
@@ -133,12 +182,12 @@ def _read_bytes(path: Path) -> bytes:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def _sniff_separator(header: str) -> str:
-    """Choose the separator whose cells include ``path``, and of those the one that makes the most cells."""
+def _sniff_separator(header: str, keys: Sequence[str]) -> str:
+    """Choose the separator whose cells include one of ``keys``, and of those the one that makes the most cells."""
 
     def rate(separator: str) -> tuple[bool, int]:
-        cells = [cell.strip(' "\r').lower() for cell in header.split(separator)]
-        return "path" in cells, len(cells)
+        cells = [re.sub(r"[^a-z]", "", cell.lower()) for cell in header.split(separator)]
+        return not set(keys).isdisjoint(cells), len(cells)
 
     return max(SEPARATORS, key=rate)
 
@@ -171,26 +220,22 @@ def _shorten_number(label: str) -> str:
     return re.sub(r"^(-?\d+)\.0+$", r"\1", label)
 
 
-def _check_columns(path: Path, columns: Sequence[str], need_label: bool) -> list[str]:
-    """Return the names in lower case without white space; refuse missing and doubled ones."""
-    names = [name.strip().lower() for name in columns]
-    needed = ("path", "label") if need_label else ("path",)
+def _check_columns(path: Path, names: Sequence[str], needed: Sequence[str]) -> None:
+    """Refuse missing and doubled columns."""
     missing = [name for name in needed if name not in names]
     if missing:
-        found = ", ".join(repr(name.strip()) for name in columns)
-        raise DataError(
-            f"{path.name} has no column {' and '.join(missing)}; found {found}; expected path,label[,patient,split]"
-        )
+        found = ", ".join(map(repr, names))
+        wanted = ",".join(needed) if needed[0] != "path" else "path,label[,patient,split]"
+        raise DataError(f"{path.name} has no column {' and '.join(missing)}; found {found}; expected {wanted}")
     doubled = sorted({name for name in names if name and names.count(name) > 1})
     if doubled:
         raise DataError(f"{path.name} has the column {', '.join(doubled)} more than once; keep one")
-    return names
 
 
-def _refuse_blank(path: Path, records: Sequence[tuple[int, dict[str, str]]], names: Iterable[str]) -> None:
-    """Refuse rows without a value in a column that needs one."""
-    for name in names:
-        blank = [number for number, record in records if not record.get(name)]
+def _refuse_blank(path: Path, records: Sequence[tuple[int, dict[str, str]]], names: Mapping[str, str]) -> None:
+    """Refuse rows without a value in a column that needs one; ``names`` are keys of the records and how they are called."""
+    for key, name in names.items():
+        blank = [number for number, record in records if not record.get(key)]
         if blank:
             raise DataError(f"{path.name}: no {name} in {_name_rows(blank)}; fill in or remove")
 
@@ -226,6 +271,19 @@ def _refuse_repeats(path: Path, rows: Sequence[Row], need_label: bool) -> None:
     if repeats:
         lines = [f"{name}: {_name_rows([row.number for row in same])}" for name, same in repeats.items()]
         raise DataError(f"{path.name}: {len(repeats)} paths stand in more than one row; remove one:\n{bullets(lines)}")
+
+
+def _refuse_repeated_values(path: Path, rows: Sequence[Row], column: str) -> None:
+    """Refuse a value that stands in two rows, by the rows: the value may be an identity."""
+    numbers: dict[str, list[int]] = defaultdict(list)
+    for row in rows:
+        numbers[row.path].append(row.number)
+    repeats = [_name_rows(same) for same in numbers.values() if len(same) > 1]
+    if repeats:
+        raise DataError(
+            f"{path.name}: {len(repeats)} values of the column {column} stand in more than one row; keep the row that is "
+            f"right:\n{bullets(repeats)}"
+        )
 
 
 def _name_rows(numbers: Sequence[int], shown: int = 10) -> str:
