@@ -112,7 +112,7 @@ def test_windows_are_names_or_numbers(given, windows):
 @pytest.mark.parametrize("given", ["", "liver", "40/0.5", "40/-3", "40", "nan/400", "lung,,bone", "lung;bone"])
 def test_a_window_that_there_is_not_is_refused(given):
     with pytest.raises(
-        OptionError, match="--window: expected some of lung, bone, brain, soft_tissue, mammography, or CENTRE"
+        OptionError, match="--window: expected some of lung, bone, brain, soft_tissue, mammography, suv, or CENTRE"
     ):
         check_options(RunOptions(window=given))
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from thawline.cost import read_duration
 from thawline.errors import OptionError
-from thawline.types import FRAMES, MAMMOGRAPHY, WINDOWS, Reading
+from thawline.types import FRAMES, MAMMOGRAPHY, SUV, WINDOWS, Reading
 
 STRATEGIES: dict[str, tuple[str, ...]] = {  # name: aliases accepted, as the literature has them
     "feature_extractor": ("frozen", "linear probe", "linear probing", "off the shelf"),
@@ -104,7 +104,7 @@ class RunOptions:
     )
     window: str | None = option(
         None,
-        "Window of DICOM images: lung, bone, brain, soft_tissue, mammography or CENTRE/WIDTH; three make channels.",
+        "Window of DICOM images: lung, bone, brain, soft_tissue, mammography, suv or CENTRE/WIDTH; three make channels.",
     )
     labels: Path | None = option(
         None, "Table of labels of DICOM files: label, and patient, study, series, instance or accession."
@@ -191,8 +191,8 @@ def make_reading(options: RunOptions) -> Reading:
     names = tuple(name.strip() for name in options.window.split(",")) if options.window is not None else ()
     for name in names:
         numbers = re.fullmatch(r"(-?\d+(?:\.\d+)?)/(\d+(?:\.\d+)?)", name)
-        if name not in (*WINDOWS, MAMMOGRAPHY) and (numbers is None or float(numbers[2]) < 1):
-            known = ", ".join((*WINDOWS, MAMMOGRAPHY))
+        if name not in (*WINDOWS, MAMMOGRAPHY, SUV) and (numbers is None or float(numbers[2]) < 1):
+            known = ", ".join((*WINDOWS, MAMMOGRAPHY, SUV))
             raise OptionError(f"--window: expected some of {known}, or CENTRE/WIDTH such as 40/400; found {name!r}")
     if len(names) not in (0, 1, 3):
         raise OptionError(f"--window: expected one window, or three for the three channels; found {len(names)}")

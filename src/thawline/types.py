@@ -45,6 +45,7 @@ ASPECTS: tuple[Aspect, ...] = ("squash", "letterbox", "crop")
 # Centre and width in Hounsfield units, as radiology departments set them; mammograms have no unit: see `dicom.show`.
 WINDOWS = {"lung": (-600, 1500), "bone": (400, 1800), "brain": (40, 80), "soft_tissue": (50, 400)}
 MAMMOGRAPHY = "mammography"
+SUV, SUV_WINDOW = "suv", (5.0, 10.0)  # g/ml, of PET
 FRAMES = ("only", "first", "middle", "last")
 
 
@@ -55,8 +56,9 @@ Kind = Literal["fixed", "rule", "empirical", "given"]
 class Reading:
     """How the stored values of a DICOM object become pixels; other images are read in one way.
 
-    ``windows`` are names of `WINDOWS`, `MAMMOGRAPHY`, or CENTRE/WIDTH in the object's own units: one, or three as channels;
-    none for what the file says. ``frame`` is one of `FRAMES` or a number from 1: which of several; "only" refuses several.
+    ``windows`` are names of `WINDOWS`, `MAMMOGRAPHY`, `SUV`, or CENTRE/WIDTH in the object's own units: one, or three as
+    channels; none for what the file says. ``frame`` is one of `FRAMES` or a number from 1: which of several; "only" refuses
+    several.
     """
 
     windows: tuple[str, ...] = ()

@@ -9,22 +9,22 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import re
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from thawline.data.dicom_values import guard, take_first
 from thawline.data.quiet import silence
+from thawline.data.suv import find_suv_factor
 from thawline.errors import ImageError
-from thawline.types import MAMMOGRAPHY, WINDOWS
+from thawline.types import MAMMOGRAPHY, SUV, SUV_WINDOW, WINDOWS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from thawline.types import FloatArray, Pixels
 
-Found = TypeVar("Found")
 PREFIX = slice(128, 132), b"DICM"
 BARE = (b"\x02\x00", b"\x08\x00", b"\x00\x08")  # the first group of a data set without a preamble, in either byte order
 PERCENTILES = (0.5, 99.5)  # that are black and white where nothing says what is
@@ -189,7 +189,7 @@ def find_group(found: Any, name: str, frame: int) -> Any:
 def find_window(found: Any, frame: int = 0) -> Window | None:
     """Return the first window of a frame, None where the file has none."""
     group = find_group(found, "FrameVOILUTSequence", frame)
-    centre, width = (_take_first(group.get(name)) for name in ("WindowCenter", "WindowWidth"))
+    centre, width = (take_first(group.get(name)) for name in ("WindowCenter", "WindowWidth"))
     if centre is None or width is None:
         return None
     function = str(group.get("VOILUTFunction", "")).upper()
@@ -204,6 +204,8 @@ def _show_grey(stored: Pixels, found: Any, frame: int, window_name: str) -> Floa
     values = np.asarray(apply_modality_lut(stored, group))
     if window_name == MAMMOGRAPHY:
         return _stretch(values.astype(np.float64), find_padding(stored, found) | _find_air(values, found))
+    if window_name == SUV:
+        return Window(*SUV_WINDOW).apply(values.astype(np.float64) * find_suv_factor(found))
     if window_name:
         return _name_window(window_name, found).apply(values.astype(np.float64))
     tables = find_group(found, "FrameVOILUTSequence", frame)
@@ -269,28 +271,3 @@ def _name_syntax(found: Any) -> None:
         ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian
     )
     found.file_meta = meta
-
-
-def _take_first(value: Any) -> Any:
-    """Return a value, or the first of several."""
-    from pydicom.multival import MultiValue
-
-    if isinstance(value, MultiValue):
-        return value[0] if len(value) else None
-    return value
-
-
-def guard(part: str, read: Callable[[], Found]) -> Found:
-    """Return what ``read`` returns; whatever it raises becomes an ImageError that repeats nothing in quotes.
-
-    pydicom turns the bytes of an element into a value when it is first asked for, so that any question may raise.
-    """
-    try:
-        return read()
-    except ImageError:
-        raise
-    except Exception as error:  # noqa: BLE001 - decoders of five libraries raise anything
-        said = re.sub(r"""'[^']*'|"[^"]*\"""", "…", " ".join(str(error).split()))[:160]
-        raise ImageError(
-            f"damaged, cut off or unsupported DICOM, in its {part}: {said or type(error).__name__}"
-        ) from None

@@ -10,7 +10,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thawline.data.dicom import NO_IMAGES, PREFIX, guard, is_dicom
+from thawline.data.dicom import NO_IMAGES, PREFIX, is_dicom
+from thawline.data.dicom_values import guard, list_values
 from thawline.data.manifest import JOINS
 from thawline.data.quiet import silence
 from thawline.data.stacks import TILT_DEG, Slice, list_slices, stack_slices
@@ -130,7 +131,7 @@ def read_header(path: Path) -> Header | None:
     except OSError as error:
         raise ImageError(f"the file cannot be read: {error.strerror}") from error
     texts = guard("header", lambda: {field: str(found.get(tag) or "").strip() for field, tag in TEXTS.items()})
-    kinds = guard("image type", lambda: [str(each).upper() for each in _list_values(found.get("ImageType"))])
+    kinds = guard("image type", lambda: [str(each).upper() for each in list_values(found.get("ImageType"))])
     return Header(
         path,
         **texts,
@@ -204,8 +205,3 @@ def describe_series(headers: Iterable[Header]) -> list[str]:
     }
     notes = [f"{len(stacks)} series are of several images; each image is an item of its patient"]
     return notes + [f"{count} of {len(stacks)} series {what}" for what, count in faults.items() if count]
-
-
-def _list_values(value: Any) -> list[Any]:
-    """Return one value or several as a list."""
-    return [] if value is None else [value] if isinstance(value, str) else list(value)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from thawline.data import dicom
+from thawline.data.dicom_values import guard
 from thawline.data.quiet import silence
 from thawline.errors import ImageError
 from thawline.types import Reading
@@ -253,7 +254,7 @@ def _decode_dicom(data: bytes, reading: Reading) -> Pixels:
         if reading.frame == "only":
             _check_frames(n_frames, "DICOM object", "frame")
         frame = dicom.find_frame(n_frames, reading.frame)
-        return _narrow(dicom.guard("image", lambda: dicom.show(found, frame, reading.windows)))
+        return _narrow(guard("image", lambda: dicom.show(found, frame, reading.windows)))
 
 
 def _open(data: bytes, name: str) -> ImageFile:
