@@ -425,6 +425,60 @@ def test_a_class_of_objects_that_no_standard_names_is_not_repeated() -> None:
         decode(save_dicom(image))
 
 
+# --- pixels that are not square ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("tags", "shape"),
+    [
+        ({"PixelSpacing": [0.5, 0.5]}, (8, 8)),
+        ({"PixelSpacing": [1.0, 0.5]}, (16, 8)),
+        ({"PixelSpacing": [0.5, 0.75]}, (8, 12)),
+        ({"PixelSpacing": [0.5, 0.504]}, (8, 8)),
+        ({"ImagerPixelSpacing": [0.2, 0.1]}, (16, 8)),
+        ({"PixelAspectRatio": ["4", "3"]}, (11, 8)),
+        ({"PixelSpacing": [0.5, 0.5], "PixelAspectRatio": ["4", "3"]}, (8, 8)),
+        ({"PixelSpacing": [0, 0]}, (8, 8)),
+    ],
+)
+def test_pixels_become_square(tags: dict[str, Any], shape: tuple[int, int]) -> None:
+    shown = decode(save_dicom(make_dicom(np.repeat(RAMP[:, :1], 8, axis=1), **tags)))
+    assert shown.shape == shape
+    assert (np.diff(shown.astype(int), axis=0) >= 0).all()
+    assert shown.min() == 0
+    assert shown.max() == 255
+
+
+def test_colour_and_measures_of_frames_become_square() -> None:
+    colour = np.tile(RAMP.astype(np.uint8)[..., None], 3)
+    assert decode(save_dicom(make_dicom(colour, PixelAspectRatio=["2", "1"]))).shape == (16, 8, 3)
+    found, group, measures = make_dicom(), Dataset(), Dataset()
+    measures.PixelSpacing = [0.5, 1.0]
+    group.PixelMeasuresSequence = Sequence([measures])
+    found.SharedFunctionalGroupsSequence = Sequence([group])
+    assert decode(save_dicom(found)).shape == (8, 16)
+
+
+@pytest.mark.parametrize("spacing", [[30, 1], [1, 30]])
+def test_pixels_that_no_scanner_has_are_refused(spacing: list[int]) -> None:
+    with pytest.raises(ImageError, match="PixelSpacing says that pixels are"):
+        decode(save_dicom(make_dicom(PixelSpacing=spacing)))
+
+
+def test_square_pixels_are_those_of_dcmtk(peer: str, tmp_path: Path) -> None:
+    """Its display makes pixels square too, by another interpolation: sizes are equal, values near."""
+    rows, columns = np.mgrid[:40, :60]
+    stored = (2000 * (1 + np.sin(rows / 6) * np.cos(columns / 9))).astype(np.uint16)
+    found = make_dicom(stored, PixelSpacing=[0.75, 0.5], WindowCenter="2000", WindowWidth="4000")
+    (tmp_path / "film.dcm").write_bytes(save_dicom(found))
+    command = ["dcmj2pnm", "-q", "+Sxv", "60", "+Wi", "1", "+op", "film.dcm", "film.pgm"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    expected = decode_pgm((tmp_path / "film.pgm").read_bytes())
+    shown = decode(save_dicom(found)).astype(int)
+    assert shown.shape == expected.shape == (60, 60)
+    assert np.abs(shown - expected).mean() < 3
+
+
 # --- patients ---------------------------------------------------------------------------------------------------------
 
 

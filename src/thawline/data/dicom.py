@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from thawline.data.dicom_values import guard, take_first
+from thawline.data.dicom_values import guard, list_values, take_first
 from thawline.data.quiet import silence
 from thawline.data.suv import find_suv_factor
 from thawline.errors import ImageError
@@ -35,6 +35,7 @@ MODALITIES = (
     *("CR", "CT", "DX", "ES", "GM", "IO", "IVUS", "MG", "MR", "NM", "OCT", "OP"),
     *("OPT", "OT", "PT", "PX", "RF", "RG", "SM", "US", "XA", "XC"),
 )
+SQUARE, MOST_RATIO = 0.01, 10  # from which ratio on pixels are made square, and which one is damage
 FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 
 
@@ -137,8 +138,9 @@ def read_stored(found: Any, frame: int = 0) -> Pixels:
 def show(found: Any, frame: int = 0, windows: Sequence[str] = ()) -> Pixels:
     """Return one frame as a display shows it: uint8 (rows, columns) or (rows, columns, 3); colour of 16 bits stays uint16.
 
-    ``windows`` are those of `types.Reading`, for grey images: several make channels. Raises ImageError as `read_stored`, for
-    a photometric interpretation that no image has, and for a window of Hounsfield units where there are none.
+    ``windows`` are those of `types.Reading`, for grey images: several make channels.
+    Raises ImageError as `read_stored`, for a photometric interpretation that no image has, and for a window in units that
+    the object does not have.
     """
     kind, photometric = (str(found.get(name, "")) for name in ("Modality", "PhotometricInterpretation"))
     if kind in NO_IMAGES:
@@ -157,6 +159,41 @@ def show(found: Any, frame: int = 0, windows: Sequence[str] = ()) -> Pixels:
         share = 1 - share
     share[find_padding(stored, found)] = 0
     return np.asarray(np.rint(255 * share).astype(np.uint8))
+
+
+def find_pixel_ratio(found: Any, frame: int = 0) -> float:
+    """Return how far apart rows are by how far apart columns are, 1 where nothing says so (PS3.3, C.7.6.3.1.7 and 10.7).
+
+    Raises ImageError for what no scanner has.
+    """
+    measures = find_group(found, "PixelMeasuresSequence", frame)
+    for source, name in (
+        (measures, "PixelSpacing"),
+        (found, "ImagerPixelSpacing"),
+        (found, "NominalScannedPixelSpacing"),
+        (found, "PixelAspectRatio"),
+    ):
+        pair = [float(each) for each in list_values(source.get(name))]
+        if len(pair) == 2 and min(pair) > 0:
+            ratio = pair[0] / pair[1]
+            if not 1 / MOST_RATIO <= ratio <= MOST_RATIO:
+                raise ImageError(
+                    f"{name} says that pixels are {ratio:.3g} times as high as wide; at most {MOST_RATIO} is read"
+                )
+            return ratio
+    return 1.0
+
+
+def make_square(pixels: Pixels, ratio: float) -> Pixels:
+    """Return pixels that are ``ratio`` times as high as wide with the nearer side interpolated until they are square."""
+    if abs(ratio - 1) <= SQUARE:
+        return pixels
+    from skimage.transform import resize
+
+    height, width = pixels.shape[:2]
+    size = (round(height * ratio), width) if ratio > 1 else (height, round(width / ratio))
+    shape = (*size, *pixels.shape[2:])
+    return np.asarray(np.rint(resize(pixels, shape, order=1, mode="edge", preserve_range=True)).astype(pixels.dtype))
 
 
 def find_frame(n_frames: int, wanted: str) -> int:

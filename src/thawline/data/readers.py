@@ -254,7 +254,8 @@ def _decode_dicom(data: bytes, reading: Reading) -> Pixels:
         if reading.frame == "only":
             _check_frames(n_frames, "DICOM object", "frame")
         frame = dicom.find_frame(n_frames, reading.frame)
-        return _narrow(guard("image", lambda: dicom.show(found, frame, reading.windows)))
+        shown = guard("image", lambda: dicom.show(found, frame, reading.windows))
+        return _narrow(dicom.make_square(shown, guard("pixel spacing", lambda: dicom.find_pixel_ratio(found, frame))))
 
 
 def _open(data: bytes, name: str) -> ImageFile:
