@@ -15,6 +15,7 @@ from thawline.data import dicom_index
 from thawline.data.dataset import list_files, load_dataset
 from thawline.data.dicom_index import read_directory, read_header, read_headers
 from thawline.data.identity import key_patient, read_secret
+from thawline.data.stacks import stack_slices
 from thawline.errors import DataError
 
 SHIPPED = Path(pydicom.__file__).parent / "data" / "test_files" / "dicomdirtests"
@@ -349,3 +350,20 @@ def test_damaged_geometry_leaves_an_image(tmp_path, monkeypatch):
     header = read_header(path)
     assert header is not None
     assert [each.position for each in header.slices] == [None]
+
+
+@pytest.mark.realdata
+def test_real_series_are_stacked_as_they_were_numbered(shared_data):
+    """The names of the files are mixed; instance numbers, which the order does not look at, are the referee."""
+    headers, problems = read_headers(sorted((shared_data / "dicom").rglob("*.dcm")))
+    assert (len(headers), problems) == (66, [])
+    assert len({header.study for header in headers}) == 1
+    series = {header.series for header in headers}
+    assert len(series) == 3
+    for name in series:
+        slices = [each for header in headers if header.series == name for each in header.slices]
+        stack = stack_slices(slices)
+        numbers = [slices[index].number for index in stack.order]
+        assert numbers in (sorted(numbers), sorted(numbers)[::-1])
+        assert (len(numbers), stack.n_missing, stack.doubled) == (22, 0, ())
+        assert stack.spacing_mm == pytest.approx(6.5)
