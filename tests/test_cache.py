@@ -79,6 +79,7 @@ def test_keys_and_rows_must_be_as_many(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=25)
 @given(st.data())
 def test_any_shards_read_back_as_one_table(data):

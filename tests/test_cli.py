@@ -225,6 +225,7 @@ def test_plan_follows_the_options_of_thawing(films: Path) -> None:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
@@ -323,6 +324,7 @@ def test_wrong_cache_limit_is_bad_input(monkeypatch: pytest.MonkeyPatch) -> None
     assert "THAWLINE_CACHE_MIB: expected a whole number of MiB, found 'much'" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

@@ -62,6 +62,7 @@ def list_loaded(code):
     return done.stdout.splitlines()[-1].removeprefix("loaded:").split()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "code",
     [
@@ -75,6 +76,7 @@ def test_nothing_heavy_is_loaded(code):
     assert list_loaded(code) == []
 
 
+@pytest.mark.slow
 def test_the_estimator_loads_no_network_library():
     assert not {"torch", "torchvision", "timm", "openvino"} & set(list_loaded(USE_ESTIMATOR))
 

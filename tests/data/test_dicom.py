@@ -93,6 +93,7 @@ def decode_by_peer(path: Path, folder: Path, syntax: str) -> tuple[Any, bytes]:
     return pydicom.dcmread(plain, stop_before_pixels=True), raw.read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("path", list_shipped(), ids=lambda path: path.name)
 def test_stored_values_are_those_of_another_decoder(peer: str, path: Path, tmp_path: Path) -> None:
@@ -168,6 +169,7 @@ def test_a_data_set_without_meta_information_is_read(implicit: bool) -> None:
 # --- shown values -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     "path", [path for path in list_shipped() if "small" in path.name or path.parent.name[:2] in ("MR", "CT", "CR")]

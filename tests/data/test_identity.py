@@ -62,6 +62,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: p
         identity.read_secret()
 
 
+@pytest.mark.slow
 @given(ids, ids)
 def test_keys_are_the_patients_own(one: str, other: str) -> None:
     secret = b"s" * 32

@@ -169,6 +169,7 @@ def fit_temperature(labels, logits):
     return 1 / scale
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("temperature", [0.2, 4.0])
 @pytest.mark.parametrize(("n_items", "n_classes"), [(12, 2), (150, 2), (150, 5)])
 def test_a_scale_is_the_best_of_a_fine_grid(n_items, n_classes, temperature):
@@ -274,6 +275,7 @@ def test_a_blend_of_two_classes_is_scikit_learns_logistic_regression_on_margins(
     np.testing.assert_allclose(blend(found, *sources), peer.predict_proba(margins), atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_prior_draws_scales_to_even_shares():
     """The referee is a grid: log-loss plus the square of each scale's distance from 1/2, in halves, over twice the items."""
     labels, sources = make_sources(30, 3, (1.4, 0.1))

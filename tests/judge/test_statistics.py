@@ -281,6 +281,7 @@ def test_what_is_defined_is_averaged():
     np.testing.assert_array_equal(average_defined(values), [2.0, 5.5, np.nan])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n_classes", "useful_gain"), [(2, 0.01), (3, 0.0)])
 def test_a_gain_is_that_of_a_plain_loop_over_resampled_patients(n_classes, useful_gain):
     candidates, labels, groups, folds = make_candidates(0.2, 1.2, 0.7, 1.5, n_classes=n_classes, seed=n_classes)

@@ -39,6 +39,7 @@ def packed(packed_once, tmp_path, monkeypatch):
     return folder
 
 
+@pytest.mark.slow
 def test_what_was_packed_is_found_as_it_was(packed_once, packed, monkeypatch):
     carried = {name: find_weights(name) for name in NAMES}
     monkeypatch.undo()

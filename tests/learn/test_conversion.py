@@ -140,6 +140,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize(("name", "model", "size_px", "has_head"), CASES)
 def test_a_network_of_keras_puts_out_the_same_here(keras, tmp_path, name, model, size_px, has_head):
@@ -158,6 +159,7 @@ def test_a_network_of_keras_puts_out_the_same_here(keras, tmp_path, name, model,
     assert measure_difference(run_ours(match, architecture, images), expected) < 2e-3
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_without_its_options_the_network_is_another(keras, tmp_path):
     architecture = describe("timm/mobilenetv2_100")
@@ -547,6 +549,7 @@ def resnet50():
     return build_network(describe("torchvision/resnet50"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "inception_v3"])
 def test_names_by_number_are_matched_where_they_tell_branches_apart(tmp_path, name):
     architecture = describe(f"torchvision/{name}", 96, **(NO_AUXILIARY if name == "inception_v3" else {}))
@@ -590,6 +593,7 @@ def test_blocks_in_another_order_are_refused(resnet50):
         match_tensors({key: given[key] for key in swapped}, resnet50, ("fc.weight", "fc.bias"), size_px=64, source="x")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["", "module.", "module.encoder.", "model."])
 def test_names_are_matched_behind_any_common_prefix(tmp_path, prefix):
     architecture = describe("torchvision/resnet18")

@@ -268,6 +268,7 @@ def test_only_blocks_from_the_upper_one_down_are_trained(upper, trained):
 # --- an ensemble ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("line", "layers"), [("e", 1), ("c", 1), ("a", 1), ("c", 2), ("e", 3)])
 def test_an_ensemble_gives_the_logits_of_each_member_in_order(line, layers):
     import torch

@@ -88,6 +88,7 @@ def test_an_only_strength_needs_no_folds(monkeypatch):
     assert calls == [[found.strength]] == [list(row.strengths)]
 
 
+@pytest.mark.slow
 @every_head
 @pytest.mark.parametrize("n_classes", [2, 3])
 def test_separable_classes_are_found(name, n_classes):
@@ -101,6 +102,7 @@ def test_separable_classes_are_found(name, n_classes):
     assert set(found.strengths.values()) <= set(heads.HEADS[name].strengths)
 
 
+@pytest.mark.slow
 @every_head
 def test_permuted_labels_are_chance(name):
     features, labels, groups, folds = make_data(n_items=160)
@@ -110,6 +112,7 @@ def test_permuted_labels_are_chance(name):
     assert abs((found.probabilities.argmax(axis=1) == np.repeat(patients, 2)).mean() - 0.5) < 0.2
 
 
+@pytest.mark.slow
 @every_head
 def test_same_seed_same_result(name):
     data = make_data()
@@ -118,6 +121,7 @@ def test_same_seed_same_result(name):
     assert first.strength == second.strength
 
 
+@pytest.mark.slow
 @every_head
 def test_the_scored_fold_touches_nothing(name):
     """Garbage in the scored items, but one, leaves the head, its strength and that one's probabilities as they were."""
@@ -136,6 +140,7 @@ def test_the_scored_fold_touches_nothing(name):
     assert not np.array_equal(clean.head.predict_proba(features), other.head.predict_proba(features))
 
 
+@pytest.mark.slow
 @every_head
 def test_whole_equals_its_folds_and_unscored_items_train(name):
     features, labels, groups, folds = make_data()
@@ -203,6 +208,7 @@ def test_final_head_of_every_row(name):
     assert (head.predict_proba(features).argmax(axis=1) == labels).mean() > 0.9
 
 
+@pytest.mark.slow
 @every_head
 def test_a_part_is_fitted_as_the_fold_that_it_trains(name):
     features, labels, groups, folds = make_data()

@@ -211,6 +211,7 @@ def test_a_download_that_stays_broken_leaves_nothing_half_used_and_goes_on_later
     assert served.ranges()[-1] == "bytes=20000-"
 
 
+@pytest.mark.slow
 def test_a_slow_link_is_waited_for(served, network, monkeypatch):
     served.pause_seconds = 0.003  # 463 pieces
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT", 0.3)  # less than the whole takes
@@ -278,6 +279,7 @@ def test_what_was_damaged_since_it_was_kept_is_fetched_again(served, network):
     assert len(served.ranges()) == 3
 
 
+@pytest.mark.slow
 def test_two_that_fetch_one_file_do_not_write_into_each_other(served, tmp_path):
     served.pause_seconds = 0.002
     url, path = f"{served.url}/model.safetensors", tmp_path / "one" / "model.safetensors"

@@ -92,6 +92,7 @@ def test_blue_first_from_0_to_255_is_turned_into_our_order(tmp_path, folder):
     assert torch.allclose(run(load_network(written), (rgb - mean) / std), run(network, theirs), rtol=1e-4, atol=1e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of its own use of numpy
 def test_a_file_of_keras_is_the_same_network_here(tmp_path, folder, monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "torch")

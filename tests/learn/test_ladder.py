@@ -241,6 +241,7 @@ def test_what_a_rung_needs_is_prepared_before_its_first_unfinished_fold(tmp_path
     assert rest.prepared == [("svm", 0), ("fine_tuning e", 2)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_done", [0, 1, 5, 9, 20])
 def test_an_interrupted_climb_goes_on_at_the_last_finished_fold(tmp_path, n_done):
     whole, broken, rest = Fits(), Fits(interrupt_at=n_done), Fits()
@@ -550,6 +551,7 @@ def test_what_does_not_fit_into_the_budget_stays_scouted_and_a_resumed_climb_dec
     assert (tmp_path / "journal.jsonl").read_bytes() == journal
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("scouts")
 @pytest.mark.parametrize("n_done", [6, 8, 9, 10, 11])
 def test_an_interrupted_climb_goes_on_while_scouting_and_while_finishing(tmp_path, n_done):

@@ -58,6 +58,7 @@ def measure_gradient(head, features, labels, strength, weights):
     return np.linalg.norm(residuals.T @ standardised + penalty), np.abs(residuals.sum(axis=0)).max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 @pytest.mark.parametrize("weighted", [False, True])
 def test_path_equals_scikit_learn(shape, weighted):

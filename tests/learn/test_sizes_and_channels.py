@@ -90,6 +90,7 @@ def test_facts_of_a_fixed_grid_at_another_size(tmp_path):
     assert takes_size(weights, 128)
 
 
+@pytest.mark.slow
 def test_the_engine_runs_it_at_another_size(tmp_path, monkeypatch):
     monkeypatch.setenv("THAWLINE_CACHE", str(tmp_path / "cache"))
     weights = make_weights(tmp_path, find_row("vit_tiny").architecture)
@@ -104,6 +105,7 @@ def test_the_engine_runs_it_at_another_size(tmp_path, monkeypatch):
     assert smallest_cosine(found, expected) > 0.9999
 
 
+@pytest.mark.slow
 def test_a_network_whose_weights_are_those_of_one_size_says_so(tmp_path):
     weights = make_weights(tmp_path, describe_elsewhere("timm/mixer_s32_224"))
     assert not takes_size(weights, 160)
@@ -146,6 +148,7 @@ def test_what_a_run_has_saved_is_loaded_as_it_was(tmp_path):
     assert all(torch.equal(again[key], tensor) for key, tensor in narrow.items())
 
 
+@pytest.mark.slow
 def test_the_lines_the_engine_and_a_training_step_take_it(tmp_path, monkeypatch):
     monkeypatch.setenv("THAWLINE_CACHE", str(tmp_path / "cache"))
     found = find_weights("efficientnet_lite0")

@@ -160,6 +160,7 @@ def make_tried(rung, seconds, forecast_s=None, **folds):
 # --- heads ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("class_weight", [None, "balanced"])
 @pytest.mark.parametrize("rung", [LINEAR, Rung(1, "feature_extractor_hybrid", "random_forest"), TEXTURE])
 def test_a_head_is_fitted_on_its_features_with_the_plans_weights(house, rung, class_weight):

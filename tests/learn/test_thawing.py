@@ -189,6 +189,7 @@ def minimise_loss(labels: np.ndarray, *sources: np.ndarray) -> tuple[np.ndarray,
 # --- the start --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("balance", BALANCES)
 @pytest.mark.parametrize("class_weight", [None, "balanced"])
 @pytest.mark.parametrize("head_layers", [1, 2, 3])
@@ -206,6 +207,7 @@ def test_before_the_first_step_a_fold_is_that_of_the_frozen_rung(
     np.testing.assert_allclose(found, frozen.probabilities, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("class_weight", [None, "balanced"])
 @pytest.mark.parametrize("calm", [0.0, 1e-4, 1e-3, 1e-1, 1.0])
 def test_training_starts_with_a_linear_head_no_less_regularised_than_the_recipe_says(
@@ -537,6 +539,7 @@ def test_training_a_block_touches_nothing_outside_of_it(upper: str | None, train
 # --- a random start ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head_layers", [1, 2])
 def test_a_random_start_has_zero_logits_and_trains_everything_with_its_statistics(head_layers: int) -> None:
     recipe = dataclasses.replace(RECIPE, train_norms=True, decay=1.0, head_rate=1.0, epochs=20)
