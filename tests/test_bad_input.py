@@ -215,7 +215,10 @@ def write_nan(path: Path) -> None:
 
 UNREADABLE: dict[str, tuple[Spoil, str]] = {
     "cut.jpg": (write_cut_jpeg, "damaged, cut off or unsupported JPEG"),
-    "text.png": (lambda path: path.write_text("no image"), "not a PNG, JPEG, TIFF, BMP, WebP or DICOM image"),
+    "text.png": (
+        lambda path: path.write_text("no image"),
+        "not a PNG, JPEG, TIFF, BMP, WebP, DICOM, NIfTI, NRRD or MetaImage image",
+    ),
     "empty.png": (lambda path: path.write_bytes(b""), "the file is empty (0 bytes)"),
     "dot.png": (lambda path: Image.new("L", (1, 1)).save(path), "1 x 1 px is too small"),
     "bomb.png": (write_bomb, "the header says 60000 x 60000 px = 3,600,000,000 pixels; at most"),

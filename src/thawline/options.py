@@ -13,7 +13,7 @@ from typing import Any
 
 from thawline.cost import read_duration
 from thawline.errors import OptionError
-from thawline.types import FRAMES, MAMMOGRAPHY, SUV, WINDOWS, Reading
+from thawline.types import FRAMES, MAMMOGRAPHY, PLANES, SUV, WINDOWS, Reading
 
 STRATEGIES: dict[str, tuple[str, ...]] = {  # name: aliases accepted, as the literature has them
     "feature_extractor": ("frozen", "linear probe", "linear probing", "off the shelf"),
@@ -104,12 +104,16 @@ class RunOptions:
     )
     window: str | None = option(
         None,
-        "Window of DICOM images: lung, bone, brain, soft_tissue, mammography, suv or CENTRE/WIDTH; three make channels.",
+        "Window of DICOM or volumes: lung, bone, brain, soft_tissue, mammography, suv or CENTRE/WIDTH; three make channels.",
     )
     labels: Path | None = option(
         None, "Table of labels of DICOM files: label, and patient, study, series, instance or accession."
     )
-    frame: str = option("only", "Frame of DICOM images of several: first, middle, last or its number.")
+    frame: str = option(
+        "only", "Frame of DICOM images of several, or slice of volumes: first, middle, last or its number."
+    )
+    plane: str = option(PLANES[0], "Plane of the slices of volumes.", among=PLANES)
+    isotropic: bool = option(False, "Resample volumes to their finest spacing first.")
     views: int | None = option(None, "Augmented views to cache for each item; 0 computes fresh ones.", least=0)
     controls: str = option("handcrafted", "Controls to report, with commas between: handcrafted, random_init, or none.")
     useful_gain: float = option(0.01, "Gain in AUC below which a deeper line is not worth it.", least=0)
@@ -198,7 +202,7 @@ def make_reading(options: RunOptions) -> Reading:
         raise OptionError(f"--window: expected one window, or three for the three channels; found {len(names)}")
     if options.frame not in FRAMES and not re.fullmatch(r"[1-9]\d{0,6}", options.frame):
         raise OptionError(f"--frame: expected one of {', '.join(FRAMES)}, or a number from 1; found {options.frame!r}")
-    return Reading(names, options.frame)
+    return Reading(names, options.frame, options.plane, options.isotropic)
 
 
 def _check_lines(options: RunOptions) -> None:

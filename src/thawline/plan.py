@@ -18,9 +18,10 @@ from thawline.errors import OptionError
 from thawline.files import json_digest
 from thawline.options import ALL_HEADS, LEAST_PX, MOST_PX, RunOptions, list_backbones, list_heads, make_reading
 from thawline.plan_thawing import check_recipe, choose_thawing, name_controls, name_strategy
-from thawline.types import ASPECTS, BackboneFacts, Choice, Contract, Hardware, Kind, Reading
+from thawline.types import ASPECTS, PLANES, BackboneFacts, Choice, Contract, Hardware, Kind, Reading
 
 NEGATIVE_NAMES = ("no", "normal", "negative", "benign", "control", "healthy", "no_findings", "no_finding", "0")
+ISOTROPIC = ", isotropic"
 MEASURED_ITEMS = 1500  # cheap choices are measured on at most this many development items
 LARGER, STEP_PX = 9 / 7, 32  # 288 for 224; most networks halve the size five times
 SLOW_HEADS = ("svm", "gradient_boosting")
@@ -105,7 +106,12 @@ class Plan:
             "wide_range": self["wide_range"],
             "precision": self["precision"] or "f32",
             "grey": self["channels"] == "sum",
-            "reading": Reading(() if self["window"] == "file" else tuple(self["window"].split(",")), self["frame"]),
+            "reading": Reading(
+                () if self["window"] == "file" else tuple(self["window"].split(",")),
+                self["frame"],
+                self["plane"].partition(",")[0],
+                self["plane"].endswith(ISOTROPIC),
+            ),
         }
         return Contract.from_json({**stated, **measured})
 
@@ -375,13 +381,15 @@ def _choose_channels(options: RunOptions) -> Choice:
     return Choice("channels", "repeat", "fixed", "grey images give the same values to all three channels")
 
 
-def _choose_reading(options: RunOptions) -> tuple[Choice, Choice]:
+def _choose_reading(options: RunOptions) -> tuple[Choice, Choice, Choice]:
     reading = make_reading(options)
+    plane = f"{reading.plane}{ISOTROPIC if reading.isotropic else ''}"
     window = "--window" if reading.windows else "DICOM images as each file says, else between its percentiles"
-    frame = "DICOM images of several frames are refused" if reading.frame == "only" else "--frame"
+    frame = "DICOM images of several frames, and volumes, are refused" if reading.frame == "only" else "--frame"
     return (
         Choice("window", ",".join(reading.windows) or "file", "given" if reading.windows else "fixed", window),
         Choice("frame", reading.frame, "fixed" if reading.frame == "only" else "given", frame),
+        Choice("plane", plane, "fixed" if plane == PLANES[0] else "given", "of the slices of volumes"),
     )
 
 

@@ -47,6 +47,7 @@ WINDOWS = {"lung": (-600, 1500), "bone": (400, 1800), "brain": (40, 80), "soft_t
 MAMMOGRAPHY = "mammography"
 SUV, SUV_WINDOW = "suv", (5.0, 10.0)  # g/ml, of PET
 FRAMES = ("only", "first", "middle", "last")
+PLANES = ("axial", "coronal", "sagittal")
 
 
 Kind = Literal["fixed", "rule", "empirical", "given"]
@@ -54,15 +55,17 @@ Kind = Literal["fixed", "rule", "empirical", "given"]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Reading:
-    """How the stored values of a DICOM object become pixels; other images are read in one way.
+    """How the stored values of a DICOM object or a volume become pixels; other images are read in one way.
 
     ``windows`` are names of `WINDOWS`, `MAMMOGRAPHY`, `SUV`, or CENTRE/WIDTH in the object's own units: one, or three as
     channels; none for what the file says. ``frame`` is one of `FRAMES` or a number from 1: which of several; "only" refuses
-    several.
+    several. Volumes are cut across a ``plane`` of `PLANES`, after resampling to one spacing where ``isotropic``.
     """
 
     windows: tuple[str, ...] = ()
     frame: str = "only"
+    plane: str = PLANES[0]
+    isotropic: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -112,7 +115,7 @@ class Contract:
         }
         reading = fields.get("reading")
         if isinstance(reading, Mapping):
-            fields["reading"] = Reading(tuple(reading["windows"]), reading["frame"])
+            fields["reading"] = Reading(**{**reading, "windows": tuple(reading["windows"])})
         return cls(**fields)
 
 

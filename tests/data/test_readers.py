@@ -296,9 +296,9 @@ REFUSED = {
     "empty": (b"", "the file is empty (0 bytes)"),
     "text": (
         b"just some text, named .png",
-        "not a PNG, JPEG, TIFF, BMP, WebP or DICOM image: the file starts with b'just som'",
+        "not a PNG, JPEG, TIFF, BMP, WebP, DICOM, NIfTI, NRRD or MetaImage image: the file starts with b'just som'",
     ),
-    "GIF": (save(draw(), "GIF"), "not a PNG, JPEG, TIFF, BMP, WebP or DICOM image"),
+    "GIF": (save(draw(), "GIF"), "not a PNG, JPEG, TIFF, BMP, WebP, DICOM, NIfTI, NRRD or MetaImage image"),
     "header only": (save(draw(), "PNG")[:30], "damaged, cut off or unsupported PNG"),
     "flipped byte": (
         save(draw(), "PNG")[:60] + b"\x55" + save(draw(), "PNG")[61:],

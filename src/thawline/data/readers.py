@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from thawline.data import dicom
+from thawline.data import dicom, volumes
 from thawline.data.dicom_values import guard
 from thawline.data.quiet import silence
 from thawline.errors import ImageError
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 READER_VERSION = 1  # part of every cache key: raise it when the same bytes would give other pixels
 USUAL = Reading()
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".dcm")
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", *volumes.EXTENSIONS, ".dcm")
 MAX_PIXELS = 100_000_000
 MIN_SIDE_PX = 8
 
@@ -93,12 +93,12 @@ class ImageFacts:
 
 def is_image_name(path: Path) -> bool:
     """Tell whether the extension is one of `EXTENSIONS`, in any case."""
-    return path.suffix.lower() in EXTENSIONS
+    return path.name.lower().endswith(EXTENSIONS)
 
 
 def may_be_dicom(path: Path) -> bool:
     """Tell whether the name leaves it open that a file is DICOM: its extension is that, or no image's."""
-    return path.suffix.lower() not in EXTENSIONS[:-1]
+    return not path.name.lower().endswith(EXTENSIONS[:-1])
 
 
 def read_content(content: Content) -> bytes | Pixels:
@@ -155,7 +155,12 @@ def _load(data: bytes | Pixels, reduce_to_px: int | None, reading: Reading) -> t
         pixels, name = _take_array(data), "array"
     else:
         name = _identify(data)
-        pixels = _decode_dicom(data, reading) if name == "DICOM" else _decode_file(data, name, reduce_to_px)
+        if name == "DICOM":
+            pixels = _decode_dicom(data, reading)
+        elif name in volumes.FORMATS:
+            pixels = _decode_volume(data, reading)
+        else:
+            pixels = _decode_file(data, name, reduce_to_px)
     if pixels.dtype == np.float32 and not bool(np.isfinite(pixels).all()):
         n_bad = int(np.count_nonzero(~np.isfinite(pixels)))
         raise ImageError(f"{n_bad} of {pixels.size} values are NaN or infinite; pixels must be finite numbers")
@@ -175,7 +180,10 @@ def _identify(data: bytes) -> str:
             return name
     if dicom.is_dicom(data):
         return "DICOM"
-    raise ImageError(f"not a PNG, JPEG, TIFF, BMP, WebP or DICOM image: the file starts with {data[:8]!r}")
+    if (volume := volumes.name_format(data)) is not None:
+        return volume
+    *others, last = dict.fromkeys([*(name for _, name in SIGNATURES), "DICOM", *volumes.FORMATS])
+    raise ImageError(f"not a {', '.join(others)} or {last} image: the file starts with {data[:8]!r}")
 
 
 def _check_size(width: int, height: int) -> None:
@@ -256,6 +264,14 @@ def _decode_dicom(data: bytes, reading: Reading) -> Pixels:
         frame = dicom.find_frame(n_frames, reading.frame)
         shown = guard("image", lambda: dicom.show(found, frame, reading.windows))
         return _narrow(dicom.make_square(shown, guard("pixel spacing", lambda: dicom.find_pixel_ratio(found, frame))))
+
+
+def _decode_volume(data: bytes, reading: Reading) -> Pixels:
+    """Read one slice of a volume as a display shows it."""
+    with silence():
+        shown, ratio = volumes.show_slice(data, reading)
+        _check_size(round(shown.shape[1] / min(ratio, 1)), round(shown.shape[0] * max(ratio, 1)))
+        return dicom.make_square(shown, ratio)
 
 
 def _open(data: bytes, name: str) -> ImageFile:
