@@ -31,8 +31,9 @@ def test_every_encoding_can_be_read_or_says_what_it_needs(encoding: formats.Enco
 
 
 def test_every_format_that_is_read_is_tried() -> None:
-    tried = {{"JPEG": ".jpg", "TIFF": ".tif"}.get(each.format, f".{each.format.lower()}") for each in ENCODINGS}
-    assert tried | {".jpeg", ".tiff", ".dcm"} == set(EXTENSIONS)  # DICOM: see check_dicom
+    names = {"JPEG": ".jpg", "TIFF": ".tif", "NIfTI": ".nii", "MetaImage": ".mha"}
+    tried = {names.get(each.format, f".{each.format.lower()}") for each in ENCODINGS}
+    assert tried | {".jpeg", ".tiff", ".nii.gz", ".dcm"} == set(EXTENSIONS)  # DICOM: see check_dicom
     assert all(is_image_name(Path(f"film{extension}")) for extension in tried)
 
 
@@ -67,12 +68,12 @@ def test_a_decoder_that_fails_is_named(format_: str, needed: bool, monkeypatch: 
 def test_a_decoder_that_changes_pixels_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     exact, lossy = (next(each for each in ENCODINGS if each.exact is wanted) for wanted in (True, False))
     samples, read = formats.make_samples(), decode
-    monkeypatch.setattr(formats, "decode", lambda data: read(data) ^ np.uint8(1))
+    monkeypatch.setattr(formats, "decode", lambda data, reading: read(data, reading=reading) ^ np.uint8(1))
     assert formats.try_encoding(exact, samples[exact.pixels]) == "pixels differ by 1 on average"
     assert formats.try_encoding(lossy, samples[lossy.pixels]) == ""
-    monkeypatch.setattr(formats, "decode", lambda data: read(data) ^ np.uint8(64))
+    monkeypatch.setattr(formats, "decode", lambda data, reading: read(data, reading=reading) ^ np.uint8(64))
     assert formats.try_encoding(lossy, samples[lossy.pixels]).startswith("pixels differ by ")
-    monkeypatch.setattr(formats, "decode", lambda data: read(data)[1:])
+    monkeypatch.setattr(formats, "decode", lambda data, reading: read(data, reading=reading)[1:])
     assert formats.try_encoding(exact, samples[exact.pixels]) == "read as uint8 (23, 32), stored as uint8 (24, 32)"
 
 
@@ -92,10 +93,11 @@ def test_transfer_syntaxes_are_asked_of_pydicom(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "pydicom", package)
     monkeypatch.setitem(sys.modules, "pydicom.pixels", pixels)
     found = name_all(formats.check_dicom())
-    assert len(found) == 1 + len(formats.TRANSFER_SYNTAXES)
+    assert len(found) == 2 + len(formats.TRANSFER_SYNTAXES)
     assert (found["JPEG baseline"].status, found["JPEG baseline"].found) == ("ok", "gdcm, pillow")
     assert found["explicit little endian"].status == "ok"
-    assert found["JPEG extended, 12 bit"].remedy == "pip install python-gdcm"
+    assert (found["JPEG extended, 8 bit"].status, found["JPEG extended, 12 bit"].status) == ("ok", "missing")
+    assert "dcmdjpeg" in found["JPEG extended, 12 bit"].remedy
     assert found["HTJ2K"].remedy == "pip install pylibjpeg pylibjpeg-openjpeg"
     assert not any(finding.needed for finding in found.values())
 

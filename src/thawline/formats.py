@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import gzip
 import importlib
 import importlib.util
 import io
 import struct
+import tempfile
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from thawline.data.readers import decode
+from thawline.data.readers import USUAL, decode
 from thawline.findings import Finding, find_version, say_error
+from thawline.types import Reading
 
 if TYPE_CHECKING:
     from thawline.types import Pixels
 
 LOSSY_LEVELS = 6.0  # of 255: what lossy compression may change a smooth image by, on average
+AS_STORED = Reading(("128/256",))  # the window that leaves 8 bits as they are
 DICOM_PACKAGES = "pip install pydicom pylibjpeg-openjpeg pylibjpeg-rle pyjpegls python-gdcm"
 
 
@@ -33,6 +38,7 @@ class Encoding:
     pixels: str
     encode: Callable[[Pixels], bytes]
     exact: bool = True
+    reading: Reading = USUAL
 
 
 def check_decoders() -> list[Finding]:
@@ -59,7 +65,7 @@ def explain_problem(encoding: Encoding, problem: str) -> Finding:
 def try_encoding(encoding: Encoding, pixels: Pixels) -> str:
     """Store pixels and read them back; return what is wrong, or nothing."""
     try:
-        found = decode(encoding.encode(pixels))
+        found = decode(encoding.encode(pixels), reading=encoding.reading)
     except Exception as error:  # noqa: BLE001 - encoders of several libraries
         return say_error(error)
     if found.shape[:2] != pixels.shape[:2] or found.dtype != pixels.dtype:
@@ -106,6 +112,24 @@ def _save_wide_tiff(pixels: Pixels, compression: str | None = None) -> bytes:
     return buffer.getvalue()
 
 
+def _save_nifti(pixels: Pixels) -> bytes:
+    """Write a volume of one axial slice."""
+    import nibabel
+
+    data: bytes = nibabel.Nifti1Image(pixels[::-1, ::-1].T[..., None], np.eye(4)).to_bytes()
+    return data
+
+
+def _save_by_itk(pixels: Pixels, suffix: str) -> bytes:
+    """Write a volume of one axial slice through SimpleITK, whose axes run to the left and to the back."""
+    import SimpleITK as sitk  # noqa: N813 - its own convention
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"volume{suffix}"
+        sitk.WriteImage(sitk.GetImageFromArray(pixels[None]), str(path))
+        return path.read_bytes()
+
+
 def _encode(name: str, **options: Any) -> Callable[[Pixels], bytes]:
     return functools.partial(_save, name=name, **options)
 
@@ -133,10 +157,16 @@ ENCODINGS: tuple[Encoding, ...] = (
     Encoding("BMP", "8-bit", "colour", _encode("BMP")),
     Encoding("WebP", "lossless", "colour", _encode("WebP", lossless=True)),
     Encoding("WebP", "lossy", "colour", _encode("WebP", quality=95), exact=False),
+    Encoding("NIfTI", "volume", "grey", _save_nifti, reading=AS_STORED),
+    Encoding(
+        "NIfTI", "compressed volume", "grey", lambda pixels: gzip.compress(_save_nifti(pixels)), reading=AS_STORED
+    ),
+    Encoding("NRRD", "volume", "grey", functools.partial(_save_by_itk, suffix=".nrrd"), reading=AS_STORED),
+    Encoding("MetaImage", "volume", "grey", functools.partial(_save_by_itk, suffix=".mha"), reading=AS_STORED),
 )
 
 # The transfer syntaxes that images come in: name, UID, the packages that decode it, and the plug-ins of pydicom that
-# decode all of it (none named: any): Pillow keeps 8 bits of JPEG Extended, and of JPEG 2000 in colour.
+# decode all of it (none named: any): Pillow keeps 8 bits of JPEG 2000 in colour.
 TRANSFER_SYNTAXES: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
     ("implicit little endian", "1.2.840.10008.1.2", "pydicom", ()),
     ("explicit little endian", "1.2.840.10008.1.2.1", "pydicom", ()),
@@ -144,7 +174,7 @@ TRANSFER_SYNTAXES: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
     ("explicit big endian", "1.2.840.10008.1.2.2", "pydicom", ()),
     ("RLE", "1.2.840.10008.1.2.5", "pydicom", ()),
     ("JPEG baseline", "1.2.840.10008.1.2.4.50", "Pillow", ()),
-    ("JPEG extended, 12 bit", "1.2.840.10008.1.2.4.51", "python-gdcm", ("gdcm", "pylibjpeg")),
+    ("JPEG extended, 8 bit", "1.2.840.10008.1.2.4.51", "Pillow", ()),
     ("JPEG lossless, process 14", "1.2.840.10008.1.2.4.57", "python-gdcm", ()),
     ("JPEG lossless, SV1", "1.2.840.10008.1.2.4.70", "python-gdcm", ()),
     ("JPEG-LS lossless", "1.2.840.10008.1.2.4.80", "pyjpegls", ()),
@@ -154,6 +184,14 @@ TRANSFER_SYNTAXES: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
     ("HTJ2K lossless", "1.2.840.10008.1.2.4.201", "pylibjpeg pylibjpeg-openjpeg", ()),
     ("HTJ2K lossless RPCL", "1.2.840.10008.1.2.4.202", "pylibjpeg pylibjpeg-openjpeg", ()),
     ("HTJ2K", "1.2.840.10008.1.2.4.203", "pylibjpeg pylibjpeg-openjpeg", ()),
+)
+
+JPEG_12_BIT = Finding(
+    "JPEG extended, 12 bit",
+    "DICOM",
+    "missing",
+    "no decoder under a free licence",
+    "such files are refused by name; dcmdjpeg IN OUT (dcmtk) writes them uncompressed",
 )
 
 
@@ -170,4 +208,4 @@ def check_dicom() -> list[Finding]:
             findings.append(Finding(name, "DICOM", "ok", ", ".join(plugins) or "stored as it is"))
         else:
             findings.append(Finding(name, "DICOM", "missing", "no decoder", f"pip install {packages}"))
-    return findings
+    return [*findings, JPEG_12_BIT]
