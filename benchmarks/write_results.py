@@ -325,6 +325,11 @@ def format_section(section: Section) -> str:
     table = format_accuracy(figures) if section.rungs else format_tables(section, figures)
     versions = ", ".join(f"{name} {version}" for name, version in where["versions"].items())
     gpu = f"{where['gpu']} beside " if where.get("gpu") else ""
+    machine = (
+        list_machines(section.name.removeprefix("accuracy_"))
+        if section.rungs
+        else f"Measured on {gpu}{where['processor']}, {where['cores']} cores, load {where['load']} before the end"
+    )
     return "\n".join(
         [
             f"## {section.title}",
@@ -337,10 +342,18 @@ def format_section(section: Section) -> str:
             "",
             *table,
             "",
-            f"Measured on {gpu}{where['processor']}, {where['cores']} cores, load {where['load']} before the end; Python "
-            f"{where['python']}, {versions}.",
+            f"{machine}; Python {where['python']}, {versions}.",
         ]
     )
+
+
+def list_machines(data: str) -> str:
+    """Say on what machines the runs of an accuracy benchmark were made, by their names in the folder of parts."""
+    runs: dict[str, set[str]] = {}
+    for path in sorted((HERE / "results" / "parts" / data).glob("*.json")):
+        where = json.loads(path.read_text("utf-8"))["environment"]
+        runs.setdefault(where.get("gpu") or where["processor"], set()).add(path.stem.partition("-fold")[0])
+    return "Runs: " + "; ".join(f"{', '.join(sorted(names))} on {machine}" for machine, names in runs.items())
 
 
 def format_goals() -> list[str]:
