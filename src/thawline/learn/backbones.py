@@ -22,6 +22,10 @@ APACHE, BSD, MIT = "Apache-2.0", "BSD-3-Clause", "MIT"
 NO_WEIGHTS = "none at hand"
 RADIMAGENET_LICENCE = "CC-BY-4.0, as the RSNA's registry of models says; ask its authors before commercial use"
 DINOV3_LICENCE = "DINOv3 License: terms to be accepted, military and some other uses forbidden"
+RADIMAGENET_INPUT = (
+    "values from -1 to 1 as in its authors' example for PyTorch; their code for Keras subtracts ImageNet's means instead, "
+    "so that the description beside a file decides"
+)
 CHESTXRAY14, RADIMAGENET = "ChestX-ray14 (NIH)", "RadImageNet"
 FILMS = "ChestX-ray14 (NIH), PadChest, CheXpert, MIMIC-CXR, Open-I, RSNA Pneumonia"
 LVD142M, LVD1689M = "LVD-142M (web images, ImageNet-21k among them)", "LVD-1689M (web images)"
@@ -185,12 +189,15 @@ BACKBONES: tuple[Backbone, ...] = (
          "DenseNet", 2020, COHEN, "7.0M", 6_972_306, 6_953_856, 121, APACHE, FILMS, on_hub=False,
          aliases=("xrv_densenet121", "densenet121-res224-all"),
          note="films only; the published file takes one channel"),
-    _row("radimagenet_resnet50", _torchvision("resnet50"),
-         "ResNet", 2022, MEI, "25.6M", 25_557_032, 23_508_032, 50, RADIMAGENET_LICENCE, RADIMAGENET, on_hub=False),
-    _row("radimagenet_densenet121", _torchvision("densenet121"),
-         "DenseNet", 2022, MEI, "8.0M", 7_978_856, 6_953_856, 121, RADIMAGENET_LICENCE, RADIMAGENET, on_hub=False),
-    _row("radimagenet_inception3", _torchvision("inception_v3", 299, IMAGENET, **NO_AUXILIARY),
-         "Inception", 2022, MEI, "23.8M", 23_834_568, 21_785_568, 48, RADIMAGENET_LICENCE, RADIMAGENET, on_hub=False),
+    _row("radimagenet_resnet50", _torchvision("resnet50", 224, HALF),
+         "ResNet", 2022, MEI, "25.6M", 25_557_032, 23_508_032, 50, RADIMAGENET_LICENCE, RADIMAGENET, on_hub=False,
+         note=RADIMAGENET_INPUT),
+    _row("radimagenet_densenet121", _torchvision("densenet121", 224, HALF),
+         "DenseNet", 2022, MEI, "8.0M", 7_978_856, 6_953_856, 121, RADIMAGENET_LICENCE, RADIMAGENET, on_hub=False,
+         note=RADIMAGENET_INPUT),
+    _row("radimagenet_inception3", _torchvision("inception_v3", 299, HALF, **NO_AUXILIARY),
+         "Inception", 2022, MEI, "23.8M", 23_834_568, 21_785_568, 48, RADIMAGENET_LICENCE, RADIMAGENET, on_hub=False,
+         note=RADIMAGENET_INPUT),
     _row("mobilenet1", _timm("mobilenetv1_100.ra4_e3600_r224_in1k", 224, HALF),
          "MobileNet", 2017, HOWARD_1, "4.2M", 4_231_976, 3_206_976, 28, APACHE, IN1K,
          aliases=("mobilenet", "mobilenetv1")),
