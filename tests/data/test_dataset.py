@@ -65,7 +65,7 @@ def test_folder_with_a_subfolder_a_class(tmp_path: Path) -> None:
         (tmp_path / junk).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / junk).write_bytes(b"junk")
     (tmp_path / "yes" / "notes.txt").write_text("n")
-    (tmp_path / "no" / "scan.nii").write_text("n")
+    (tmp_path / "no" / "scan.mat").write_text("n")
     write_image(tmp_path / "loose.png")
     dataset = load_dataset(tmp_path)
     assert dataset.kind == "folder"
@@ -80,7 +80,7 @@ def test_folder_with_a_subfolder_a_class(tmp_path: Path) -> None:
     assert len({item.patient for item in dataset.items}) == 13
     assert not dataset.patients_given
     assert dataset.notes == (
-        "2 files that are no images were left out: .nii (1), .txt (1)",
+        "2 files that are no images were left out: .mat (1), .txt (1)",
         "1 images lie outside the class folders, so have no label, and were left out",
     )
 
@@ -216,8 +216,7 @@ def test_medmnist(tmp_path: Path) -> None:
     [
         ({"val_images": None, "val_labels": None}, ["lacks val_images, val_labels; found"]),
         ({"train_labels": np.zeros((12, 14), np.uint8)}, ["14 labels an image (multi-label)"]),
-        ({"train_images": np.zeros((12, 28, 28, 28), np.uint8)}, ["(12, 28, 28, 28) are volumes"]),
-        ({"train_images": np.zeros((12, 28, 28, 28, 3), np.uint8)}, ["are volumes"]),
+        ({"train_images": np.zeros((12, 28, 28, 28, 3), np.uint8)}, ["of shape (12, 28, 28, 28, 3); expected uint8"]),
         ({"train_images": np.zeros((12, 28, 28), np.float32)}, ["float32 of shape (12, 28, 28); expected uint8"]),
         ({"train_labels": np.zeros((11, 1), np.uint8)}, ["(11, 1) for 12 images"]),
         ({"train_labels": np.array([{}] * 12, dtype=object)}, ["no .npz of plain arrays", "allow_pickle"]),
@@ -255,10 +254,10 @@ def test_folders_without_classes(tmp_path: Path) -> None:
     refuse(lambda: load_dataset(tmp_path), "holds 1 images without a label", "manifest.csv")
     (tmp_path / "a.png").unlink()
     for number in range(3):
-        file = tmp_path / "series" / f"{number}.nii"
+        file = tmp_path / "series" / f"{number}.mat"
         file.parent.mkdir(exist_ok=True)
         file.write_text("x")
-    refuse(lambda: load_dataset(tmp_path), "no images", "found instead: .nii (3)")
+    refuse(lambda: load_dataset(tmp_path), "no images", "found instead: .mat (3)")
 
 
 def test_empty_class(tmp_path: Path) -> None:
@@ -397,7 +396,9 @@ def test_real_folders(shared_data: Path, name: str, n_items: int, n_classes: int
 def test_real_medmnist(shared_data: Path) -> None:
     dataset = load_dataset(shared_data / "npz" / "pneumoniamnist.npz")
     assert dataset.count_splits() == {"train": 4708, "val": 524, "test": 624}
-    refuse(lambda: load_dataset(shared_data / "npz" / "adrenalmnist3d_64.npz"), "are volumes")
+    volumes = load_dataset(shared_data / "npz" / "adrenalmnist3d_64.npz")
+    assert volumes.count_splits() == {"train": 1188, "val": 98, "test": 298}
+    assert {content.shape for content in volumes.contents} == {(64, 64, 64)}
 
 
 @pytest.mark.realdata
@@ -407,7 +408,7 @@ def test_real_folders_of_other_kinds_are_refused(shared_data: Path) -> None:
         "3 classes have fewer than 2 patients",
         "t2: 22 images of 1 patient",
     )
-    refuse(lambda: load_dataset(shared_data / "nifti"), "no images", ".gz (40)")
+    refuse(lambda: load_dataset(shared_data / "nifti"), "holds 40 images without a label")
 
 
 # --- DICOM files ------------------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from PIL import Image
 from thawline.data import readers
 from thawline.data.readers import ImageFacts, content_digest, decode, describe, read_content
 from thawline.errors import ImageError
+from thawline.types import Reading
 
 HEIGHT, WIDTH = 24, 20
 
@@ -434,3 +435,14 @@ def test_real_images_of_all_modes_are_read(shared_data: Path) -> None:
     for file, each in list(zip(files, facts, strict=True))[::25]:
         referee = skimage.io.imread(file)
         assert (each.height_px, each.width_px) == referee.shape[:2]
+
+
+@pytest.mark.parametrize(("plane", "axis"), [("axial", 0), ("coronal", 1), ("sagittal", 2)])
+def test_an_array_of_three_axes_is_a_volume_that_a_slice_is_taken_of(plane, axis):
+    volume = np.random.default_rng(0).integers(0, 255, (10, 12, 14)).astype(np.uint8)
+    shown = decode(volume, reading=Reading((), "middle", plane))
+    np.testing.assert_array_equal(shown, np.take(volume, volume.shape[axis] // 2, axis=axis))
+    with pytest.raises(ImageError, match=r"a volume of 10 x 12 x 14 voxels; .* choose a slice with --frame middle"):
+        decode(volume)
+    with pytest.raises(ImageError, match="frame 15 was asked for"):
+        decode(volume, reading=Reading((), "15", plane))

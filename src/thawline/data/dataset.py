@@ -519,7 +519,7 @@ def _refuse_link(path: Path) -> None:
 
 
 def _load_npz(path: Path) -> Dataset:
-    """Load a MedMNIST file (Yang et al., Scientific Data 10:41, 2023): 2D images with one label each, in given splits."""
+    """Load a MedMNIST file (Yang et al., Scientific Data 10:41, 2023): images or volumes of one label, in given splits."""
     arrays = _read_npz(path)
     pairs: list[Pair] = []
     for split in get_args(Split):
@@ -550,14 +550,13 @@ def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
 def _check_npz_part(
     path: Path, split: str, images: NDArray[Any], labels: NDArray[Any]
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return images and labels, shape (items,), or refuse what is not 2D, 8-bit and single-label."""
+    """Return images and labels, shape (items,), or refuse what is not 8-bit and single-label."""
     name, shape = f"{path.name}: {split}_images", images.shape
-    if (images.ndim == 4 and shape[3] != 3) or images.ndim == 5:
-        raise DataError(
-            f"{name} of shape {shape} are volumes; only 2D images, (items, height, width[, 3]), are read yet"
-        )
     if images.ndim not in (3, 4) or images.dtype != np.uint8:
-        raise DataError(f"{name} are {images.dtype} of shape {shape}; expected uint8, (items, height, width[, 3])")
+        raise DataError(
+            f"{name} are {images.dtype} of shape {shape}; expected uint8, (items, height, width[, 3]) or (items, depth, "
+            "height, width)"
+        )
     if labels.ndim == 2 and labels.shape[1] > 1:
         raise DataError(
             f"{path.name}: {labels.shape[1]} labels an image (multi-label); only one label an image is read yet"

@@ -23,7 +23,7 @@ from thawline.data import dicom, volumes
 from thawline.data.dicom_values import guard
 from thawline.data.quiet import silence
 from thawline.errors import ImageError
-from thawline.types import Reading
+from thawline.types import PLANES, Reading
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
@@ -152,7 +152,7 @@ def describe(data: bytes | Pixels, reading: Reading = USUAL) -> ImageFacts:
 def _load(data: bytes | Pixels, reduce_to_px: int | None, reading: Reading) -> tuple[Pixels, str]:
     """Return the checked pixels and the name of the format."""
     if isinstance(data, np.ndarray):
-        pixels, name = _take_array(data), "array"
+        pixels, name = _take_array(_cut_array(data, reading)), "array"
     else:
         name = _identify(data)
         if name == "DICOM":
@@ -193,6 +193,19 @@ def _check_size(width: int, height: int) -> None:
         raise ImageError(f"the header says {found} pixels; at most {MAX_PIXELS:,} are read")
     if min(width, height) < MIN_SIDE_PX:
         raise ImageError(f"{width} x {height} px is too small: each side needs at least {MIN_SIDE_PX} px")
+
+
+def _cut_array(array: Pixels, reading: Reading) -> Pixels:
+    """Return a slice of an array of three axes, of which the first is across axial slices; an image as it is."""
+    if array.ndim != 3 or array.shape[2] < MIN_SIDE_PX:  # channels, or too narrow to be a slice
+        return array
+    axis = PLANES.index(reading.plane)
+    if reading.frame == "only":
+        shape = " x ".join(map(str, array.shape))
+        raise ImageError(
+            f"a volume of {shape} voxels; one image an item is read, so choose a slice with --frame middle"
+        )
+    return np.asarray(np.take(array, dicom.find_frame(array.shape[axis], reading.frame), axis=axis))
 
 
 def _take_array(array: Pixels) -> Pixels:

@@ -8,13 +8,14 @@ whole only: against the SHA-256 that the hub states for large files, or against 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import socket
 import threading
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -149,7 +150,13 @@ def _fetched(place: _Place) -> Iterator[Path]:
             path = cache_path() / "downloads" / "hub" / f"{about.etag}-{each}"
             start = str(about.etag) if DIGEST.fullmatch(str(about.etag)) else ""
             try:
-                yield _take_whole(path, start, about.location, headers=headers, expected_size=about.size)
+                yield take_whole(
+                    path,
+                    about.location,
+                    functools.partial(_check_start, start=start),
+                    headers=headers,
+                    expected_size=about.size,
+                )
             finally:
                 path.unlink(missing_ok=True)  # what it is turned into is kept
             return
@@ -167,11 +174,14 @@ def _download(url: str) -> Path:
         _check_start(path, start)
     elif not is_reachable(url):
         raise OSError(f"{urllib.parse.urlsplit(url).hostname} has no address")
-    return _take_whole(path, start, url)
+    return take_whole(path, url, functools.partial(_check_start, start=start))
 
 
-def _take_whole(path: Path, start: str, url: str, **how: Any) -> Path:
-    """Fetch a file where it is not there; a broken download goes on where it stopped. Raises WeightsError."""
+def take_whole(path: Path, url: str, check: Callable[[Path], None], **how: Any) -> Path:
+    """Fetch a file where it is not there; a broken download goes on where it stopped.
+
+    ``check`` is given the whole file under another name, and removes it and raises where it is not what it should be.
+    """
     from huggingface_hub.errors import HfHubHTTPError
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
@@ -188,7 +198,7 @@ def _take_whole(path: Path, start: str, url: str, **how: Any) -> Path:
         except HfHubHTTPError as error:
             if error.response.status_code != 416:  # there was no more to fetch
                 raise
-        _check_start(unfinished, start)
+        check(unfinished)
         unfinished.replace(path)
     return path
 
