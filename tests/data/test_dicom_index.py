@@ -291,6 +291,16 @@ def test_a_directory_cannot_lead_out_of_its_folder(medium, parts):
         read_directory(medium / "DICOMDIR")
 
 
+def test_a_link_out_of_a_medium_is_refused(medium, tmp_path):
+    file = read_directory(medium / "DICOMDIR")[0]
+    file.rename(tmp_path / "elsewhere")
+    file.symlink_to(tmp_path / "elsewhere")
+    write_table(medium / "labels.csv", "study", [(f"1.2.{each}", label(each)) for each in range(N_PATIENTS)])
+    with pytest.raises(DataError, match="is a link that leads out of the data"):
+        load_dataset(medium)
+    assert len(load_dataset(medium, allow_outside=True).items) == 24
+
+
 def test_a_directory_needs_labels_and_must_be_one(medium):
     with pytest.raises(DataError, match="needs a table of labels"):
         load_dataset(medium / "DICOMDIR")

@@ -204,6 +204,21 @@ def test_a_size_that_no_memory_holds_is_refused_before_it_is_read() -> None:
             read_volume(each)
 
 
+def test_no_more_is_unpacked_than_the_header_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    class Watched(gzip.GzipFile):
+        def read(self, size: int | None = -1) -> bytes:
+            asked.append(size or -1)
+            return super().read(size)
+
+    data = save_nifti(make_values())
+    packed = gzip.compress(data + bytes(10_000_000))
+    monkeypatch.setattr("thawline.data.volumes.gzip.GzipFile", Watched)
+    np.testing.assert_array_equal(read_volume(packed).values, make_values())
+    assert asked == [len(data)]
+
+
 @pytest.mark.parametrize("name", ["volume.mhd", "volume.nhdr"])
 def test_values_in_another_file_are_refused(name: str, tmp_path: Path) -> None:
     """Nor does anybody else's file come in by such a name."""

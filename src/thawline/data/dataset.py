@@ -367,8 +367,11 @@ def _load_dicom(path: Path, tables: Sequence[Path], allow_outside: bool) -> Data
     table = read_labels(tables[0])
     fence = None if allow_outside else _Fence(root)
     directory = path if path.is_file() else root / dicom_index.DIRECTORY
-    named = dicom_index.read_directory(directory) if directory.is_file() else None
-    headers, problems = dicom_index.read_headers(_walk(root, fence) if named is None else named)
+    named = dicom_index.read_directory(directory) if directory.is_file() else list(_walk(root, fence))
+    outside = next((file for file in named if fence is not None and not fence.holds(file)), None)
+    if outside is not None:
+        _refuse_link(outside)
+    headers, problems = dicom_index.read_headers(named)
     rows, notes = dicom_index.join_labels(table, headers, tables[0].name)
     if problems:
         notes.append(f"{len(problems)} files whose DICOM header cannot be read were left out; of one: {problems[0][1]}")

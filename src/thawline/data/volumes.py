@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("NIfTI", "NRRD", "MetaImage")
 EXTENSIONS = (".nii", ".nii.gz", ".nrrd", ".mha")
-MAX_VOXELS = 1 << 29
+MAX_VOXELS = 1 << 28
 GZIP = b"\x1f\x8b"
 NIFTI_MAGIC, NIFTI_PLACE, NIFTI_HEADER_BYTES = (b"n+1\x00", b"n+2\x00"), {348: 344, 540: 4}, 544
 META_FIRST = (b"ObjectType", b"NDims", b"Comment")
@@ -141,8 +141,12 @@ def _read_nifti(data: bytes) -> Volume:
     start = _peek(data)
     kind = nibabel.Nifti2Image if start[4:8] in NIFTI_MAGIC else nibabel.Nifti1Image
     header = kind.header_class.from_fileobj(io.BytesIO(start), check=False)
-    _check_shape(tuple(int(each) for each in header.get_data_shape()))
-    image: Any = kind.from_bytes(gzip.decompress(data) if data.startswith(GZIP) else data)
+    shape = tuple(int(each) for each in header.get_data_shape())
+    _check_shape(shape)
+    if data.startswith(GZIP):  # no more than the header says comes out, whatever was packed
+        n_bytes = int(header.get_data_offset()) + int(np.prod(shape)) * int(header.get_data_dtype().itemsize)
+        data = gzip.GzipFile(fileobj=io.BytesIO(data)).read(n_bytes)
+    image: Any = kind.from_bytes(data)
     image = nibabel.as_closest_canonical(image)
     values = np.asanyarray(image.dataobj)
     return _finish(values.reshape(values.shape[:3]), image.header.get_zooms()[:3])
