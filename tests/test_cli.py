@@ -191,6 +191,7 @@ def test_another_run_in_the_same_folder_is_refused(finished: Path, films: Path) 
     assert (finished / "metrics.json").is_file()
 
 
+@pytest.mark.slow
 def test_plan_in_words_and_as_json(films: Path) -> None:
     words = call("run", films, "--plan-only", "--quiet")
     assert words.exit_code == 0

@@ -105,6 +105,7 @@ def test_measure_says_what_fails_and_goes_on(monkeypatch: pytest.MonkeyPatch) ->
     assert "10 images a second" in done.stderr
 
 
+@pytest.mark.slow
 def test_table_1_is_printed_with_its_reasons() -> None:
     done = call("backbones", "--table1")
     assert done.exit_code == 0

@@ -38,7 +38,7 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         arrays[f"{split}_labels"] = (np.arange(count) % 2)[:, None].astype(np.uint8)
     np.savez(folder / "pneumoniamnist.npz", **arrays)
     server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     about = {
         **info.INFO["pneumoniamnist"],
         "url": f"http://127.0.0.1:{server.server_address[1]}/pneumoniamnist.npz?download=1",

@@ -43,6 +43,7 @@ def assert_same(found, expected):
             assert found[key] == item
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=30)
 @given(values, st.text(max_size=10))
 @example({"text": "line\u2028paragraph\u2029next\x85feed\x0c"}, "unit\u2028of work")

@@ -438,6 +438,7 @@ def test_the_marks_tell_a_mirror_from_a_turn():
     assert turns_deg(np.array([find_marks(np.rot90(image))[0]])) == pytest.approx(90)
 
 
+@pytest.mark.slow
 @every_modality
 def test_where_the_side_matters_nothing_exchanges_left_and_right(modality):
     lefts, mirrored = draw_marks(modality, side_matters=True)
@@ -450,6 +451,7 @@ def test_where_the_side_matters_nothing_exchanges_left_and_right(modality):
     assert "left and right are exchanged" not in choice.reason
 
 
+@pytest.mark.slow
 @every_modality
 def test_where_it_does_not_about_half_of_the_views_are_mirrored(modality):
     lefts, mirrored = draw_marks(modality)

@@ -255,6 +255,7 @@ def medium(tmp_path):
     return tmp_path / "medium"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", ["folder", "file"])
 def test_a_directory_says_which_files_count(medium, given):
     stray = make_dicom(PatientID=f"{TELLING}-0", StudyInstanceUID="1.2.0")
@@ -301,6 +302,7 @@ def test_a_link_out_of_a_medium_is_refused(medium, tmp_path):
     assert len(load_dataset(medium, allow_outside=True).items) == 24
 
 
+@pytest.mark.slow
 def test_a_directory_needs_labels_and_must_be_one(medium):
     with pytest.raises(DataError, match="needs a table of labels"):
         load_dataset(medium / "DICOMDIR")

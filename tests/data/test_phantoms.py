@@ -310,6 +310,7 @@ def test_bad_options_name_the_range_and_the_value(options, message):
         PhantomOptions(**{**TINY, **options})
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     n=st.integers(6, 14),

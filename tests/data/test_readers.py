@@ -412,6 +412,7 @@ def test_a_cut_file_is_refused_unless_nothing_is_missing(name: str, share: float
         np.testing.assert_array_equal(decode(data[: int(share * len(data))]), decode(data))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error")
 @settings(deadline=None, max_examples=300)
 @given(st.sampled_from(sorted(DAMAGED)), st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), min_size=1))

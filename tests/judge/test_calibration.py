@@ -203,6 +203,7 @@ def test_a_scale_is_the_temperature_of_scikit_learn():
     np.testing.assert_allclose(blend(fit_scales(labels, logits), logits), expected, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 5.0])
 def test_the_temperature_of_a_simulation_is_found(temperature):
     labels, logits = make_logits(40_000, 3, temperature)
@@ -294,6 +295,7 @@ def test_a_prior_draws_scales_to_even_shares():
     assert np.abs(np.subtract(found, 0.5)).sum() < np.abs(np.subtract(alone, 0.5)).sum() - 0.05
 
 
+@pytest.mark.slow
 def test_scales_of_two_sources_are_the_best_of_a_grid():
     labels, sources = make_sources(150, 4, (0.7, 0.3))
     grid = np.linspace(0, 1.5, 76)

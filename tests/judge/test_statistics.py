@@ -256,6 +256,7 @@ def score_by_scikit_learn(labels, probabilities, folds, weights):
     return np.mean(areas) if areas else np.nan
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_classes", [2, 3])
 def test_resampled_fold_aucs_are_scikit_learns(n_classes):
     (probabilities,), labels, groups, folds = make_candidates(1.0, n_classes=n_classes, n_patients=18)
@@ -325,6 +326,7 @@ def test_where_no_auc_is_defined_there_is_no_chance():
     assert chance == 0.0
 
 
+@pytest.mark.slow
 def test_of_equals_the_chance_of_a_gain_is_spread_evenly_and_the_interval_covers():
     """Both candidates know the labels equally well, so any gain is luck: chances of one are uniform but for few patients."""
     chances, covered = [], 0

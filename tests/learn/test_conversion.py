@@ -566,6 +566,7 @@ def test_names_by_number_are_matched_where_they_tell_branches_apart(tmp_path, na
         ]
 
 
+@pytest.mark.slow
 def test_a_shortcut_before_the_convolution_it_resembles_is_refused(resnet50):
     given = rename_children(resnet50)
     swapped = {}
@@ -628,6 +629,7 @@ def test_a_classifier_of_other_classes_is_left_out_and_grey_is_widened():
     torch.testing.assert_close(match.tensors["conv1.weight"], torch.full((64, 3, 7, 7), 1 / 3))
 
 
+@pytest.mark.slow
 def test_files_of_another_network_are_refused(tmp_path):
     architecture, own = describe("torchvision/resnet18"), build_network(describe("torchvision/resnet18")).state_dict()
     torch.save({**own, "extra.weight": torch.rand(3)}, tmp_path / "x.pth")

@@ -115,6 +115,7 @@ def test_a_file_is_described_by_its_sidecar_and_its_network(tiny):
     check_lines(found.lines, load_backbone(tiny), 64)
 
 
+@pytest.mark.slow
 def test_layers_are_found_where_they_are_asked_for(tiny):
     blocks, layers = describe_backbone(tiny), describe_backbone(tiny, lines=False, layers=True)
     assert blocks.fine_lines == ()

@@ -200,6 +200,7 @@ def test_final_head_uses_the_given_folds_and_all_items():
     np.testing.assert_allclose(head.predict_proba(features), reference.predict_proba(features), atol=1e-3)
 
 
+@pytest.mark.slow
 @every_head
 def test_final_head_of_every_row(name):
     features, labels, groups, folds = make_data(distance=4)

@@ -129,7 +129,7 @@ def hub(tmp_path, monkeypatch) -> Iterator[Hub]:
     monkeypatch.setenv("THAWLINE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     server = Hub()
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     monkeypatch.setattr(constants, "ENDPOINT", server.url)
     monkeypatch.setattr(
@@ -189,18 +189,21 @@ def test_what_the_hub_gives_is_kept_with_its_description_and_not_asked_for_again
     assert len(served.asked) == asked
 
 
+@pytest.mark.slow
 def test_a_broken_download_goes_on_where_it_stopped(served, network):
     served.breaks = [50_000, 30_000]
     check_found(network)
     assert served.ranges() == [None, "bytes=50000-", "bytes=80000-"]
 
 
+@pytest.mark.slow
 def test_a_server_that_knows_no_ranges_is_read_from_the_start(served, network):
     served.takes_ranges, served.breaks = False, [50_000]
     check_found(network)
     assert served.ranges() == [None, "bytes=50000-"]
 
 
+@pytest.mark.slow
 def test_a_download_that_stays_broken_leaves_nothing_half_used_and_goes_on_later(served, network, monkeypatch):
     served.breaks = [20_000, *[0] * 20]
     with pytest.raises(WeightsError, match=r"the hub did not give them \("):
@@ -219,6 +222,7 @@ def test_a_slow_link_is_waited_for(served, network, monkeypatch):
     assert served.ranges() == [None]
 
 
+@pytest.mark.slow
 def test_a_link_that_stalls_is_asked_again(served, network, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT", 0.2)
     served.stalls = [1.0]
@@ -299,10 +303,11 @@ def test_two_that_fetch_one_file_do_not_write_into_each_other(served, tmp_path):
     assert served.ranges() == [None]
 
 
+@pytest.mark.slow
 def test_the_token_goes_to_the_hub_and_to_nobody_who_keeps_its_files(served, network, monkeypatch):
     elsewhere = Hub()
     elsewhere.files = served.files
-    threading.Thread(target=elsewhere.serve_forever, daemon=True).start()
+    threading.Thread(target=elsewhere.serve_forever, args=(0.02,), daemon=True).start()
     served.token = TOKEN
     served.elsewhere = f"http://localhost:{elsewhere.server_address[1]}"
     monkeypatch.setenv("HF_TOKEN", TOKEN)
@@ -331,6 +336,7 @@ def films(hub, monkeypatch, tmp_path):
     return network
 
 
+@pytest.mark.slow
 def test_torchvision_goes_on_where_it_stopped_too(hub, films):
     hub.breaks = [1_000_000]
     found = check_found(films, "SqueezeNet")
@@ -340,6 +346,7 @@ def test_torchvision_goes_on_where_it_stopped_too(hub, films):
     assert read_sidecar(found.path, "squeezenet") == found
 
 
+@pytest.mark.slow
 def test_a_download_killed_before_it_was_renamed_is_whole(hub, films, tmp_path):
     [(name, data)] = hub.files.items()
     folder = tmp_path / "torch" / "hub" / "checkpoints"
@@ -349,6 +356,7 @@ def test_a_download_killed_before_it_was_renamed_is_whole(hub, films, tmp_path):
     assert [path.name for path in folder.iterdir() if path.suffix != ".lock"] == [name]
 
 
+@pytest.mark.slow
 def test_a_file_of_torch_that_was_changed_is_fetched_again(hub, films, tmp_path):
     [(name, data)] = hub.files.items()
     folder = tmp_path / "torch" / "hub" / "checkpoints"
@@ -359,6 +367,7 @@ def test_a_file_of_torch_that_was_changed_is_fetched_again(hub, films, tmp_path)
     check_found(films, "SqueezeNet")
 
 
+@pytest.mark.slow
 def test_torchvision_runs_nothing_that_a_file_holds(hub, monkeypatch, tmp_path):
     from torchvision import models
 

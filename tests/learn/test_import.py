@@ -44,6 +44,7 @@ def run(network, images):
         return network(images)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_a_training_script_comes_in_under_its_own_names(tmp_path, folder):
     file, network = store(tmp_path, "ResNet18", prefix="module.")
     written, match = import_weights(file, "ResNet-18", folder, licence="MIT", pretrained_on="our own films")
@@ -64,6 +65,7 @@ def test_what_nobody_said_is_not_made_up(tmp_path, folder):
     assert describe_licence(written.licence)
 
 
+@pytest.mark.slow
 def test_a_row_that_is_named_by_its_data_has_seen_them(tmp_path, folder):
     file, network = store(tmp_path, "CheXNet")
     written, match = import_weights(file, "CheXNet", folder)
@@ -136,6 +138,7 @@ def test_what_is_no_file_of_weights_is_said_and_leaves_nothing(tmp_path, folder,
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_weights_of_another_network_are_refused(tmp_path, folder):
     file, _ = store(tmp_path, "ResNet18")
     with pytest.raises(WeightsError, match=r"theirs\.pth does not fit"):

@@ -195,6 +195,7 @@ def test_a_rung_that_cannot_be_trained_is_left_out_and_not_tried_again(tmp_path)
 # --- climbing ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_rung_is_fitted_on_every_fold_in_order_and_sees_those_before_it(tmp_path):
     fits = Fits({each.name: 0.3 * each.number for each in EVERYTHING})
     found = run_climb(tmp_path, fits)
@@ -219,6 +220,7 @@ def test_weights_are_kept_beside_the_fold_and_before_it(tmp_path):
     assert units.index("rung 3 fine_tuning e fold 1 weights") == units.index("rung 3 fine_tuning e fold 1") - 1
 
 
+@pytest.mark.slow
 def test_a_resumed_climb_fits_nothing_again_and_writes_nothing(tmp_path):
     fits = Fits()
     first = run_climb(tmp_path, fits)
@@ -358,6 +360,7 @@ def test_shallow_lines_that_gain_nothing_end_nothing(tmp_path):
     assert found.stops == ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("useful", ["fine_tuning c", "fine_tuning b"])
 def test_one_deep_line_that_gains_keeps_the_ladder_going(tmp_path, useful):
     fits = Fits({each.name: 0.2 for each in LINES} | {"linear": 2.0, useful: 6.0})
@@ -442,6 +445,7 @@ def count_folds(found):
     return {each.rung.name.removeprefix("fine_tuning "): len(each.folds) for each in found.tried}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("n_patients", "of_class", "n_folds"),
     [(1, 1, 1), (20, 1, 1), (21, 1, 2), (39, 1, 2), (40, 1, 3), (1, 10, 1), (1, 11, 2), (1, 20, 3), (999, 999, 3)],
@@ -482,6 +486,7 @@ def test_lines_are_scouted_down_and_those_not_behind_are_finished_the_best_first
     assert (scouted.forecast_s, first["fine_tuning b"].forecast_s) == (0.5, 1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("scouts")
 @pytest.mark.parametrize(
     ("sharp", "others", "n_folds"),

@@ -178,6 +178,7 @@ def learn(balance: str) -> np.ndarray:
     return predict_logits(found, Rows(rows), np.arange(len(labels)))
 
 
+@pytest.mark.slow
 def test_trained_logits_stay_at_the_natural_prior_however_classes_are_balanced() -> None:
     rows, labels = make_rare()
     referee = LogisticRegression(C=1e6).fit(rows, labels).predict_proba(rows)[:, 1]

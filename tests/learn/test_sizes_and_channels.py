@@ -48,6 +48,7 @@ def make_weights(folder: Path, architecture: Architecture) -> Weights:
 # --- other sizes ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FIXED)
 def test_a_fixed_grid_is_resampled_as_timm_does_it(name, tmp_path):
     from thawline.learn.torchvision_operators import import_torchvision
@@ -180,6 +181,7 @@ def test_a_network_without_such_a_convolution_says_so():
         build_network(sum_channels(find_row("LeNet-5").architecture))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["timm/resnetv2_50x1_bit", "timm/nf_resnet26"])
 def test_a_first_convolution_that_standardises_its_weights_cannot_be_summed(name):
     with pytest.raises(OptionError, match="standardises its weights, so that their sum gives something else"):

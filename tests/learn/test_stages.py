@@ -11,6 +11,7 @@ import pytest
 
 from referees import TOLERANCE, check_every_line, make_images, measure_difference, run_watched
 from thawline.errors import ModelError, OptionError
+from thawline.learn.backbones import BACKBONES
 from thawline.learn.loading import load_backbone
 from thawline.learn.networks import build_network, cut_classifier, describe_elsewhere
 from thawline.learn.stages import find_stages, find_stages_at, list_lines
@@ -41,6 +42,7 @@ ARCHITECTURES = (  # library and name, side of the input, what the lines look li
     ("timm/cait_xxs24_224", 224, ("blocks_token_only.0", "blocks.23", "blocks.22")),
     ("timm/resnetv2_50", 64, ("stages.3", "stages.2", "stages.1", "stages.0", "stem")),
 )
+WALKED = {f"{row.architecture.builder}/{row.architecture.model}" for row in BACKBONES}  # see test_every_backbone
 every_architecture = pytest.mark.parametrize(
     ("name", "size_px", "top"), ARCHITECTURES, ids=[row[0].replace("/", " ") for row in ARCHITECTURES]
 )
@@ -435,6 +437,7 @@ def test_lines_between_blocks_are_found_without_opening_any(tiny_file, lines):
     assert find_stages_at(network, lines).names == find_stages(network).names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("others", [(), ("conv_head", "blocks.0.0.conv")])
 def test_a_line_between_layers_opens_the_blocks_and_keeps_the_others(tiny_file, others):
     import torch
@@ -467,4 +470,5 @@ def test_any_architecture_is_the_same_cut_at_any_line(name, size_px, top, fine):
     assert len(stages.names) >= (4 if not fine else len(find_stages(network).names))
     if not fine:
         assert stages.names[: len(top)] == top
-    check_every_line(network, stages, size_px)
+    if fine or name not in WALKED:
+        check_every_line(network, stages, size_px)

@@ -189,6 +189,7 @@ def test_the_final_head_is_fitted_on_all_items(house, rung):
 # --- networks ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_rung_above_a_line_is_its_folds_trained_one_by_one(house):
     made = house.make(head_layers=2)
     value, weights = made.fit(LOWER, 1)

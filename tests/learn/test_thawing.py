@@ -501,6 +501,7 @@ def test_the_scored_fold_changes_nothing_but_its_logits_and_its_labels_not_even_
     assert not any(np.allclose(now, before) for now, before in zip(moved.logits, clean.logits, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, {"auto_rgn": True, "mixup": 0.3, "balance": "sampling", "focal": 1.0}])
 def test_the_same_seed_gives_the_same_fold_and_the_network_stays_as_it_was(thaw: Thaw, changes: dict[str, Any]) -> None:
     thaw = dataclasses.replace(thaw, recipe=dataclasses.replace(RECIPE, **changes), head_layers=2)
@@ -515,6 +516,7 @@ def test_the_same_seed_gives_the_same_fold_and_the_network_stays_as_it_was(thaw:
 # --- blocks above the highest one that is trained ---------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("train_norms", [False, True])
 @pytest.mark.parametrize(("upper", "trained"), [(None, "cde"), ("d", "cd"), ("c", "c")])
 def test_training_a_block_touches_nothing_outside_of_it(upper: str | None, trained: str, train_norms: bool) -> None:

@@ -168,6 +168,7 @@ def test_names_of_the_ladder_take_nothing_from_its_scale() -> None:
     np.testing.assert_array_equal(short, long)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [None, 0.0])
 def test_a_ladder_without_seconds_is_drawn_all_the_same(seconds: float | None) -> None:
     svg = draw_ladder([make_rung("one", make_estimate(0.8), seconds)], ROC)
@@ -222,10 +223,12 @@ def test_names_and_marks_of_the_ladder() -> None:
         assert words in said
 
 
+@pytest.mark.slow
 def test_the_same_data_gives_the_same_bytes(svg: str, request: pytest.FixtureRequest) -> None:
     assert draw(request.node.callspec.params["svg"]) == svg
 
 
+@pytest.mark.slow
 def test_the_users_settings_are_neither_used_nor_changed(svg: str, request: pytest.FixtureRequest) -> None:
     with mpl.rc_context({"font.size": 30, "svg.fonttype": "path", "axes.facecolor": "black", "lines.linewidth": 9}):
         before = dict(mpl.rcParams)
@@ -233,6 +236,7 @@ def test_the_users_settings_are_neither_used_nor_changed(svg: str, request: pyte
         assert dict(mpl.rcParams) == before
 
 
+@pytest.mark.slow
 def test_ids_of_two_figures_never_meet(svg: str, request: pytest.FixtureRequest) -> None:
     other = draw(request.node.callspec.params["svg"], "other")
     ids, others = (re.findall(r' id="([^"]+)"', text) for text in (svg, other))
@@ -249,6 +253,7 @@ def test_it_is_one_labelled_element_with_text_and_without_a_date(svg: str) -> No
     assert not re.search(r"https?://(?!www\.w3\.org/)", svg)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [HOSTILE, "_hidden", "$x^$", "正常", 'a"b&c', " "])
 def test_any_name_is_drawn_as_it_is(name: str) -> None:
     curve = {"name": name, "auc": None, **POINTS}
