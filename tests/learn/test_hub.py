@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import socket
@@ -291,7 +292,7 @@ def test_two_that_fetch_one_file_do_not_write_into_each_other(served, tmp_path):
     done = []
 
     def take():
-        done.append(hub_module._take_whole(path, digest, url))
+        done.append(hub_module.take_whole(path, url, functools.partial(hub_module._check_start, start=digest)))
 
     threads = [threading.Thread(target=take) for _ in range(3)]
     for thread in threads:
