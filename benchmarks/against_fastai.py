@@ -7,15 +7,17 @@ comparisons: one fit of ours at the same number of epochs, at the line the ladde
 budget equal to fastai's time; fastai's time over the time at which our ladder first holds a rung whose test AUC is at least
 fastai's. fastai's time is that of its fastest seed, or channels-last where that is faster. Against plain fine-tuning of
 everything: the same ladder, and one fit of ours at as many epochs as it has. What has been run is kept in the work folder,
-so that a second start goes on.
+so that a second start goes on. `--long` runs fastai alone, once, for as many epochs as help it, with an interval.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ import numpy as np
 from environment import write_json
 from peers import MODALITIES, run_ours, run_peer, split_data
 
-EPOCHS, PLAIN_EPOCHS = 5, {"covid-ct": 15, "chest-xray3": 10}
+EPOCHS, LONG_EPOCHS, PLAIN_EPOCHS = 5, 20, {"covid-ct": 15, "chest-xray3": 10}
 RESAMPLES = 2000
 
 
@@ -34,7 +36,7 @@ def main() -> None:
     parser.add_argument("data", choices=("covid-ct", "chest-xray3"))
     parser.add_argument("--fastai", required=True, help="Python of an environment that has fastai")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--long", action="store_true", help="fastai at 20 epochs as well")
+    parser.add_argument("--long", action="store_true", help=f"fastai alone, at {LONG_EPOCHS} epochs")
     parser.add_argument("--work", type=Path, default=Path("work") / "against_fastai")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -45,12 +47,14 @@ def main() -> None:
     def run_fastai(out: str, *flags: str) -> dict[str, Any]:
         return run_peer(options.fastai, "fastai_fine_tune.py", manifest.parent, work / f"{out}.npz", *flags)
 
-    runs = [*((seed, EPOCHS) for seed in range(options.seeds)), *([(0, 20)] if options.long else [])]
+    if options.long:
+        flags = ("--epochs", str(LONG_EPOCHS), "--seed", "0")
+        return report(measure_long(run_fastai("fastai_long", *flags), read_patients(manifest)), options.json)
     peers = {
-        f"fastai_{epochs}_epochs_seed{seed}": run_fastai(
-            f"fastai_{epochs}_{seed}", "--epochs", str(epochs), "--seed", str(seed)
+        f"fastai_{EPOCHS}_epochs_seed{seed}": run_fastai(
+            f"fastai_{EPOCHS}_{seed}", "--epochs", str(EPOCHS), "--seed", str(seed)
         )
-        for seed, epochs in runs
+        for seed in range(options.seeds)
     }
     peers["fastai_channels_last"] = run_fastai(
         "fastai_channels_last", "--epochs", str(EPOCHS), "--seed", "0", "--channels-last"
@@ -86,11 +90,42 @@ def main() -> None:
     figures |= {"plain_fit_seconds": fit["wall_seconds"], "plain_fit_auc": measure_auc(fit)}
     figures["plain_fit_ratio"] = figures["plain_seconds"] / fit["wall_seconds"]
     figures |= measure_gain({**fit, "patients": ours["patients"]}, [plain], "plain_fit_gain")
-    figures |= find_match(manifest, work, auc, seconds)
+    return report(figures | find_match(manifest, work, auc, seconds), options.json)
+
+
+def report(figures: dict[str, float], path: Path | None) -> None:
+    """Print the figures, and write them where a file is named."""
     for key, value in figures.items():
         print(f"{key:<40} {value:10.3f}")
-    if options.json:
-        write_json(options.json, figures)
+    if path:
+        write_json(path, figures)
+
+
+def read_patients(manifest: Path) -> np.ndarray:
+    """Return the patient of each test row, or the row's own path where none is known."""
+    with manifest.open(encoding="utf-8", newline="") as file:
+        return np.array([row["patient"] or row["path"] for row in csv.DictReader(file) if row["split"] == "test"])
+
+
+def measure_long(peer: dict[str, Any], patients: np.ndarray) -> dict[str, float]:
+    """Return AUC and accuracy with intervals from resampled patients, and seconds."""
+    figures = {"seconds": float(peer["wall_seconds"])}
+    for name, measure in (("auc", measure_auc), ("accuracy", measure_accuracy)):
+        found = [measure(peer, chosen) for chosen in draw_patients(patients, peer["labels"])]
+        low, high = map(float, np.quantile(found, [0.025, 0.975]))
+        figures |= {name: measure(peer), f"{name}_low": low, f"{name}_high": high}
+    return figures
+
+
+def draw_patients(patients: np.ndarray, labels: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield the rows of resampled patients, the same ones at every call, where each class is among them."""
+    draw = np.random.default_rng(0)
+    _, place = np.unique(patients, return_inverse=True)
+    members = [np.flatnonzero(place == number) for number in range(place.max() + 1)]
+    for _ in range(RESAMPLES):
+        chosen = np.concatenate([members[number] for number in draw.integers(len(members), size=len(members))])
+        if len(np.unique(labels[chosen])) == len(np.unique(labels)):
+            yield chosen
 
 
 def describe(ours: dict[str, Any]) -> dict[str, float]:
@@ -106,14 +141,10 @@ def measure_gain(ours: dict[str, Any], peers: list[dict[str, Any]], name: str) -
     """Return our AUC less the mean of the peers', with an interval from the same resamples of patients for all."""
     if not all(np.array_equal(peer["labels"], ours["labels"]) for peer in peers):
         raise SystemExit("the peers' test rows are not ours")
-    gains = []
-    draw = np.random.default_rng(0)
-    patients, place = np.unique(ours["patients"], return_inverse=True)
-    members = [np.flatnonzero(place == number) for number in range(len(patients))]
-    for _ in range(RESAMPLES):
-        chosen = np.concatenate([members[number] for number in draw.integers(len(patients), size=len(patients))])
-        if len(np.unique(ours["labels"][chosen])) == ours["probabilities"].shape[1]:
-            gains.append(measure_auc(ours, chosen) - np.mean([measure_auc(peer, chosen) for peer in peers]))
+    gains = [
+        measure_auc(ours, chosen) - np.mean([measure_auc(peer, chosen) for peer in peers])
+        for chosen in draw_patients(np.asarray(ours["patients"]), ours["labels"])
+    ]
     gain = measure_auc(ours) - float(np.mean([measure_auc(peer) for peer in peers]))
     low, high = map(float, np.quantile(gains, [0.025, 0.975]))
     return {name: gain, f"{name}_low": low, f"{name}_high": high}
@@ -194,9 +225,9 @@ def measure_auc(found: dict[str, Any], chosen: Any = slice(None)) -> float:
     return float(roc_auc_score(labels, probabilities / probabilities.sum(axis=1, keepdims=True), multi_class="ovr"))
 
 
-def measure_accuracy(found: dict[str, Any]) -> float:
+def measure_accuracy(found: dict[str, Any], chosen: Any = slice(None)) -> float:
     """Share of items whose most probable class is the right one."""
-    return float((found["probabilities"].argmax(axis=1) == found["labels"]).mean())
+    return float((found["probabilities"][chosen].argmax(axis=1) == found["labels"][chosen]).mean())
 
 
 if __name__ == "__main__":

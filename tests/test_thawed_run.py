@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,16 @@ from thawline.learn.weights import find_weights
 
 pytestmark = pytest.mark.slow
 
-FAST = {"thaw_line": "conv_head", "folds": 2, "views": 1}
+FAST = {"backbone": "tiny", "size_px": 64, "thaw_line": "conv_head", "folds": 2, "views": 1}
 TELLING = "MUSTERMANN"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def weights(tiny_file: Path) -> Iterator[None]:
+    """Let the smallest network be found by its name."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("THAWLINE_WEIGHTS", str(tiny_file.parent))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +86,7 @@ def finished(films: Path, tmp_path_factory: pytest.TempPathFactory) -> thawline.
 def test_the_chosen_rung_is_said_with_its_ratio_and_its_folds(finished: thawline.RunResult) -> None:
     chosen = finished.metrics["chosen"]
     assert (chosen["strategy"], chosen["thaw_line"]) == ("fine_tuning", "conv_head")
-    assert chosen["thawed_fraction"] == pytest.approx(0.1223, abs=1e-3)
+    assert chosen["thawed_fraction"] == pytest.approx(0.1703, abs=1e-3)
     (rung,) = finished.metrics["ladder"]
     assert rung["chosen"]
     assert len(rung["learning_rates"]) == len(rung["epochs"]) == len(rung["curves"]) == 2
@@ -95,7 +104,7 @@ def test_the_model_is_an_ensemble_that_predicts_what_the_run_did(finished: thawl
 
 
 def test_what_lies_below_the_line_is_the_pretrained_network(finished: thawline.RunResult) -> None:
-    pretrained = read_backbone_tensors(find_weights("efficientnet_lite0"))
+    pretrained = read_backbone_tensors(find_weights("tiny"))
     kept = load_file(finished.folder / "model" / "weights.safetensors")
     for name, tensor in pretrained.items():
         np.testing.assert_array_equal(kept[name], tensor.numpy())
@@ -115,7 +124,7 @@ def test_what_lies_below_the_line_is_the_pretrained_network(finished: thawline.R
 
 
 def test_running_statistics_of_the_members_are_those_of_the_pretrained_network(finished: thawline.RunResult) -> None:
-    pretrained = read_backbone_tensors(find_weights("efficientnet_lite0"))
+    pretrained = read_backbone_tensors(find_weights("tiny"))
     kept = load_file(finished.folder / "model" / "weights.safetensors")
     statistics = [name for name in kept if name.startswith("members.") and ".running_" in name and ".suffix." in name]
     assert statistics
@@ -225,8 +234,8 @@ def test_a_network_that_bf16_changes_too_much_computes_in_f32(
 
 
 def test_a_block_leaves_what_lies_above_it_alone(films: Path, tmp_path: Path) -> None:
-    result = run(films, tmp_path / "run", thaw_line=None, blocks="blocks.6:blocks.6", train_norms=False)
-    pretrained = read_backbone_tensors(find_weights("efficientnet_lite0"))
+    result = run(films, tmp_path / "run", thaw_line=None, blocks="blocks.4:blocks.4", train_norms=False)
+    pretrained = read_backbone_tensors(find_weights("tiny"))
     kept = load_file(result.folder / "model" / "weights.safetensors")
     above = [name for name in kept if name.startswith("members.0.suffix.conv_head.")]
     assert above
@@ -248,7 +257,7 @@ def test_a_plan_file_cannot_train_folded_normalisation(
     plan = thawline.plan_only(films, thawline.RunOptions(**FAST), listener=Notes()).to_json()
     next(choice for choice in plan["choices"] if choice["name"] == "recipe")["value"]["train_norms"] = True
     (tmp_path / "plan.json").write_text(json.dumps(plan), "utf-8")
-    with pytest.raises(OptionError, match="--train-norms: batch normalisation of efficientnet_lite0 was folded"):
+    with pytest.raises(OptionError, match="--train-norms: batch normalisation of tiny was folded"):
         run(films, tmp_path / "run", plan=tmp_path / "plan.json")
 
 
@@ -258,23 +267,23 @@ def test_a_line_that_stays_scouted_is_reported_with_its_folds(
     """One fold of two is scouted, and one line is said to be behind the best: it keeps that fold."""
     monkeypatch.setattr(ladder, "SCOUTED_PATIENTS", 1)
     monkeypatch.setattr(ladder, "SCOUTED_OF_CLASS", 1)
-    monkeypatch.setattr(ladder, "_describe_lag", lambda found, best, _: lag if found.rung.line == "blocks.6" else None)
+    monkeypatch.setattr(ladder, "_describe_lag", lambda found, best, _: lag if found.rung.line == "blocks.4" else None)
     lag = {"reason": "behind", "best": "linear", "difference": 0.2, "standard_error": 0.1}
     limits = {"thaw_line": None, "head": None, "controls": "none"}
     plan = thawline.plan_only(films, thawline.RunOptions(**{**FAST, **limits}), listener=Notes()).to_json()
     choices = {choice["name"]: choice for choice in plan["choices"]}
-    choices["heads"]["value"], choices["lines"]["value"] = ["linear"], ["conv_head", "blocks.6"]
+    choices["heads"]["value"], choices["lines"]["value"] = ["linear"], ["conv_head", "blocks.4"]
     choices["recipe"]["value"]["epochs"] = 1
     (tmp_path / "plan.json").write_text(json.dumps(plan), "utf-8")
     result = run(films, tmp_path / "run", **limits, plan=tmp_path / "plan.json")
     rows = {rung["thaw_line"]: rung for rung in result.metrics["ladder"]}
-    assert {line: rung["n_folds"] for line, rung in rows.items()} == {None: 2, "conv_head": 2, "blocks.6": 1}
-    assert not rows["blocks.6"]["chosen"]
-    assert rows["blocks.6"]["difference"] is None
-    assert len(rows["blocks.6"]["epochs"]) == 1
-    assert {"within": "fine_tuning blocks.6", "folds": 1, "n_folds": 2, **lag} in result.metrics["stops"]
+    assert {line: rung["n_folds"] for line, rung in rows.items()} == {None: 2, "conv_head": 2, "blocks.4": 1}
+    assert not rows["blocks.4"]["chosen"]
+    assert rows["blocks.4"]["difference"] is None
+    assert len(rows["blocks.4"]["epochs"]) == 1
+    assert {"within": "fine_tuning blocks.4", "folds": 1, "n_folds": 2, **lag} in result.metrics["stops"]
     page = (result.folder / "report.html").read_text("utf-8")
-    assert "Fine tuning from blocks.6 was left after 1 of 2" in page
+    assert "Fine tuning from blocks.4 was left after 1 of 2" in page
     assert "triangles lines that were judged on some folds only" in page
     assert '<span class="of">1 of 2 folds</span>' in page
 
@@ -339,8 +348,8 @@ def test_controls_are_reported_and_not_chosen(films: Path, tmp_path: Path) -> No
 
 
 def test_several_backbones_race_and_one_goes_on(films: Path, tmp_path: Path) -> None:
-    names = ["efficientnet_lite0", "efficientnet_lite1"]
-    result = run(films, tmp_path / "run", thaw_line=None, head="linear", backbone=",".join(names))
+    names = ["tiny", "efficientnet_lite0"]
+    result = run(films, tmp_path / "run", thaw_line=None, size_px=None, head="linear", backbone=",".join(names))
     assert result.metrics["chosen"]["backbone"] in names
     choice = next(choice for choice in result.plan["choices"] if choice["name"] == "backbone")
     assert choice["kind"] == "empirical"
