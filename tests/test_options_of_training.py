@@ -58,7 +58,13 @@ def test_a_block_of_layers_whose_lowest_is_a_whole_block(films: Path, tmp_path: 
 
 
 def test_without_a_budget_the_same_seed_gives_the_same_result(films: Path, tmp_path: Path, tiny_file: Path) -> None:
-    options = {"budget": "none", "strategy": "feature_extractor,fine_tuning", "useful_gain": 0.0}
+    options: dict[str, Any] = {"budget": "none", "strategy": "feature_extractor,fine_tuning", "useful_gain": 0.0}
+    about = RunOptions(**{**FAST, **options, "weights": tiny_file, "backbone": "tiny"})
+    plan = job.plan_only(films, about, listener=Notes()).to_json()
+    choices = {choice["name"]: choice for choice in plan["choices"]}
+    choices["lines"]["value"], choices["recipe"]["value"]["epochs"] = ["conv_head", "blocks.3"], 3
+    options["plan"] = tmp_path / "plan.json"
+    options["plan"].write_text(json.dumps(plan), "utf-8")
     first, again = (run(films, tmp_path / name, tiny_file, **options) for name in ("first", "again"))
     for name in ("test", "validation"):
         assert first.metrics[name] == again.metrics[name]

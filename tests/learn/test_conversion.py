@@ -132,9 +132,7 @@ CASES = [
     ("DenseNet121", "torchvision/densenet121", 64, False),
     ("EfficientNetB0", "timm/tf_efficientnet_b0", 64, True),
     pytest.param("MobileNetV2", "timm/mobilenetv2_100", 64, True, marks=pytest.mark.slow),
-    pytest.param("DenseNet121", "timm/densenet121", 64, True, marks=pytest.mark.slow),
     pytest.param("Xception", "timm/legacy_xception", 71, True, marks=pytest.mark.slow),
-    pytest.param("Xception", "timm/legacy_xception", 72, False, marks=pytest.mark.slow),
     pytest.param("InceptionResNetV2", "timm/inception_resnet_v2", 75, True, marks=pytest.mark.slow),
     pytest.param("VGG16", "torchvision/vgg16", 40, False, marks=pytest.mark.slow),
 ]

@@ -17,19 +17,20 @@ from referees import check_every_line, make_images, measure_difference
 from thawline.learn import engine
 from thawline.learn.backbones import BACKBONES
 from thawline.learn.engine import OpenVinoEngine, smallest_cosine
-from thawline.learn.networks import build_network, cut_classifier
+from thawline.learn.networks import build_network, cut_classifier, fit_size
 from thawline.learn.stages import find_stages
 from thawline.learn.weight_files import Weights
 from thawline.types import Contract
 
 pytestmark = pytest.mark.slow
 SIZE_PX = 96
-FIXED = ("vit", "swin", "dinov2", "dinov3", "lenet", "cifarnet")  # families that take images of one size
+PATCHES = {"dinov2": 98}  # of 14 px
+FIXED = ("lenet", "cifarnet")  # take images of one size
 
 
 def choose_size(row):
     """The side at which a row is walked: small, or its own where it takes no other."""
-    return row.architecture.size_px if row.name.startswith(FIXED) else SIZE_PX
+    return row.architecture.size_px if row.name in FIXED else PATCHES.get(row.name.partition("_")[0], SIZE_PX)
 
 
 def settle_norms(network, size_px):
@@ -57,7 +58,8 @@ def built(request):
     with torch.random.fork_rng(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         torch.manual_seed(0)
-        network = cut_classifier(build_network(row.architecture), row.architecture)
+        architecture = fit_size(row.architecture, choose_size(row))
+        network = cut_classifier(build_network(architecture), architecture)
         if row.family == "EfficientNetV2":
             settle_norms(network, choose_size(row))
     yield row, network

@@ -189,12 +189,13 @@ def test_a_first_convolution_that_standardises_its_weights_cannot_be_summed(name
 
 
 @pytest.mark.slow
-def test_a_run_of_grey_images_keeps_a_model_of_grey_images(tmp_path, monkeypatch):
+def test_a_run_of_grey_images_keeps_a_model_of_grey_images(tmp_path, monkeypatch, tiny_file):
 
     monkeypatch.setenv("THAWLINE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("THAWLINE_DATA", str(tmp_path / "data"))
     films = make_films(tmp_path / "films", n_patients=30, contrast=0.6)
     about = {"thaw_line": "conv_stem", "folds": 2, "views": 1, "size_px": 64, "controls": "none", "budget": "none"}
+    about |= {"weights": tiny_file, "backbone": "tiny"}
     result = thawline.run(films, tmp_path / "run", grey="sum", listener=Notes(), **about)
     assert result.metrics["ladder"][-1]["thaw_line"] == "conv_stem"
     model = thawline.load_model(tmp_path / "run")

@@ -62,9 +62,10 @@ def test_a_rate_is_items_over_seconds(monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_process_of_its_own_measures_and_what_it_found_is_kept():
-    found = measure_apart("efficientnet_lite0")
-    assert (found.name, found.hardware) == ("efficientnet_lite0", name_hardware(detect_hardware()))
+def test_a_process_of_its_own_measures_and_what_it_found_is_kept(tiny_file, monkeypatch):
+    monkeypatch.setenv("THAWLINE_WEIGHTS", str(tiny_file.parent))
+    found = measure_apart("tiny")
+    assert (found.name, found.hardware) == ("tiny", name_hardware(detect_hardware()))
     assert read_speeds() == [found]
 
 

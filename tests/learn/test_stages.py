@@ -31,17 +31,23 @@ ARCHITECTURES = (  # library and name, side of the input, what the lines look li
     ("torchvision/shufflenet_v2_x0_5", 64, ("conv5", "stage4", "stage3", "stage2", "conv1")),
     ("torchvision/vit_b_16", 64, ("encoder.layers.encoder_layer_11", "encoder.layers.encoder_layer_10")),
     ("torchvision/swin_t", 64, ("features.7", "features.6", "features.5")),
-    ("timm/vit_tiny_patch16_224", 224, ("blocks.11", "blocks.10")),
-    ("timm/swin_tiny_patch4_window7_224", 224, ("layers.3", "layers.2", "layers.1", "layers.0", "patch_embed")),
+    ("timm/vit_tiny_patch16_224", 64, ("blocks.11", "blocks.10")),
+    ("timm/swin_tiny_patch4_window7_224", 64, ("layers.3", "layers.2", "layers.1", "layers.0", "patch_embed")),
     ("timm/convnext_atto", 64, ("stages.3", "stages.2", "stages.1", "stages.0", "stem")),
     ("timm/inception_v3", 107, ("Mixed_7c", "Mixed_7b", "Mixed_7a")),
     ("timm/mobilenetv3_large_100", 64, ("conv_head", "blocks.6", "blocks.5")),
     ("timm/regnety_002", 64, ("s4", "s3", "s2", "s1", "stem")),
     ("timm/dla34", 64, ("level5", "level4", "level3")),
     ("timm/legacy_xception", 64, ("conv4", "conv3", "block12")),
-    ("timm/cait_xxs24_224", 224, ("blocks_token_only.0", "blocks.23", "blocks.22")),
+    ("timm/cait_xxs24_224", 64, ("blocks_token_only.0", "blocks.23", "blocks.22")),
     ("timm/resnetv2_50", 64, ("stages.3", "stages.2", "stages.1", "stages.0", "stem")),
 )
+SIZED = {  # built for one size, by the option that says which
+    "torchvision/vit_b_16": "image_size",
+    "timm/vit_tiny_patch16_224": "img_size",
+    "timm/swin_tiny_patch4_window7_224": "img_size",
+    "timm/cait_xxs24_224": "img_size",
+}
 WALKED = {f"{row.architecture.builder}/{row.architecture.model}" for row in BACKBONES}  # see test_every_backbone
 every_architecture = pytest.mark.parametrize(
     ("name", "size_px", "top"), ARCHITECTURES, ids=[row[0].replace("/", " ") for row in ARCHITECTURES]
@@ -50,8 +56,8 @@ every_architecture = pytest.mark.parametrize(
 
 def make_network(name, size_px):
     architecture = describe_elsewhere(name)
-    if name == "torchvision/vit_b_16":  # built for one size, and large
-        architecture = dataclasses.replace(architecture, options={"image_size": size_px})
+    if name in SIZED:
+        architecture = dataclasses.replace(architecture, options={SIZED[name]: size_px})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torchvision on how it will fill googlenet one day
         return cut_classifier(build_network(architecture), architecture)
