@@ -1,9 +1,10 @@
-"""A run on volumes: one slice of each, and a model that takes the same slice of new ones."""
+"""A run on volumes: a slice of each, three as channels, or a bag; and a model that takes the same of new ones."""
 
 from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -12,36 +13,78 @@ from PIL import Image
 
 import thawline
 from helpers import Notes, make_films
-from thawline.types import Reading
+from thawline.types import BAG, Reading
 
 pytestmark = pytest.mark.slow
+FROZEN = {"strategy": "feature_extractor", "controls": "none"}
 
 
-def test_a_model_of_volumes_takes_the_slice_of_its_run(tmp_path: Path) -> None:
-    drawn = make_films(tmp_path / "drawn", contrast=0.8)
+@pytest.fixture(scope="module")
+def volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Films as the middle slices of volumes, between two of noise."""
+    folder = tmp_path_factory.mktemp("volumes")
+    drawn = make_films(tmp_path_factory.mktemp("drawn"), contrast=0.8)
     with (drawn / "manifest.csv").open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
     noise = np.random.default_rng(0).integers(0, 255, (58, 58, 2)).astype(np.uint8)
-    (tmp_path / "volumes").mkdir()
-    with (tmp_path / "volumes" / "manifest.csv").open("w", encoding="utf-8", newline="") as stream:
+    with (folder / "manifest.csv").open("w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, ["path", "label", "patient"])
         writer.writeheader()
         for number, row in enumerate(rows):
             with Image.open(drawn / row["path"]) as image:
-                film = np.asarray(image.convert("L"))[::-1, ::-1].T  # the middle slice, between two of noise
+                film = np.asarray(image.convert("L"))[::-1, ::-1].T
             values = np.stack([noise[..., 0], film, noise[..., 1]], axis=-1)
-            nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / "volumes" / f"{number}.nii.gz")
+            nibabel.save(nibabel.Nifti1Image(values, np.diag([1, 1, 8, 1])), folder / f"{number}.nii.gz")
             writer.writerow({"path": f"{number}.nii.gz", "label": row["label"], "patient": row["patient"]})
-    options = {"strategy": "feature_extractor", "controls": "none"}
-    with pytest.raises(thawline.errors.InputError, match="choose a slice with --frame middle"):
-        thawline.run(tmp_path / "volumes", tmp_path / "refused", listener=Notes(), **options)
-    finished = thawline.run(tmp_path / "volumes", tmp_path / "run", listener=Notes(), frame="middle", **options)
-    assert {choice["name"]: choice["value"] for choice in finished.plan["choices"]}["plane"] == "axial"
+    return folder
+
+
+def read_choices(finished: thawline.RunResult) -> dict[str, Any]:
+    return {choice["name"]: choice["value"] for choice in finished.plan["choices"]}
+
+
+def check_model(finished: thawline.RunResult, volumes: Path, reading: Reading) -> None:
+    """Hold the model against the predictions of its run."""
     model = finished.load_model()
-    assert model.contract.reading == Reading((), "middle")
+    assert model.contract.reading == reading
     with (finished.folder / "predictions.csv").open(encoding="utf-8", newline="") as stream:
         tests = [row for row in csv.DictReader(stream) if row["split"] == "test"]
     names = [name for name in tests[0] if name.startswith("p_")]
     expected = [[float(row[name]) for name in names] for row in tests]
-    found = model.predict_proba([tmp_path / "volumes" / row["item"] for row in tests])
+    found = model.predict_proba([volumes / row["item"] for row in tests])
     np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert np.ptp(found[:, 0]) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("options", "reading"),
+    [
+        ({"frame": "middle"}, Reading((), "middle")),
+        ({"dimensions": "2.5d_neighbours"}, Reading((), "middle", dimensions="2.5d_neighbours")),
+        ({"dimensions": "2.5d_orthogonal"}, Reading(dimensions="2.5d_orthogonal")),
+    ],
+    ids=["slice", "neighbours", "orthogonal"],
+)
+def test_a_model_of_volumes_takes_the_slices_of_its_run(
+    volumes: Path, tmp_path: Path, tiny_file: Path, options: dict[str, str], reading: Reading
+) -> None:
+    about = {**FROZEN, "weights": tiny_file, "backbone": "tiny", **options}
+    finished = thawline.run(volumes, tmp_path / "run", listener=Notes(), **about)
+    assert read_choices(finished)["dimensions"] == reading.dimensions
+    check_model(finished, volumes, reading)
+
+
+def test_without_an_option_volumes_are_bags(volumes: Path, tmp_path: Path, tiny_file: Path) -> None:
+    about = {**FROZEN, "weights": tiny_file, "backbone": "tiny", "controls": "handcrafted", "pooling": "max"}
+    finished = thawline.run(volumes, tmp_path / "run", listener=Notes(), **about)
+    choices = read_choices(finished)
+    assert [choices[name] for name in ("dimensions", "slices", "n_slices", "pooling")] == [BAG, "spread:16", 3, "max"]
+    check_model(finished, volumes, Reading(dimensions=BAG, slices="spread:16", n_slices=3, pooling="max"))
+
+
+def test_a_bag_is_thawed_and_delivered_as_it_was_judged(volumes: Path, tmp_path: Path, tiny_file: Path) -> None:
+    about = {"weights": tiny_file, "backbone": "tiny", "thaw_line": "blocks.4", "strategy": "fine_tuning", "folds": 2}
+    about |= {"views": 1, "controls": "none", "budget": "none", "final": "ensemble", "slices": "all"}
+    finished = thawline.run(volumes, tmp_path / "run", listener=Notes(), **about)
+    assert finished.metrics["chosen"]["thaw_line"] == "blocks.4"
+    check_model(finished, volumes, Reading(dimensions=BAG, slices="all", n_slices=3))

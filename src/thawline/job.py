@@ -46,7 +46,7 @@ from thawline.options import (
     make_reading,
     steps_by_layers,
 )
-from thawline.plan import Plan, apply_given, follow_size, make_plan, read_plan
+from thawline.plan import Plan, apply_given, count_slices, follow_size, make_plan, read_plan
 from thawline.plan_thawing import check_norms, list_chosen
 from thawline.race import run_race
 from thawline.share.bundle import Model, load_model
@@ -251,7 +251,7 @@ def prepare(
     groups = make_groups([item.patient for item in kept.items], inspection.identical)
     splits = _split(kept, labels, groups, options)
     fingerprint = make_fingerprint(kept, inspection.facts, labels, groups, splits)
-    facts = _describe_backbone(weights, options)
+    facts = _describe_backbone(weights, options, fingerprint)
     plan = make_plan(fingerprint, hardware, facts, options)
     return Job(
         journal.run,
@@ -335,16 +335,19 @@ def _check_plan(job: Job) -> None:
         )
 
 
-def _describe_backbone(weights: Weights, options: RunOptions, size_px: int | None = None) -> BackboneFacts:
+def _describe_backbone(
+    weights: Weights, options: RunOptions, fingerprint: dict[str, Any], size_px: int | None = None
+) -> BackboneFacts:
     thaws = not set(TRAINED).isdisjoint(list_strategies(options))
     layers = thaws and steps_by_layers(options)
-    return describe_backbone(weights, lines=thaws, layers=layers, size_px=size_px or options.size_px)
+    n_slices = count_slices(fingerprint, options)
+    return describe_backbone(weights, lines=thaws, layers=layers, size_px=size_px or options.size_px, n_slices=n_slices)
 
 
 def _choose_backbone(job: Job, candidates: Sequence[Weights]) -> None:
     """Race the candidates, and plan anew for the winner."""
     job.weights, reason, evidence = run_race(job, candidates)
-    job.facts = _describe_backbone(job.weights, job.options)
+    job.facts = _describe_backbone(job.weights, job.options, job.fingerprint)
     plan = make_plan(job.fingerprint, job.hardware, job.facts, job.options)
     job.plan = plan.decide("backbone", job.facts.name, reason, evidence)
 
@@ -352,7 +355,7 @@ def _choose_backbone(job: Job, candidates: Sequence[Weights]) -> None:
 def _follow_size(job: Job) -> None:
     """Describe the backbone, and plan what there is room for, at the size that was chosen."""
     if job.plan["size_px"] not in (None, job.facts.size_px):
-        job.facts = _describe_backbone(job.weights, job.options, job.plan["size_px"])
+        job.facts = _describe_backbone(job.weights, job.options, job.fingerprint, job.plan["size_px"])
         job.plan = follow_size(job.plan, job.fingerprint, job.hardware, job.facts, job.options)
 
 
@@ -394,7 +397,7 @@ def _time_prefix(job: Job) -> float | None:
         if (found := job.journal.find(step)) is not None:
             return job.journal.spent(step) / float(found["computed"])
     speed = find_speed(job.facts.name, job.plan["size_px"], job.plan["precision"], job.hardware)
-    return None if speed is None else 1 / speed.prefix_items_s
+    return None if speed is None else max(1, job.facts.n_slices) / speed.prefix_items_s
 
 
 def _climb(job: Job, strategies: Strategies) -> tuple[Climb, Selection]:

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from thawline.cost import read_duration
+from thawline.data.slice_forms import USUAL_SLICES, read_form
 from thawline.errors import OptionError
-from thawline.types import FRAMES, MAMMOGRAPHY, PLANES, SUV, WINDOWS, Reading
+from thawline.types import BAG, DIMENSIONS, FRAMES, MAMMOGRAPHY, MIDDLE, PLANES, POOLINGS, SUV, WINDOWS, Reading
 
 STRATEGIES: dict[str, tuple[str, ...]] = {  # name: aliases accepted, as the literature has them
     "feature_extractor": ("frozen", "linear probe", "linear probing", "off the shelf"),
@@ -114,6 +115,15 @@ class RunOptions:
     )
     plane: str = option(PLANES[0], "Plane of the slices of volumes.", among=PLANES)
     isotropic: bool = option(False, "Resample volumes to their finest spacing first.")
+    dimensions: str = option(
+        "auto",
+        "What a network is shown of a volume: a slice, three as channels, or a bag; auto: a given frame, or a bag.",
+        among=DIMENSIONS,
+    )
+    slices: str = option(
+        USUAL_SLICES, "Slices of a bag: all, every:K, centre:N, spread:N (evenly) or informative:N (by their entropy)."
+    )
+    pooling: str = option(POOLINGS[0], "How the features of a bag's slices become those of the item.", among=POOLINGS)
     views: int | None = option(None, "Augmented views to cache for each item; 0 computes fresh ones.", least=0)
     controls: str = option("handcrafted", "Controls to report, with commas between: handcrafted, random_init, or none.")
     useful_gain: float = option(0.01, "Gain in AUC below which a deeper line is not worth it.", least=0)
@@ -191,7 +201,10 @@ def check_options(options: RunOptions) -> RunOptions:
 
 
 def make_reading(options: RunOptions) -> Reading:
-    """Return how DICOM images are read. Raises OptionError for a window or a frame that there cannot be."""
+    """Return how DICOM images and volumes are read. Raises OptionError for a window, frame or slices that there cannot be.
+
+    Dimensions that are "auto" are settled by the plan, once it is known what there is.
+    """
     names = tuple(name.strip() for name in options.window.split(",")) if options.window is not None else ()
     for name in names:
         numbers = re.fullmatch(r"(-?\d+(?:\.\d+)?)/(\d+(?:\.\d+)?)", name)
@@ -202,7 +215,28 @@ def make_reading(options: RunOptions) -> Reading:
         raise OptionError(f"--window: expected one window, or three for the three channels; found {len(names)}")
     if options.frame not in FRAMES and not re.fullmatch(r"[1-9]\d{0,6}", options.frame):
         raise OptionError(f"--frame: expected one of {', '.join(FRAMES)}, or a number from 1; found {options.frame!r}")
-    return Reading(names, options.frame, options.plane, options.isotropic)
+    dimensions, frame = _settle_dimensions(options)
+    try:
+        read_form(options.slices)
+    except ValueError as error:
+        raise OptionError(f"--slices: {error}") from error
+    return Reading(names, frame, options.plane, options.isotropic, dimensions)
+
+
+def _settle_dimensions(options: RunOptions) -> tuple[str, str]:
+    """Return dimensions and frame, of which each may say the other. Raises OptionError where they contradict."""
+    dimensions, frame = options.dimensions, options.frame
+    usual = RunOptions()
+    for flag, given in (("--slices", options.slices != usual.slices), ("--pooling", options.pooling != usual.pooling)):
+        if given and (dimensions not in ("auto", BAG) or frame != usual.frame):
+            raise OptionError(f"{flag}: belongs to --dimensions {BAG}, without --frame; leave one of them out")
+    if frame == usual.frame:
+        return dimensions, MIDDLE if dimensions in ("2d", "2.5d_neighbours") else frame
+    if dimensions in (BAG, "2.5d_orthogonal"):
+        raise OptionError(
+            f"--frame {frame}: names one slice, where --dimensions {dimensions} takes its own; leave it out"
+        )
+    return ("2d" if dimensions == "auto" else dimensions), frame
 
 
 def _check_lines(options: RunOptions) -> None:

@@ -14,11 +14,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from thawline.data.slice_forms import count_shown
 from thawline.errors import OptionError
 from thawline.files import json_digest
 from thawline.options import ALL_HEADS, LEAST_PX, MOST_PX, RunOptions, list_backbones, list_heads, make_reading
 from thawline.plan_thawing import check_recipe, choose_thawing, name_controls, name_strategy
-from thawline.types import ASPECTS, PLANES, BackboneFacts, Choice, Contract, Hardware, Kind, Reading
+from thawline.types import ASPECTS, BAG, PLANES, BackboneFacts, Choice, Contract, Hardware, Kind, Reading
 
 NEGATIVE_NAMES = ("no", "normal", "negative", "benign", "control", "healthy", "no_findings", "no_finding", "0")
 ISOTROPIC = ", isotropic"
@@ -106,14 +107,22 @@ class Plan:
             "wide_range": self["wide_range"],
             "precision": self["precision"] or "f32",
             "grey": self["channels"] == "sum",
-            "reading": Reading(
-                () if self["window"] == "file" else tuple(self["window"].split(",")),
-                self["frame"],
-                self["plane"].partition(",")[0],
-                self["plane"].endswith(ISOTROPIC),
-            ),
+            "reading": self._make_reading(),
         }
         return Contract.from_json({**stated, **measured})
+
+    def _make_reading(self) -> Reading:
+        """Return how DICOM images and volumes are read."""
+        reading = Reading(
+            () if self["window"] == "file" else tuple(self["window"].split(",")),
+            self["frame"],
+            self["plane"].partition(",")[0],
+            self["plane"].endswith(ISOTROPIC),
+            self["dimensions"],
+        )
+        if reading.dimensions != BAG:
+            return reading
+        return dataclasses.replace(reading, slices=self["slices"], n_slices=self["n_slices"], pooling=self["pooling"])
 
 
 def make_plan(fingerprint: Mapping[str, Any], hardware: Hardware, facts: BackboneFacts, options: RunOptions) -> Plan:
@@ -131,7 +140,7 @@ def make_plan(fingerprint: Mapping[str, Any], hardware: Hardware, facts: Backbon
         Choice("interpolation", facts.interpolation, "fixed", f"as {facts.name} was trained"),
         _choose_aspect(fingerprint),
         _choose_channels(options),
-        *_choose_reading(options),
+        *_choose_reading(fingerprint, options),
         _choose_wide_range(fingerprint),
         _choose_engine(hardware),
         _choose_precision(hardware, options),
@@ -381,15 +390,50 @@ def _choose_channels(options: RunOptions) -> Choice:
     return Choice("channels", "repeat", "fixed", "grey images give the same values to all three channels")
 
 
-def _choose_reading(options: RunOptions) -> tuple[Choice, Choice, Choice]:
+def _choose_reading(fingerprint: Mapping[str, Any], options: RunOptions) -> tuple[Choice, ...]:
+    """How DICOM images and volumes become images, and of a bag which slices, and how they are joined."""
     reading = make_reading(options)
     plane = f"{reading.plane}{ISOTROPIC if reading.isotropic else ''}"
     window = "--window" if reading.windows else "DICOM images as each file says, else between its percentiles"
-    frame = "DICOM images of several frames, and volumes, are refused" if reading.frame == "only" else "--frame"
+    frame = "of items of several" if reading.frame == "only" else "--frame, or the middle one for these dimensions"
+    dimensions = _choose_dimensions(fingerprint, reading.dimensions, options)
     return (
         Choice("window", ",".join(reading.windows) or "file", "given" if reading.windows else "fixed", window),
         Choice("frame", reading.frame, "fixed" if reading.frame == "only" else "given", frame),
         Choice("plane", plane, "fixed" if plane == PLANES[0] else "given", "of the slices of volumes"),
+        dimensions,
+        *(_choose_bag(fingerprint, options) if dimensions.value == BAG else ()),
+    )
+
+
+def count_slices(fingerprint: Mapping[str, Any], options: RunOptions) -> int:
+    """Return how many slices a bag of these data holds, 0 where an item is shown as one image."""
+    dimensions = _choose_dimensions(fingerprint, make_reading(options).dimensions, options).value
+    most = int(fingerprint.get("slices", {"max": 1})["max"])
+    return count_shown(options.slices, most) if dimensions == BAG else 0
+
+
+def _choose_dimensions(fingerprint: Mapping[str, Any], stated: str, options: RunOptions) -> Choice:
+    """What the network is shown of an item: a bag where items have slices and nothing else is asked for."""
+    slices = fingerprint.get("slices")
+    if stated != "auto":
+        given = "--dimensions" if options.dimensions != "auto" else "--frame names one slice"
+        return Choice("dimensions", stated, "given", given)
+    if slices is None:
+        return Choice("dimensions", "2d", "rule", "every item is one image")
+    reason = (
+        f"items have {slices['min']} to {slices['max']} slices: all that are shown count, and none has to be chosen"
+    )
+    return Choice("dimensions", BAG, "rule", reason)
+
+
+def _choose_bag(fingerprint: Mapping[str, Any], options: RunOptions) -> tuple[Choice, Choice, Choice]:
+    usual, n_slices = RunOptions(), count_slices(fingerprint, options)
+    reason = f"an item costs {n_slices} times what an image does; items of fewer show some again"
+    return (
+        Choice("slices", options.slices, "fixed" if options.slices == usual.slices else "given", "--slices"),
+        Choice("n_slices", n_slices, "rule", reason),
+        Choice("pooling", options.pooling, "fixed" if options.pooling == usual.pooling else "given", "--pooling"),
     )
 
 

@@ -67,6 +67,7 @@ PLANNED = (  # the fields of a Recipe that a plan may change
     "train_norms",
     "auto_rgn",
 )
+BATCH_PIXELS, LEAST_BATCH = 64 * 224**2, 2  # of bags in a step
 RECIPE: dict[str, Any] = {name: getattr(Recipe(), name) for name in PLANNED}
 
 
@@ -324,8 +325,9 @@ def _choose_recipe(
     n_folds = 1 if options.validation == "given" else options.folds
     passes = longer * ITEM_PASSES * max(RunOptions().folds / n_folds, 1.0)
     epochs = min(round(longer * RECIPE["epochs"]), max(LEAST_EPOCHS, round(passes / n_items)))
+    ruled = {"epochs": epochs, "batch_items": _count_batch(facts)}
     changes = {
-        "epochs": epochs,
+        **ruled,
         "mixup": float(options.mixup),
         "balance": balance,
         "focal": 2.0 if options.loss == "focal" else 0.0,
@@ -341,7 +343,15 @@ def _choose_recipe(
     )
     if hardware.bf16:
         reason += "; in bf16 at the lines where its gradients agree with those in f32 (--precision f32 forbids it)"
-    return Choice("recipe", recipe, "rule" if recipe == {**RECIPE, "epochs": epochs} else "given", reason)
+    return Choice("recipe", recipe, "rule" if recipe == {**RECIPE, **ruled} else "given", reason)
+
+
+def _count_batch(facts: BackboneFacts) -> int:
+    """Number of items in a step: of bags fewer, as their memory goes by pixels."""
+    usual: int = RECIPE["batch_items"]
+    if not facts.n_slices:
+        return usual
+    return min(usual, max(LEAST_BATCH, int(BATCH_PIXELS / facts.size_px**2 / facts.n_slices)))
 
 
 def _count_items(fingerprint: Mapping[str, Any]) -> int:

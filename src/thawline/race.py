@@ -128,12 +128,13 @@ def _race(job: Job, candidates: Sequence[Weights]) -> tuple[str, str, list[dict[
 def _open_racer(job: Job, weights: Weights, chosen: IntArray) -> Callable[[int], dict[str, Any]]:
     """Prepare one candidate at low resolution; the result thaws its upper half for a fold, and returns the log-loss."""
     size_px = SIZE_PX if takes_size(weights, SIZE_PX) else weights.architecture.size_px
-    facts = describe_backbone(weights, size_px=size_px)
+    facts = describe_backbone(weights, size_px=size_px, n_slices=job.facts.n_slices)
     contract = job.plan.contract(facts, size_px=size_px, interpolation=facts.interpolation, precision="f32")
     source = job.source(chosen, contract)._replace(weights=weights)
     features = extract(*source, SilentListener()).features
     line = next((line for line in facts.lines if line.thawed_fraction >= LEAST_SHARE), None)
-    recipe = Recipe(epochs=EPOCHS, device=job.hardware.device, seed=job.options.seed)
+    batch_items = job.plan["recipe"]["batch_items"]
+    recipe = Recipe(epochs=EPOCHS, batch_items=batch_items, device=job.hardware.device, seed=job.options.seed)
     augmentation = Augmentation.from_json(job.plan["augmentation"])
     lines = {line.name: line} if line else {}
     settings = Settings(None, recipe, lines, tuple(lines), VIEWS, augmentation, seed=job.options.seed)

@@ -2,7 +2,7 @@
 
 Conventions
   pixels         uint8, uint16 or float32; shape (height, width) for grey, (height, width, 3) for RGB; first row on top
-  inputs         uint8, or float32 on the same 0 to 255 scale; shape (items, size_px, size_px, 3)
+  inputs         uint8, or float32 on the same 0 to 255 scale; shape (items[, slices], size_px, size_px, 3)
   features       float32 at work and float16 at rest; shape (items, features)
   labels         int64, shape (items,): index into the sorted tuple of class names
   groups         int64, shape (items,): what never crosses a split (a patient, or patients merged by identical images)
@@ -46,8 +46,11 @@ ASPECTS: tuple[Aspect, ...] = ("squash", "letterbox", "crop")
 WINDOWS = {"lung": (-600, 1500), "bone": (400, 1800), "brain": (40, 80), "soft_tissue": (50, 400)}
 MAMMOGRAPHY = "mammography"
 SUV, SUV_WINDOW = "suv", (5.0, 10.0)  # g/ml, of PET
-FRAMES = ("only", "first", "middle", "last")
+FRAMES = ("only", "first", MIDDLE := "middle", "last")
 PLANES = ("axial", "coronal", "sagittal")
+DIMENSIONS = ("auto", "2d", "2.5d_neighbours", "2.5d_orthogonal", "2.5d_bag")
+BAG = DIMENSIONS[-1]
+POOLINGS = ("mean", "max")
 
 
 Kind = Literal["fixed", "rule", "empirical", "given"]
@@ -60,12 +63,18 @@ class Reading:
     ``windows`` are names of `WINDOWS`, `MAMMOGRAPHY`, `SUV`, or CENTRE/WIDTH in the object's own units: one, or three as
     channels; none for what the file says. ``frame`` is one of `FRAMES` or a number from 1: which of several; "only" refuses
     several. Volumes are cut across a ``plane`` of `PLANES`, after resampling to one spacing where ``isotropic``.
+    ``dimensions`` is one of `DIMENSIONS`; a bag shows the network ``n_slices`` of an item, those that ``slices`` says (see
+    `data.slices`), and their features are joined by a ``pooling`` of `POOLINGS`.
     """
 
     windows: tuple[str, ...] = ()
     frame: str = "only"
     plane: str = PLANES[0]
     isotropic: bool = False
+    dimensions: str = "2d"
+    slices: str = ""
+    n_slices: int = 0
+    pooling: str = POOLINGS[0]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -215,7 +224,8 @@ class Line:
 @dataclasses.dataclass(frozen=True, slots=True)
 class BackboneFacts:
     """What the plan needs to know of a backbone and its weights; ``lines`` between its blocks, top to bottom, and
-    ``fine_lines`` between its layers where those were asked for, as they are for images of ``size_px``."""
+    ``fine_lines`` between its layers where those were asked for, as they are for images of ``size_px``, and for bags of
+    ``n_slices`` where items are such."""
 
     name: str
     native_px: int  # it was trained on images of this size
@@ -229,6 +239,7 @@ class BackboneFacts:
     lines: tuple[Line, ...] = ()
     fine_lines: tuple[Line, ...] = ()
     folded_batchnorm: bool = False
+    n_slices: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

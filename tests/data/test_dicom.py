@@ -362,7 +362,7 @@ def test_a_frame_is_taken_by_word_or_number(wanted: str, index: int) -> None:
 
 
 def test_a_frame_that_is_not_there_is_refused() -> None:
-    with pytest.raises(ImageError, match="frame 4 was asked for, and the DICOM object holds 1"):
+    with pytest.raises(ImageError, match="slice or frame 4 was asked for, and there are 1"):
         decode(save_dicom(make_dicom()), reading=Reading(frame="4"))
 
 
@@ -380,7 +380,10 @@ def test_the_reader_takes_it_for_an_image() -> None:
     [
         ({"Rows": 4}, "too small"),
         ({"Rows": 60000, "Columns": 60000}, "the header says 60000 x 60000"),
-        ({"NumberOfFrames": "7"}, "holds 7 frames; one image a file is read, so save the frame that counts"),
+        (
+            {"NumberOfFrames": "7"},
+            "holds 7 slices or frames, and one image is expected; choose one with --frame middle",
+        ),
         ({"Modality": "SEG"}, "a DICOM object of modality SEG, a segmentation, not an image"),
         ({"PhotometricInterpretation": TELLING}, "in its pixels|expected grey, palette or colour"),
         (

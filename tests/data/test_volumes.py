@@ -163,7 +163,9 @@ def test_what_is_no_number_is_black() -> None:
 
 
 def test_a_volume_needs_a_slice_to_be_chosen() -> None:
-    with pytest.raises(ImageError, match=r"a volume of 12 x 15 x 9 voxels; .* choose a slice with --frame middle"):
+    with pytest.raises(
+        ImageError, match=r"the NIfTI object holds 9 slices or frames, .* choose one with --frame middle"
+    ):
         decode(save_nifti(make_values()))
     with pytest.raises(ImageError, match="frame 10 was asked for, and"):
         decode(save_nifti(make_values()), reading=Reading((), "10"))

@@ -196,15 +196,6 @@ def make_square(pixels: Pixels, ratio: float) -> Pixels:
     return np.asarray(np.rint(resize(pixels, shape, order=1, mode="edge", preserve_range=True)).astype(pixels.dtype))
 
 
-def find_frame(n_frames: int, wanted: str) -> int:
-    """Return the index of a frame by its word or its number from 1. Raises ImageError where there are not so many."""
-    words = {"only": 0, "first": 0, "middle": n_frames // 2, "last": n_frames - 1}
-    index = words[wanted] if wanted in words else int(wanted) - 1
-    if not 0 <= index < n_frames:
-        raise ImageError(f"frame {wanted} was asked for, and the DICOM object holds {n_frames}")
-    return index
-
-
 def find_padding(stored: Pixels, found: Any) -> Any:
     """Return a mask of the stored values that pad the image (PS3.3, C.7.5.1.1.2)."""
     low = found.get("PixelPaddingValue")

@@ -52,6 +52,8 @@ def make_fingerprint(
         "test_has_wide": any(fact.bits > 8 for fact, keep in zip(facts, splits.is_test, strict=True) if keep),
         "content": json_digest(sorted(fact.pixel_digest for fact in facts)),
     }
+    if any(fact.slices > 1 for fact in facts):
+        fingerprint["slices"] = _describe_range([fact.slices for fact in seen])
     return {**fingerprint, "digest": json_digest(fingerprint)}
 
 

@@ -22,6 +22,7 @@ import numpy as np
 from thawline.data import dicom, volumes
 from thawline.data.dicom_values import guard
 from thawline.data.quiet import silence
+from thawline.data.slices import Stack, take_bag, take_image
 from thawline.errors import ImageError
 from thawline.types import PLANES, Reading
 
@@ -69,7 +70,8 @@ class ImageFacts:
     """What one image is, at full resolution.
 
     ``channels`` is 1 for grey, also where a file stores grey as three equal channels; ``bits`` is 8, 16 or 32 (float);
-    ``pixel_digest`` is equal for images of equal pixels, whatever the file format.
+    ``pixel_digest`` is equal for images of equal pixels, whatever the file format. Of an item that is looked at as a whole,
+    ``slices`` are those across the plane; sides are those of its middle one, the rest is of all of them.
     """
 
     width_px: int
@@ -80,6 +82,7 @@ class ImageFacts:
     minimum: float
     maximum: float
     pixel_digest: str
+    slices: int = 1
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON data; `from_json` reverses it."""
@@ -122,53 +125,111 @@ def content_digest(data: bytes | Pixels) -> str:
 
 
 def decode(data: bytes | Pixels, *, reduce_to_px: int | None = None, reading: Reading = USUAL) -> Pixels:
-    """Decode the bytes of an image file, or check an array, into pixels.
+    """Decode the bytes of an image file, or check an array, into the pixels of one image.
 
     Returns uint8, uint16 or float32, shape (height, width) or (height, width, 3), EXIF orientation applied, alpha
     composited over black. ``reduce_to_px`` lets JPEG be decoded at a reduced scale that leaves both sides at least
-    twice that long, ``reading`` says how DICOM is read. Raises ImageError for anything damaged, empty, too large, too
-    small, or wider than can be kept.
+    twice that long, ``reading`` says how DICOM and volumes are read; a bag is shown by its middle slice. Raises ImageError
+    for anything damaged, empty, too large, too small, or wider than can be kept.
     """
-    return _load(data, reduce_to_px, reading)[0]
+    pixels = take_image(_open_stack(data, reduce_to_px, reading), reading)
+    if reduce_to_px is not None and not reading.n_slices and _is_constant(pixels):
+        return decode(data, reading=reading)  # the reduction may have blurred the content away
+    return pixels if reading.n_slices else _check_pixels(pixels)
+
+
+def decode_bag(data: bytes | Pixels, *, reduce_to_px: int | None = None, reading: Reading) -> list[Pixels]:
+    """Decode the ``n_slices`` images of a bag, each as `decode` gives one; slices without content are allowed."""
+    return [_check_finite(each) for each in take_bag(_open_stack(data, reduce_to_px, reading), reading)]
 
 
 def describe(data: bytes | Pixels, reading: Reading = USUAL) -> ImageFacts:
-    """Decode at full resolution and state size, depth, range and pixel digest. Raises ImageError as `decode` does."""
-    pixels, name = _load(data, None, reading)
-    if pixels.ndim == 3 and bool((pixels == pixels[..., :1]).all()):
-        pixels = pixels[..., 0]
+    """Decode at full resolution and state size, depth, range and pixel digest. Raises ImageError as `decode` does.
+
+    One image is described where the reading takes one slice of an item, else all slices across its plane.
+    """
+    stack = _open_stack(data, None, reading)
+    n_slices = stack.count(reading.plane)
+    if n_slices == 1 or reading.dimensions == "2d":
+        pixels = _drop_channels(_check_pixels(take_image(stack, reading)))
+        return _state(pixels, stack.format, float(pixels.min()), float(pixels.max()), content_digest(pixels))
+    take_image(stack, reading)  # refused where it has no such image
+    digests, lows, highs = [], [], []
+    middle: Pixels | None = None
+    for index in range(n_slices):
+        pixels = _drop_channels(_check_finite(stack.show(reading.plane, index)))
+        digests.append(content_digest(pixels))
+        lows.append(float(pixels.min()))
+        highs.append(float(pixels.max()))
+        if index == n_slices // 2:
+            middle = pixels
+    low, high = min(lows), max(highs)
+    if middle is None or low == high:
+        raise ImageError(f"no image content: all pixels of {n_slices} slices are {low:g}")
+    whole = hashlib.blake2b("".join(digests).encode(), digest_size=32).hexdigest()
+    return dataclasses.replace(_state(middle, stack.format, low, high, whole), slices=n_slices)
+
+
+def _state(pixels: Pixels, name: str, low: float, high: float, digest: str) -> ImageFacts:
     return ImageFacts(
         width_px=pixels.shape[1],
         height_px=pixels.shape[0],
         channels=3 if pixels.ndim == 3 else 1,
         bits=8 * pixels.dtype.itemsize,
         format=name,
-        minimum=float(pixels.min()),
-        maximum=float(pixels.max()),
-        pixel_digest=content_digest(pixels),
+        minimum=low,
+        maximum=high,
+        pixel_digest=digest,
     )
 
 
-def _load(data: bytes | Pixels, reduce_to_px: int | None, reading: Reading) -> tuple[Pixels, str]:
-    """Return the checked pixels and the name of the format."""
-    if isinstance(data, np.ndarray):
-        pixels, name = _take_array(_cut_array(data, reading)), "array"
-    else:
-        name = _identify(data)
-        if name == "DICOM":
-            pixels = _decode_dicom(data, reading)
-        elif name in volumes.FORMATS:
-            pixels = _decode_volume(data, reading)
-        else:
-            pixels = _decode_file(data, name, reduce_to_px)
+def _drop_channels(pixels: Pixels) -> Pixels:
+    """Return grey that is stored as three equal channels as one."""
+    return pixels[..., 0] if pixels.ndim == 3 and bool((pixels == pixels[..., :1]).all()) else pixels
+
+
+def _is_constant(pixels: Pixels) -> bool:
+    return bool((pixels == pixels[0, 0]).all())
+
+
+def _check_pixels(pixels: Pixels) -> Pixels:
+    """Refuse an image without content, or with values that are no numbers."""
+    _check_finite(pixels)
+    if _is_constant(pixels):
+        raise ImageError(f"no image content: all {pixels.shape[1]} x {pixels.shape[0]} pixels are {pixels[0, 0]}")
+    return pixels
+
+
+def _check_finite(pixels: Pixels) -> Pixels:
     if pixels.dtype == np.float32 and not bool(np.isfinite(pixels).all()):
         n_bad = int(np.count_nonzero(~np.isfinite(pixels)))
         raise ImageError(f"{n_bad} of {pixels.size} values are NaN or infinite; pixels must be finite numbers")
-    if bool((pixels == pixels[0, 0]).all()):
-        if reduce_to_px is not None:  # the reduction may have blurred the content away
-            return _load(data, None, reading)
-        raise ImageError(f"no image content: all {pixels.shape[1]} x {pixels.shape[0]} pixels are {pixels[0, 0]}")
-    return pixels, name
+    return pixels
+
+
+def _open_stack(data: bytes | Pixels, reduce_to_px: int | None, reading: Reading) -> Stack:
+    """Open an item as its slices; an image is a stack of one. Raises ImageError for several where the reading takes one."""
+    if isinstance(data, np.ndarray):
+        stack = _stack_array(data)
+    else:
+        name = _identify(data)
+        if name == "DICOM":
+            stack = _stack_frames(data, reading)
+        elif name in volumes.FORMATS:
+            stack = _stack_volume(data, name, reading)
+        else:
+            stack = _stack_image(_decode_file(data, name, reduce_to_px), name)
+    if reading.dimensions == "2d" and reading.frame == "only" and (n_slices := stack.count(reading.plane)) != 1:
+        raise ImageError(
+            f"the {stack.format} object holds {n_slices} slices or frames, and one image is expected; choose one with "
+            "--frame middle, or show several with --dimensions 2.5d_bag"
+        )
+    return stack
+
+
+def _stack_image(pixels: Pixels, name: str) -> Stack:
+    """Return an image as a stack of one slice, whatever the plane."""
+    return Stack(name, dict.fromkeys(PLANES, 1), lambda _plane, _index: pixels)
 
 
 def _identify(data: bytes) -> str:
@@ -195,17 +256,15 @@ def _check_size(width: int, height: int) -> None:
         raise ImageError(f"{width} x {height} px is too small: each side needs at least {MIN_SIDE_PX} px")
 
 
-def _cut_array(array: Pixels, reading: Reading) -> Pixels:
-    """Return a slice of an array of three axes, of which the first is across axial slices; an image as it is."""
+def _stack_array(array: Pixels) -> Stack:
+    """Return the slices of an array of three axes, of which the first is across axial slices; an image as it is."""
     if array.ndim != 3 or array.shape[2] < MIN_SIDE_PX:  # channels, or too narrow to be a slice
-        return array
-    axis = PLANES.index(reading.plane)
-    if reading.frame == "only":
-        shape = " x ".join(map(str, array.shape))
-        raise ImageError(
-            f"a volume of {shape} voxels; one image an item is read, so choose a slice with --frame middle"
-        )
-    return np.asarray(np.take(array, dicom.find_frame(array.shape[axis], reading.frame), axis=axis))
+        return _stack_image(_take_array(array), "array")
+
+    def show(plane: str, index: int) -> Pixels:
+        return _take_array(np.take(array, index, axis=PLANES.index(plane)))
+
+    return Stack("array", dict(zip(PLANES, array.shape, strict=True)), show)
 
 
 def _take_array(array: Pixels) -> Pixels:
@@ -266,25 +325,34 @@ def _decode_file(data: bytes, name: str, reduce_to_px: int | None) -> Pixels:
         return _orient(pixels, orientation)
 
 
-def _decode_dicom(data: bytes, reading: Reading) -> Pixels:
-    """Read one frame of a DICOM object as a display shows it."""
+def _stack_frames(data: bytes, reading: Reading) -> Stack:
+    """Return the frames of a DICOM object as a display shows them."""
     with silence():
         found = dicom.read_object(data)
         _check_size(*dicom.read_size(found))
         n_frames = dicom.count_frames(found)
-        if reading.frame == "only":
-            _check_frames(n_frames, "DICOM object", "frame")
-        frame = dicom.find_frame(n_frames, reading.frame)
-        shown = guard("image", lambda: dicom.show(found, frame, reading.windows))
-        return _narrow(dicom.make_square(shown, guard("pixel spacing", lambda: dicom.find_pixel_ratio(found, frame))))
+
+    def show(_plane: str, frame: int) -> Pixels:
+        with silence():
+            shown = guard("image", lambda: dicom.show(found, frame, reading.windows))
+            ratio = guard("pixel spacing", lambda: dicom.find_pixel_ratio(found, frame))
+            return _narrow(dicom.make_square(shown, ratio))
+
+    return Stack("DICOM", dict.fromkeys(PLANES, 1) if n_frames == 1 else {PLANES[0]: n_frames}, show)
 
 
-def _decode_volume(data: bytes, reading: Reading) -> Pixels:
-    """Read one slice of a volume as a display shows it."""
+def _stack_volume(data: bytes, name: str, reading: Reading) -> Stack:
+    """Return the slices of a volume as a display shows them."""
     with silence():
-        shown, ratio = volumes.show_slice(data, reading)
-        _check_size(round(shown.shape[1] / min(ratio, 1)), round(shown.shape[0] * max(ratio, 1)))
-        return dicom.make_square(shown, ratio)
+        volume = volumes.read_volume(data, isotropic=reading.isotropic)
+        windows = volumes.find_windows(volume, reading)
+
+    def show(plane: str, index: int) -> Pixels:
+        stored, ratio = volume.cut(plane, index)
+        _check_size(round(stored.shape[1] / min(ratio, 1)), round(stored.shape[0] * max(ratio, 1)))
+        return dicom.make_square(volumes.show(stored, windows), ratio)
+
+    return Stack(name, {plane: volume.count(plane) for plane in PLANES}, show)
 
 
 def _open(data: bytes, name: str) -> ImageFile:
@@ -301,16 +369,14 @@ def _open(data: bytes, name: str) -> ImageFile:
     with silence():
         image = opener[name](io.BytesIO(data))
         _check_size(*image.size)
-        _check_frames(getattr(image, "n_frames", 1), name)
+        _check_pages(getattr(image, "n_frames", 1), name)
     return image
 
 
-def _check_frames(n_frames: int, name: str, unit: str = "page") -> None:
-    """Refuse files of several pages or frames: which one is meant is not ours to guess."""
-    if n_frames != 1:
-        raise ImageError(
-            f"the {name} holds {n_frames} {unit}s; one image a file is read, so save the {unit} that counts"
-        )
+def _check_pages(n_pages: int, name: str) -> None:
+    """Refuse files of several pages: which one is meant is not ours to guess."""
+    if n_pages != 1:
+        raise ImageError(f"the {name} holds {n_pages} pages; one image a file is read, so save the page that counts")
 
 
 def _to_pixels(image: ImageFile) -> Pixels:
@@ -399,7 +465,7 @@ def _decode_wide_tiff(data: bytes) -> Pixels:
     import tifffile
 
     with tifffile.TiffFile(io.BytesIO(data)) as file:
-        _check_frames(len(file.pages), "TIFF")
+        _check_pages(len(file.pages), "TIFF")
         page: Any = file.pages[0]
         _check_size(page.imagewidth, page.imagelength)
         _check_wide_page(page, len(data))

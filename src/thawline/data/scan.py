@@ -29,6 +29,7 @@ _ROW = np.dtype(
         ("minimum", "f8"),
         ("maximum", "f8"),
         ("pixel_digest", "U64"),
+        ("slices", "u4"),
     ]
 )
 _SHARD_ROWS = 4096

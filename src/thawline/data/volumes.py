@@ -1,4 +1,4 @@
-"""NIfTI, NRRD and MetaImage: one file, one volume in canonical axes, and a slice of it as a display shows it.
+"""NIfTI, NRRD and MetaImage: one file, one volume in canonical axes, and its slices as a display shows them.
 
 nibabel reads NIfTI, SimpleITK the others. Every refusal is an `ImageError` that repeats no text of the file, which may name
 a person.
@@ -21,6 +21,9 @@ from thawline.errors import ImageError
 from thawline.types import WINDOWS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from thawline.data.dicom import Window
     from thawline.types import Pixels, Reading
 
 FORMATS = ("NIfTI", "NRRD", "MetaImage")
@@ -97,23 +100,13 @@ def read_volume(data: bytes, *, isotropic: bool = False) -> Volume:
     return _make_isotropic(volume) if isotropic else volume
 
 
-def show_slice(data: bytes, reading: Reading) -> tuple[Pixels, float]:
-    """Return a slice of a volume, uint8 (rows, columns[, 3]), and the ratio of its pixels' height to their width.
+def find_windows(volume: Volume, reading: Reading) -> tuple[Window, ...]:
+    """Return the windows that a volume is shown through; without one black and white are percentiles of the volume.
 
-    Which slice ``reading`` says, and through which windows; without one black and white are percentiles of the volume.
-    Raises ImageError as `read_volume`, and for a window that belongs to DICOM.
+    Raises ImageError for a window that belongs to DICOM.
     """
-    from thawline.data.dicom import PERCENTILES, Window, find_frame
+    from thawline.data.dicom import PERCENTILES, Window
 
-    volume = read_volume(data, isotropic=reading.isotropic)
-    n_slices = volume.count(reading.plane)
-    if reading.frame == "only" and n_slices != 1:
-        shape = " x ".join(map(str, volume.values.shape))
-        raise ImageError(
-            f"a volume of {shape} voxels; one image an item is read, so choose a slice with --frame middle"
-        )
-    stored, ratio = volume.cut(reading.plane, find_frame(n_slices, reading.frame))
-    values = stored.astype(np.float64)
     windows = []
     for name in reading.windows:
         if name not in WINDOWS and "/" not in name:
@@ -122,16 +115,22 @@ def show_slice(data: bytes, reading: Reading) -> tuple[Pixels, float]:
             )
         centre, width = WINDOWS[name] if name in WINDOWS else map(float, name.split("/"))
         windows.append(Window(centre, width))
-    if not windows:
-        inside = volume.values[np.isfinite(volume.values)]
-        low, high = np.percentile(inside, PERCENTILES) if inside.size else (0.0, 0.0)
-        if low == high:
-            low, high = (float(inside.min()), float(inside.max())) if inside.size else (0.0, 0.0)
-        windows = [Window((low + high) / 2, max(high - low, np.finfo(np.float64).tiny), "LINEAR_EXACT")]
-    values = np.nan_to_num(values, nan=-np.inf)
-    shares = [window.apply(np.clip(values, -1e300, 1e300)) for window in windows]
+    if windows:
+        return tuple(windows)
+    inside = volume.values[np.isfinite(volume.values)]
+    low, high = np.percentile(inside, PERCENTILES) if inside.size else (0.0, 0.0)
+    if low == high:
+        low, high = (float(inside.min()), float(inside.max())) if inside.size else (0.0, 0.0)
+    return (Window((low + high) / 2, max(high - low, np.finfo(np.float64).tiny), "LINEAR_EXACT"),)
+
+
+def show(stored: Pixels, windows: Sequence[Window]) -> Pixels:
+    """Return a slice through windows as grey, or the three channels of an image: uint8, (rows, columns[, 3])."""
+    values = np.clip(np.nan_to_num(stored.astype(np.float64), nan=-np.inf), -1e300, 1e300)
+    with np.errstate(over="ignore"):
+        shares = [window.apply(values) for window in windows]
     share = np.stack(shares, axis=-1) if len(shares) > 1 else shares[0]
-    return np.rint(255 * share).astype(np.uint8), ratio
+    return np.rint(255 * share).astype(np.uint8)
 
 
 def _read_nifti(data: bytes) -> Volume:

@@ -56,12 +56,15 @@ def list_views(n_views: int, seed: int, augmentation: Augmentation) -> tuple[Vie
 def augment(inputs: Inputs, view: View, digest: str) -> Inputs:
     """Return the view of one prepared image, (size_px, size_px, 3), uint8 or float32 on the 0 to 255 scale.
 
+    The slices of a bag, (slices, size_px, size_px, 3), are all seen alike.
     ``digest`` is that of its content: the same image gets the same view, whatever else is drawn. What a turn or a shift
     uncovers is black. All parameters are drawn evenly from their ranges; shares of tone and colour are at most 1, hue 0.5.
     """
     recipe = view.augmentation
     if recipe is None:
         return inputs
+    if inputs.ndim > 3:
+        return np.stack([augment(each, view, digest) for each in inputs])
     key = hashlib.sha256(f"{digest} {view.number} {view.seed}".encode()).digest()
     draw = np.random.Generator(np.random.PCG64(int.from_bytes(key[:16], "big")))
     angle = draw.uniform(-recipe.turn_deg, recipe.turn_deg)

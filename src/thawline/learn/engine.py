@@ -106,7 +106,7 @@ def list_versions(*others: str) -> dict[str, str]:
 
 def open_engine(weights: Weights, contract: Contract, hardware: Hardware) -> Engine:
     """Make the frozen backbone of ``weights`` ready to run under ``contract``."""
-    weights = fit_weights(weights, contract.size_px)
+    weights = fit_weights(weights, contract.size_px, contract.reading)
     if hardware.cuda is None and _has_openvino():
         return OpenVinoEngine(weights, contract, hardware.cores)
     return TorchEngine(weights, contract, hardware)
@@ -116,11 +116,12 @@ class OpenVinoEngine:
     """One stream a core, each on one thread, so that decoding threads can share the cores evenly."""
 
     def __init__(self, weights: Weights, contract: Contract, cores: int) -> None:
-        self.batch_items = BATCH_ITEMS
+        self.batch_items = count_batch(BATCH_ITEMS, weights)
         self._dtype = np.dtype(np.uint8 if contract.wide_range is None else np.float32)
         core = open_core()
         model = core.read_model(_convert(weights, contract.size_px))
-        model.reshape([self.batch_items, 3, contract.size_px, contract.size_px])
+        n_images = self.batch_items * max(1, weights.n_slices)
+        model.reshape([n_images, 3, contract.size_px, contract.size_px])
         self._compiled = core.compile_model(
             _add_preprocessing(model, contract, self._dtype),
             "CPU",
@@ -167,7 +168,7 @@ class TorchEngine:
 
         self._torch = torch
         self._device = torch.device(hardware.device)
-        self.batch_items = BATCH_ITEMS_CUDA if hardware.cuda else BATCH_ITEMS
+        self.batch_items = count_batch(BATCH_ITEMS_CUDA if hardware.cuda else BATCH_ITEMS, weights)
         self._dtype = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}[contract.precision]
         self._dtype_in = np.dtype(np.uint8 if contract.wide_range is None else np.float32)
         self._network = load_backbone(weights).to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -185,6 +186,11 @@ class TorchEngine:
             yield features[: len(batch)].float().cpu().numpy()
 
 
+def count_batch(n_images: int, weights: Weights) -> int:
+    """Return how many items have about so many images; one at least."""
+    return max(1, n_images // max(1, weights.n_slices))
+
+
 def smallest_cosine(ours: Features, reference: Features) -> float:
     """Smallest cosine between rows of two feature arrays, both of shape (items, features)."""
     norms = np.linalg.norm(ours, axis=1) * np.linalg.norm(reference, axis=1)
@@ -193,10 +199,13 @@ def smallest_cosine(ours: Features, reference: Features) -> float:
 
 
 def _fill(batch: Inputs, n_items: int, dtype: np.dtype[Any]) -> Inputs:
-    """Repeat the last item up to the fixed batch size: one shape, one kernel, the same numbers for the same item."""
+    """Repeat the last item up to the fixed batch size: one shape, one kernel, the same numbers for the same item.
+
+    The slices of bags lie one after the other, (items x slices, size_px, size_px, 3).
+    """
     missing = n_items - len(batch)
     whole = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)]) if missing else batch
-    return np.ascontiguousarray(whole, dtype=dtype)
+    return np.ascontiguousarray(whole.reshape(-1, *whole.shape[-3:]), dtype=dtype)
 
 
 def _add_preprocessing(model: Any, contract: Contract, dtype: np.dtype[Any]) -> Any:
@@ -224,17 +233,18 @@ def _convert(weights: Weights, size_px: int) -> Path:
     }
     folder = cache_path() / "engine" / json_digest(key)[:24]
     if not (folder / "model.xml").is_file():
-        _write_converted(load_backbone(weights), size_px, folder)
+        _write_converted(load_backbone(weights), size_px, max(1, weights.n_slices), folder)
     with contextlib.suppress(OSError):
         (folder / "model.xml").touch()  # the time of last use, which eviction goes by
     return folder / "model.xml"
 
 
-def _write_converted(backbone: Any, size_px: int, folder: Path) -> None:
+def _write_converted(backbone: Any, size_px: int, n_images: int, folder: Path) -> None:
+    """Convert a backbone whose items are ``n_images``."""
     import torch
 
     openvino = import_openvino()
-    example = torch.zeros(1, 3, size_px, size_px)
+    example = torch.zeros(n_images, 3, size_px, size_px)
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracing warns of its own deprecation and of branches that never change here
         # traced here, once: the same graph as when the library traces, in half of the time

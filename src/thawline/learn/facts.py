@@ -16,12 +16,13 @@ if TYPE_CHECKING:
 
 
 def describe_backbone(
-    weights: Weights, *, lines: bool = True, layers: bool = False, size_px: int | None = None
+    weights: Weights, *, lines: bool = True, layers: bool = False, size_px: int | None = None, n_slices: int = 0
 ) -> BackboneFacts:
     """Describe a backbone; the ``lines`` between its blocks, and those between its ``layers``, take seconds to find.
 
-    It is described for images of ``size_px``, by default those it was trained on. A network whose blocks cannot be traced
-    has no lines. Raises OptionError where it does not take images of that size.
+    It is described for images of ``size_px``, by default those it was trained on, and for bags of ``n_slices``, whose
+    activations are crossed as many times. A network whose blocks cannot be traced has no lines. Raises OptionError where it
+    does not take images of that size.
     """
     architecture = weights.architecture
     size_px = size_px or architecture.size_px
@@ -36,6 +37,7 @@ def describe_backbone(
         licence=weights.licence,
         pretrained_on=weights.pretrained_on,
         folded_batchnorm=weights.folded_batchnorm,
+        n_slices=n_slices,
     )
     resized = size_px != architecture.size_px
     if not (lines or layers or resized):
@@ -58,6 +60,11 @@ def describe_backbone(
         fine = list_lines(find_stages(backbone, fine=True), size_px) if layers else ()
     except ModelError:
         return facts
+    if n_slices:
+        coarse, fine = (
+            tuple(dataclasses.replace(line, shape=(n_slices, *line.shape)) for line in lines)
+            for lines in (coarse, fine)
+        )
     return dataclasses.replace(facts, lines=coarse, fine_lines=fine)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from thawline.cache import Space, evict
-from thawline.data.readers import READER_VERSION, decode, read_content
+from thawline.data.readers import READER_VERSION, decode, decode_bag, read_content
 from thawline.data.transforms import prepare
 from thawline.errors import DataError, ImageError
 from thawline.learn.augment import CLEAN, View, augment
@@ -151,20 +151,24 @@ def prepare_all(
 
     def prepare_one(index: int, content: Content) -> Inputs:
         try:
-            image = prepare(
-                decode(read_content(content), reduce_to_px=contract.size_px, reading=contract.reading), contract
-            )
+            data, size_px, reading = read_content(content), contract.size_px, contract.reading
+            if reading.n_slices:
+                bag = decode_bag(data, reduce_to_px=size_px, reading=reading)
+                image = np.stack([prepare(each, contract) for each in bag])
+            else:
+                image = prepare(decode(data, reduce_to_px=size_px, reading=reading), contract)
             return change(index, image) if change else image
         except ImageError as error:
             name = content if isinstance(content, Path) else "an array"
             raise DataError(f"{name} cannot be prepared for the network: {error}") from error
 
     waiting: deque[Future[Inputs]] = deque()
+    most = threads + (7 * threads + 64) // max(1, contract.reading.n_slices)
     with ThreadPoolExecutor(threads) as pool:
         try:
             for index, content in enumerate(contents):
                 waiting.append(pool.submit(prepare_one, index, content))
-                if len(waiting) > 8 * threads + 64:
+                if len(waiting) > most:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

@@ -60,12 +60,19 @@ def extract_handcrafted(
     """
     listener.begin(step, len(contents))
     features = np.empty((len(contents), N_FEATURES), np.float32)
-    with closing(prepare_all(contents, contract, threads, lambda _, image: describe_texture(image))) as described:
+    with closing(prepare_all(contents, contract, threads, lambda _, image: _describe_item(image))) as described:
         for row, found in zip(features, described, strict=True):
             row[:] = found
             listener.advance()
     listener.end(f"{len(contents)} computed, {N_FEATURES} features each")
     return features
+
+
+def _describe_item(inputs: Inputs) -> Features:
+    """Return the texture features of an image, or the mean of those of a bag's slices."""
+    if inputs.ndim == 3:
+        return describe_texture(inputs)
+    return np.asarray(np.mean([describe_texture(each) for each in inputs], axis=0), np.float32)
 
 
 def _make_grey(inputs: Inputs) -> IntArray:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from thawline.errors import WeightsError
+from thawline.learn.bags import pool_features
 from thawline.learn.conversion import match_tensors, sees_one, widen_first
 from thawline.learn.cuts import MEMBERS, load_ensemble, tap_lines
 from thawline.learn.networks import (
@@ -20,17 +21,22 @@ from thawline.learn.networks import (
     fit_size,
     narrow_first,
 )
-from thawline.learn.stages import find_stages_at
+from thawline.learn.stages import Stages, find_stages_at
 from thawline.learn.weight_files import Weights, is_ordered, name_some, read_tensors
 from thawline.learn.weights import PACKAGES
+from thawline.types import Reading
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-def fit_weights(weights: Weights, size_px: int) -> Weights:
-    """Return the weights for images of ``size_px``, see `networks.fit_size`."""
-    return dataclasses.replace(weights, architecture=fit_size(weights.architecture, size_px))
+def fit_weights(weights: Weights, size_px: int, reading: Reading | None = None) -> Weights:
+    """Return the weights for images of ``size_px``, see `networks.fit_size`, and for items as they are read."""
+    architecture = fit_size(weights.architecture, size_px)
+    fitted = dataclasses.replace(weights, architecture=architecture)
+    return (
+        fitted if reading is None else dataclasses.replace(fitted, n_slices=reading.n_slices, pooling=reading.pooling)
+    )
 
 
 def load_network(weights: Weights) -> nn.Module:
@@ -85,12 +91,20 @@ def _resample(given: dict[str, Tensor], network: nn.Module, architecture: Archit
 
 
 def load_backbone(weights: Weights) -> nn.Module:
-    """Build what ``weights`` say is run: normalised float32 (items, 3, size, size) in, one row an item out."""
+    """Build what ``weights`` say is run: normalised float32 (items[ x slices], 3, size, size) in, one row an item out."""
     network, tensors = _build(weights), read_tensors(weights.path)
     backbone = cut_classifier(_fill(network, weights, tensors), weights.architecture)
     if weights.thaw_line:
-        return load_ensemble(find_stages_at(backbone, [weights.thaw_line]), weights.thaw_line, tensors)
-    return tap_lines(find_stages_at(backbone, weights.taps), weights.taps) if weights.taps else backbone
+        return load_ensemble(find_stages_of(weights, backbone, [weights.thaw_line]), weights.thaw_line, tensors)
+    if weights.taps:
+        return tap_lines(find_stages_of(weights, backbone, weights.taps), weights.taps)
+    return pool_features(backbone, weights.n_slices, weights.pooling) if weights.n_slices else backbone
+
+
+def find_stages_of(weights: Weights, network: nn.Module, lines: Sequence[str]) -> Stages:
+    """Find stages of the network of ``weights`` that have all ``lines``, for bags where its items are such."""
+    stages = find_stages_at(network, lines)
+    return dataclasses.replace(stages, n_slices=weights.n_slices, pooling=weights.pooling)
 
 
 def load_random(weights: Weights, seed: int) -> nn.Module:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from thawline.errors import ModelError, OptionError
+from thawline.learn.bags import merge, part, pool
 from thawline.learn.networks import count_parameters
 from thawline.types import Line
 
@@ -24,12 +25,18 @@ LEAST_STAGES = 5  # with fewer, the largest block is opened
 
 @dataclasses.dataclass(frozen=True)
 class Stages:
-    """A traced backbone; ``crossings`` names its lines, top to bottom, with the node whose tensor crosses each."""
+    """A traced backbone; ``crossings`` names its lines, top to bottom, with the node whose tensor crosses each.
+
+    With ``n_slices`` an item is a bag of so many images: what crosses a line is (items, slices, …), and what is above all
+    lines ends in ``pooling``.
+    """
 
     network: nn.Module
     graph: fx.Graph
     crossings: dict[str, fx.Node]
     opened: frozenset[str]
+    n_slices: int = 0
+    pooling: str = "mean"
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -76,12 +83,20 @@ class Stages:
         graph = fx.Graph()
         copies: dict[fx.Node, fx.Node] = {}
         if start is not None:
-            copies[start] = graph.call_method("clone", (graph.placeholder("activations"),))
+            given = graph.placeholder("activations")
+            copies[start] = graph.call_method(
+                "clone", (graph.call_function(merge, (given,)) if self.n_slices else given,)
+            )
         found = dict(copies)
         for node in self.graph.nodes:
             if node in needed:
                 copies[node] = graph.node_copy(node, copies.__getitem__)
                 found[node] = graph.call_method("clone", (copies[node],)) if node in ends else copies[node]
+        if self.n_slices:
+            top, about = _find_output(self.graph), (self.n_slices, self.pooling)
+            for node in ends:
+                join, more = (pool, about) if node is top else (part, about[:1])
+                found[node] = graph.call_function(join, (found[node], *more))
         graph.output(tuple(found[node] for node in ends) if isinstance(end, tuple) else found[end])
         return fx.GraphModule(self.network, graph)
 

@@ -23,10 +23,10 @@ from thawline.learn.handcrafted import extract_handcrafted
 from thawline.learn.heads import FoldResult, Head, fit_final, fit_fold
 from thawline.learn.ladder import Forecast, Rung, TriedRung, count_trials
 from thawline.learn.linear import LinearHead
-from thawline.learn.loading import fit_weights, load_backbone, load_random
-from thawline.learn.stages import Stages, find_stages_at
+from thawline.learn.loading import find_stages_of, fit_weights, load_backbone, load_random
+from thawline.learn.stages import Stages
 from thawline.learn.thawing import INNER_FOLDS, Thaw, ThawedFold, thaw_fold, zero_head
-from thawline.learn.training import RGN_BATCHES, compare_bf16, predict_logits, train
+from thawline.learn.training import RGN_BATCHES, compare_bf16, train
 from thawline.learn.weight_files import Weights
 from thawline.types import Augmentation, Contract, Hardware, Line, Listener, Recipe
 
@@ -86,7 +86,7 @@ class Strategies:
     ) -> None:
         self.source, self.features, self.development = source, features, development
         self.settings, self.listener = settings, listener
-        self.prefix_s = prefix_s or PREFIX_SECONDS
+        self.prefix_s = prefix_s or PREFIX_SECONDS * max(1, source.contract.reading.n_slices)
         self._cached: Mapping[str, CachedActivations] = {}
         self._fresh: dict[str, Activations] = {}
         self._bf16: dict[tuple[str, bool], bool] = {}
@@ -140,7 +140,7 @@ class Strategies:
         classifier = thaw.start(zero_head(thaw.stages, thaw.line, thaw.activations, self.development.n_classes))
         classifier.load_state_dict({name: torch.from_numpy(array) for name, array in network.items()})
         clean = [] if frozen is None else [frozen.predict_logits(self.features[scored])]
-        logits = [predict_logits(classifier, thaw.activations, scored, view.number) for view in self.views]
+        logits = [thaw.predict(classifier, scored, view.number) for view in self.views]
         return np.asarray(np.mean([blend(scales, each, *clean) for each in logits], axis=0))
 
     def fit_final(self, rung: Rung) -> tuple[Head, float]:
@@ -200,7 +200,7 @@ class Strategies:
     @functools.cached_property
     def stages(self) -> Stages:
         """The stages of the pretrained backbone."""
-        return self._find_stages(load_backbone(self._weights))
+        return self._find_stages(load_backbone(dataclasses.replace(self._weights, n_slices=0)))
 
     @functools.cached_property
     def random_stages(self) -> Stages:
@@ -209,12 +209,13 @@ class Strategies:
 
     @property
     def _weights(self) -> Weights:
-        return fit_weights(self.source.weights, self.source.contract.size_px)
+        contract = self.source.contract
+        return fit_weights(self.source.weights, contract.size_px, contract.reading)
 
     def _find_stages(self, network: nn.Module) -> Stages:
         """Return stages that have the lines and the highest block that is trained."""
         upper = self.settings.upper
-        return find_stages_at(network, (*self.settings.lines, *([] if upper is None else [upper])))
+        return find_stages_of(self._weights, network, (*self.settings.lines, *([] if upper is None else [upper])))
 
     @functools.cached_property
     def texture(self) -> Features:

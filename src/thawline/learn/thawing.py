@@ -72,6 +72,10 @@ class Thaw:
             freeze_above(suffix, self.blocks, self.upper)
         return make_classifier(suffix, head, layers=self.head_layers, seed=self.recipe.seed).to(self.recipe.device)
 
+    def predict(self, classifier: nn.Module, items: IntArray, view: int = 0) -> FloatArray:
+        """Return the logits of items, see `training.predict_logits`."""
+        return predict_logits(classifier, self.activations, items, view, self.stages.n_slices)
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Trial:
@@ -126,7 +130,7 @@ def thaw_fold(thaw: Thaw, fold: int, rung: str) -> ThawedFold:
     learned, held = part_inner(thaw, training)
     trials, classifier = search(thaw, learned, held, rung)
     best = min(trials, key=lambda trial: min(trial.losses))
-    logits = [predict_logits(classifier, thaw.activations, scored)]
+    logits = [thaw.predict(classifier, scored)]
     head = None
     if thaw.features is not None:
         head = fit_head(thaw, training)
@@ -182,7 +186,7 @@ def _try_rate(
     """
     development, (learned, held), (head, frozen_head) = thaw.development, inner, heads
     labels, start = development.labels[held], thaw.start(head)
-    logits = predict_logits(start, thaw.activations, held)
+    logits = thaw.predict(start, held)
     if not np.isfinite(logits).all():
         raise TrainingError(
             f"{rung}: the network gives no finite numbers before it is trained; check the value range of the images"
@@ -191,7 +195,7 @@ def _try_rate(
     found = [_score_blend(labels, *(frozen or [logits]))]
 
     def validate(classifier: nn.Module) -> float:
-        logits = predict_logits(classifier, thaw.activations, held)
+        logits = thaw.predict(classifier, held)
         if not np.isfinite(logits).all():
             return float("nan")
         found.append(_score_blend(labels, logits, *frozen))

@@ -112,13 +112,19 @@ def train(
     return found.eval(), epochs
 
 
-def predict_logits(classifier: nn.Module, activations: Activations, items: IntArray, view: int = 0) -> FloatArray:
-    """Return logits of one view, by default the clean one, float64 (items, classes), in float32 arithmetic."""
+def predict_logits(
+    classifier: nn.Module, activations: Activations, items: IntArray, view: int = 0, n_slices: int = 0
+) -> FloatArray:
+    """Return logits of one view, by default the clean one, float64 (items, classes), in float32 arithmetic.
+
+    Bags of ``n_slices`` take as much more memory, so that fewer go at a time.
+    """
     import torch
 
     classifier.eval()
     device = next(classifier.parameters()).device
-    parts = np.array_split(items, max(1, math.ceil(len(items) / SCORED_ITEMS)))
+    n_items = max(1, SCORED_ITEMS // max(1, n_slices))
+    parts = np.array_split(items, max(1, math.ceil(len(items) / n_items)))
     with torch.inference_mode():
         found = [
             classifier(lay_out(activations.take(part, np.full(len(part), view)).to(device))).double().cpu().numpy()

@@ -45,7 +45,7 @@ class Weights:
 
     What is run of it: the backbone up to its pooled features; with ``taps`` the activations at these lines instead, one
     after the other in one row; with a ``thaw_line`` the ensemble that was trained above it, whose members the file holds
-    as well.
+    as well. With ``n_slices`` an item is a bag of so many images, whose features are joined by ``pooling``.
     """
 
     architecture: Architecture
@@ -58,6 +58,8 @@ class Weights:
     folded_batchnorm: bool = False
     taps: tuple[str, ...] = ()
     thaw_line: str | None = None
+    n_slices: int = 0
+    pooling: str = "mean"
 
     def describe(self) -> dict[str, Any]:
         """What a run records of its weights; no path, since paths are private to the machine."""
@@ -66,7 +68,8 @@ class Weights:
 
     def describe_output(self) -> Any:
         """What the network that is run puts out: part of the key of everything that is computed with it."""
-        return {"line": self.thaw_line, "output": "logits"} if self.thaw_line else list(self.taps) or "pooled"
+        found: Any = {"line": self.thaw_line, "output": "logits"} if self.thaw_line else list(self.taps) or "pooled"
+        return {"output": found, "slices": self.n_slices, "pooling": self.pooling} if self.n_slices else found
 
 
 def read_sidecar(path: Path, backbone: str) -> Weights:
