@@ -51,6 +51,6 @@ def get_command(
         "classes": ", ".join(f"{number} {label}" for number, label in found.classes.items()),
         "parts": ", ".join(f"{part} {count}" for part, count in found.counts.items()),
         "about": found.about,
-        "next": f"thawline run {path} --out RUN" + (" --frame middle" if found.is_volumes else ""),
+        "next": f"thawline run {path} --out RUN",
     }
     print_result("\n".join(f"{key:<8} {value}" for key, value in lines.items()))

@@ -46,7 +46,7 @@ from thawline.options import (
     make_reading,
     steps_by_layers,
 )
-from thawline.plan import Plan, apply_given, count_slices, follow_size, make_plan, read_plan
+from thawline.plan import Plan, apply_given, find_depth, follow_size, make_plan, read_plan
 from thawline.plan_thawing import check_norms, list_chosen
 from thawline.race import run_race
 from thawline.share.bundle import Model, load_model
@@ -340,8 +340,8 @@ def _describe_backbone(
 ) -> BackboneFacts:
     thaws = not set(TRAINED).isdisjoint(list_strategies(options))
     layers = thaws and steps_by_layers(options)
-    n_slices = count_slices(fingerprint, options)
-    return describe_backbone(weights, lines=thaws, layers=layers, size_px=size_px or options.size_px, n_slices=n_slices)
+    depth = find_depth(fingerprint, options)
+    return describe_backbone(weights, lines=thaws, layers=layers, size_px=size_px or options.size_px, depth=depth)
 
 
 def _choose_backbone(job: Job, candidates: Sequence[Weights]) -> None:

@@ -14,7 +14,19 @@ from typing import Any
 from thawline.cost import read_duration
 from thawline.data.slice_forms import USUAL_SLICES, read_form
 from thawline.errors import OptionError
-from thawline.types import BAG, DIMENSIONS, FRAMES, MAMMOGRAPHY, MIDDLE, PLANES, POOLINGS, SUV, WINDOWS, Reading
+from thawline.types import (
+    BAG,
+    DIMENSIONS,
+    FRAMES,
+    MAMMOGRAPHY,
+    MIDDLE,
+    PLANES,
+    POOLINGS,
+    SUV,
+    VOLUMES,
+    WINDOWS,
+    Reading,
+)
 
 STRATEGIES: dict[str, tuple[str, ...]] = {  # name: aliases accepted, as the literature has them
     "feature_extractor": ("frozen", "linear probe", "linear probing", "off the shelf"),
@@ -117,11 +129,12 @@ class RunOptions:
     isotropic: bool = option(False, "Resample volumes to their finest spacing first.")
     dimensions: str = option(
         "auto",
-        "What a network is shown of a volume: a slice, three as channels, or a bag; auto: a given frame, or a bag.",
+        "What a network is shown of a volume: one slice, three as channels, a bag, or all at once; auto: a frame, or a bag.",
         among=DIMENSIONS,
     )
     slices: str = option(
-        USUAL_SLICES, "Slices of a bag: all, every:K, centre:N, spread:N (evenly) or informative:N (by their entropy)."
+        USUAL_SLICES,
+        "Slices of a bag or volume: all, every:K, centre:N, spread:N (evenly) or informative:N (by entropy).",
     )
     pooling: str = option(POOLINGS[0], "How the features of a bag's slices become those of the item.", among=POOLINGS)
     views: int | None = option(None, "Augmented views to cache for each item; 0 computes fresh ones.", least=0)
@@ -227,12 +240,16 @@ def _settle_dimensions(options: RunOptions) -> tuple[str, str]:
     """Return dimensions and frame, of which each may say the other. Raises OptionError where they contradict."""
     dimensions, frame = options.dimensions, options.frame
     usual = RunOptions()
-    for flag, given in (("--slices", options.slices != usual.slices), ("--pooling", options.pooling != usual.pooling)):
-        if given and (dimensions not in ("auto", BAG) or frame != usual.frame):
-            raise OptionError(f"{flag}: belongs to --dimensions {BAG}, without --frame; leave one of them out")
+    for flag, given, owners in (
+        ("--slices", options.slices != usual.slices, (BAG, *VOLUMES)),
+        ("--pooling", options.pooling != usual.pooling, (BAG,)),
+    ):
+        if given and (dimensions not in ("auto", *owners) or frame != usual.frame):
+            wanted = " or ".join(owners)
+            raise OptionError(f"{flag}: belongs to --dimensions {wanted}, without --frame; leave one of them out")
     if frame == usual.frame:
         return dimensions, MIDDLE if dimensions in ("2d", "2.5d_neighbours") else frame
-    if dimensions in (BAG, "2.5d_orthogonal"):
+    if dimensions not in ("auto", "2d", "2.5d_neighbours"):
         raise OptionError(
             f"--frame {frame}: names one slice, where --dimensions {dimensions} takes its own; leave it out"
         )

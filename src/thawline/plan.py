@@ -19,7 +19,19 @@ from thawline.errors import OptionError
 from thawline.files import json_digest
 from thawline.options import ALL_HEADS, LEAST_PX, MOST_PX, RunOptions, list_backbones, list_heads, make_reading
 from thawline.plan_thawing import check_recipe, choose_thawing, name_controls, name_strategy
-from thawline.types import ASPECTS, BAG, PLANES, BackboneFacts, Choice, Contract, Hardware, Kind, Reading
+from thawline.types import (
+    ASPECTS,
+    BAG,
+    PLANES,
+    VOLUMES,
+    BackboneFacts,
+    Choice,
+    Contract,
+    Depth,
+    Hardware,
+    Kind,
+    Reading,
+)
 
 NEGATIVE_NAMES = ("no", "normal", "negative", "benign", "control", "healthy", "no_findings", "no_finding", "0")
 ISOTROPIC = ", isotropic"
@@ -120,9 +132,11 @@ class Plan:
             self["plane"].endswith(ISOTROPIC),
             self["dimensions"],
         )
-        if reading.dimensions != BAG:
-            return reading
-        return dataclasses.replace(reading, slices=self["slices"], n_slices=self["n_slices"], pooling=self["pooling"])
+        if reading.dimensions == BAG:
+            reading = dataclasses.replace(reading, pooling=self["pooling"])
+        if reading.dimensions == BAG or reading.dimensions in VOLUMES:
+            reading = dataclasses.replace(reading, slices=self["slices"], n_slices=self["n_slices"])
+        return reading
 
 
 def make_plan(fingerprint: Mapping[str, Any], hardware: Hardware, facts: BackboneFacts, options: RunOptions) -> Plan:
@@ -402,15 +416,17 @@ def _choose_reading(fingerprint: Mapping[str, Any], options: RunOptions) -> tupl
         Choice("frame", reading.frame, "fixed" if reading.frame == "only" else "given", frame),
         Choice("plane", plane, "fixed" if plane == PLANES[0] else "given", "of the slices of volumes"),
         dimensions,
-        *(_choose_bag(fingerprint, options) if dimensions.value == BAG else ()),
+        *_choose_slices(find_depth(fingerprint, options), options),
     )
 
 
-def count_slices(fingerprint: Mapping[str, Any], options: RunOptions) -> int:
-    """Return how many slices a bag of these data holds, 0 where an item is shown as one image."""
+def find_depth(fingerprint: Mapping[str, Any], options: RunOptions) -> Depth | None:
+    """Return how a network takes the slices of these items, None where each is shown as one image."""
     dimensions = _choose_dimensions(fingerprint, make_reading(options).dimensions, options).value
-    most = int(fingerprint.get("slices", {"max": 1})["max"])
-    return count_shown(options.slices, most) if dimensions == BAG else 0
+    if dimensions != BAG and dimensions not in VOLUMES:
+        return None
+    n_slices = count_shown(options.slices, int(fingerprint.get("slices", {"max": 1})["max"]))
+    return Depth(n_slices, VOLUMES.get(dimensions, options.pooling))
 
 
 def _choose_dimensions(fingerprint: Mapping[str, Any], stated: str, options: RunOptions) -> Choice:
@@ -427,14 +443,18 @@ def _choose_dimensions(fingerprint: Mapping[str, Any], stated: str, options: Run
     return Choice("dimensions", BAG, "rule", reason)
 
 
-def _choose_bag(fingerprint: Mapping[str, Any], options: RunOptions) -> tuple[Choice, Choice, Choice]:
-    usual, n_slices = RunOptions(), count_slices(fingerprint, options)
-    reason = f"an item costs {n_slices} times what an image does; items of fewer show some again"
-    return (
-        Choice("slices", options.slices, "fixed" if options.slices == usual.slices else "given", "--slices"),
-        Choice("n_slices", n_slices, "rule", reason),
-        Choice("pooling", options.pooling, "fixed" if options.pooling == usual.pooling else "given", "--pooling"),
-    )
+def _choose_slices(depth: Depth | None, options: RunOptions) -> tuple[Choice, ...]:
+    """Which slices of an item a network is shown, and how their features are joined where they are shown one by one."""
+    if depth is None:
+        return ()
+    usual = RunOptions()
+    reason = f"an item costs about {depth.n_slices} times what an image does; items of fewer slices show some again"
+    slices = Choice("slices", options.slices, "fixed" if options.slices == usual.slices else "given", "--slices")
+    number = Choice("n_slices", depth.n_slices, "rule", reason)
+    if depth.is_volume:
+        return slices, number
+    pooling = Choice("pooling", depth.join, "fixed" if depth.join == usual.pooling else "given", "--pooling")
+    return slices, number, pooling
 
 
 def _choose_wide_range(fingerprint: Mapping[str, Any]) -> Choice:

@@ -24,6 +24,7 @@ from thawline.learn.ladder import LEAST_SHARE, Rung
 from thawline.learn.strategies import Settings, Strategies
 from thawline.learn.weight_files import Weights
 from thawline.measure import sample_items
+from thawline.plan import find_depth
 from thawline.state import Job
 from thawline.types import Augmentation, Recipe, SilentListener
 
@@ -128,7 +129,7 @@ def _race(job: Job, candidates: Sequence[Weights]) -> tuple[str, str, list[dict[
 def _open_racer(job: Job, weights: Weights, chosen: IntArray) -> Callable[[int], dict[str, Any]]:
     """Prepare one candidate at low resolution; the result thaws its upper half for a fold, and returns the log-loss."""
     size_px = SIZE_PX if takes_size(weights, SIZE_PX) else weights.architecture.size_px
-    facts = describe_backbone(weights, size_px=size_px, n_slices=job.facts.n_slices)
+    facts = describe_backbone(weights, size_px=size_px, depth=find_depth(job.fingerprint, job.options))
     contract = job.plan.contract(facts, size_px=size_px, interpolation=facts.interpolation, precision="f32")
     source = job.source(chosen, contract)._replace(weights=weights)
     features = extract(*source, SilentListener()).features

@@ -48,8 +48,8 @@ MAMMOGRAPHY = "mammography"
 SUV, SUV_WINDOW = "suv", (5.0, 10.0)  # g/ml, of PET
 FRAMES = ("only", "first", MIDDLE := "middle", "last")
 PLANES = ("axial", "coronal", "sagittal")
-DIMENSIONS = ("auto", "2d", "2.5d_neighbours", "2.5d_orthogonal", "2.5d_bag")
-BAG = DIMENSIONS[-1]
+DIMENSIONS = ("auto", "2d", "2.5d_neighbours", "2.5d_orthogonal", "2.5d_bag", "3d_acs", "3d_inflated")
+BAG, VOLUMES = "2.5d_bag", {"3d_acs": "acs", "3d_inflated": "inflated"}
 POOLINGS = ("mean", "max")
 
 
@@ -63,8 +63,8 @@ class Reading:
     ``windows`` are names of `WINDOWS`, `MAMMOGRAPHY`, `SUV`, or CENTRE/WIDTH in the object's own units: one, or three as
     channels; none for what the file says. ``frame`` is one of `FRAMES` or a number from 1: which of several; "only" refuses
     several. Volumes are cut across a ``plane`` of `PLANES`, after resampling to one spacing where ``isotropic``.
-    ``dimensions`` is one of `DIMENSIONS`; a bag shows the network ``n_slices`` of an item, those that ``slices`` says (see
-    `data.slices`), and their features are joined by a ``pooling`` of `POOLINGS`.
+    ``dimensions`` is one of `DIMENSIONS`; of a bag, and in three dimensions, a network is shown ``n_slices`` of an item,
+    those that ``slices`` says (see `data.slices`); the features of a bag are joined by a ``pooling`` of `POOLINGS`.
     """
 
     windows: tuple[str, ...] = ()
@@ -75,6 +75,25 @@ class Reading:
     slices: str = ""
     n_slices: int = 0
     pooling: str = POOLINGS[0]
+
+    @property
+    def depth(self) -> Depth | None:
+        """How a network takes the slices of an item, None where it is shown one image."""
+        return Depth(self.n_slices, VOLUMES.get(self.dimensions, self.pooling)) if self.n_slices else None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Depth:
+    """How a network takes the ``n_slices`` of an item: one by one, features joined by one of `POOLINGS`; or, made over to
+    three dimensions in one of the ways of `VOLUMES`, as a whole."""
+
+    n_slices: int
+    join: str
+
+    @property
+    def is_volume(self) -> bool:
+        """Tell whether the network itself is of three dimensions."""
+        return self.join in VOLUMES.values()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from thawline.learn.linear import LinearHead
 from thawline.learn.loading import find_stages_of, fit_weights, load_backbone
 from thawline.learn.training import lay_out, predict_logits
 from thawline.learn.weight_files import read_sidecar
-from thawline.types import BAG, POOLINGS, Augmentation, Contract, Hardware, Reading, SilentListener
+from thawline.types import BAG, POOLINGS, Augmentation, Contract, Depth, Hardware, Reading, SilentListener
 
 pytestmark = pytest.mark.slow
 HARDWARE = Hardware(cores=2, memory_mib=1000)
@@ -127,7 +127,9 @@ def test_prefix_and_suffix_are_the_whole_at_every_line(weights, pooling):
     names = [line.name for line in describe_backbone(weights, size_px=SIZE_PX).lines]
     stages = find_stages_of(fitted, network, names)
     images = make_images(SIZE_PX, items=2 * N_SLICES)
-    lines = {line.name: line for line in describe_backbone(weights, size_px=SIZE_PX, n_slices=N_SLICES).lines}
+    lines = {
+        line.name: line for line in describe_backbone(weights, size_px=SIZE_PX, depth=Depth(N_SLICES, "mean")).lines
+    }
     with torch.no_grad():
         singly = network(images).reshape(2, N_SLICES, -1)
         expected = singly.mean(1) if pooling == "mean" else singly.amax(1)
@@ -141,7 +143,7 @@ def test_activations_of_bags_from_the_cache_and_fresh_are_those_of_the_slices(we
     import torch
 
     contract = make_contract(weights)
-    lines = describe_backbone(weights, size_px=SIZE_PX, n_slices=N_SLICES).lines[:2]
+    lines = describe_backbone(weights, size_px=SIZE_PX, depth=Depth(N_SLICES, "mean")).lines[:2]
     about = *volumes, weights, contract, HARDWARE
     cached = fill_activations(*about, lines, TURNS, 1, 7, SilentListener())
     stages = find_stages_of(fit_weights(weights, SIZE_PX), load_backbone(weights), [line.name for line in lines])
@@ -172,12 +174,15 @@ def test_a_classifier_starts_with_the_logits_of_a_head_on_pooled_features(weight
     head = LinearHead(
         features.mean(0), features.std(0) + 0.1, draw.normal(size=(2, features.shape[1])), np.array([0.3, -0.3])
     )
-    line = describe_backbone(weights, size_px=SIZE_PX, n_slices=N_SLICES).lines[1]
+    line = describe_backbone(weights, size_px=SIZE_PX, depth=Depth(N_SLICES, "mean")).lines[1]
     stages = find_stages_of(fit_weights(weights, SIZE_PX, contract.reading), load_backbone(weights), [line.name])
     about = *volumes, weights, contract, HARDWARE
     cached = fill_activations(*about, [line], TURNS, 0, 7, SilentListener())[line.name]
     classifier = make_classifier(stages.suffix(line.name), head)
-    logits = [predict_logits(classifier, cached, np.arange(7), n_slices=n) for n in (N_SLICES, 0, 100)]
+    logits = [
+        predict_logits(classifier, cached, np.arange(7), depth=each)
+        for each in (Depth(N_SLICES, "mean"), None, Depth(100, "mean"))
+    ]
     np.testing.assert_allclose(logits[0], head.predict_logits(features), atol=0.05)
     for each in logits[1:]:
         np.testing.assert_allclose(each, logits[0], atol=1e-4)

@@ -1,4 +1,4 @@
-"""Bags: the images of an item pass through a network one by one, and their features are joined behind it."""
+"""Items of several images: a bag, whose images pass one by one and whose features are joined, or a volume of them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from thawline.types import Depth
 
 
 def merge(activations: Tensor) -> Tensor:
@@ -27,16 +29,24 @@ def pool(features: Tensor, n_slices: int, pooling: str) -> Tensor:
     return bags.amax(1) if pooling == "max" else bags.mean(1)
 
 
-def pool_features(backbone: nn.Module, n_slices: int, pooling: str) -> nn.Module:
+def stack(images: Tensor, n_slices: int) -> Tensor:
+    """Return (items x slices, channels, height, width) as volumes, (items, channels, slices, height, width)."""
+    return part(images, n_slices).transpose(1, 2)
+
+
+def take_slices(backbone: nn.Module, depth: Depth) -> nn.Module:
     """Return the network from (items x slices) images to one row of features an item."""
     from torch import nn
 
-    class Pooled(nn.Module):
+    class Sliced(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.backbone = backbone
 
         def forward(self, images: Tensor) -> Tensor:
-            return pool(self.backbone(images), n_slices, pooling)
+            if depth.is_volume:
+                features: Tensor = self.backbone(stack(images, depth.n_slices))
+                return features
+            return pool(self.backbone(images), depth.n_slices, depth.join)
 
-    return Pooled().eval()
+    return Sliced().eval()

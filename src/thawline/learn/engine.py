@@ -120,7 +120,7 @@ class OpenVinoEngine:
         self._dtype = np.dtype(np.uint8 if contract.wide_range is None else np.float32)
         core = open_core()
         model = core.read_model(_convert(weights, contract.size_px))
-        n_images = self.batch_items * max(1, weights.n_slices)
+        n_images = self.batch_items * weights.n_images
         model.reshape([n_images, 3, contract.size_px, contract.size_px])
         self._compiled = core.compile_model(
             _add_preprocessing(model, contract, self._dtype),
@@ -171,7 +171,9 @@ class TorchEngine:
         self.batch_items = count_batch(BATCH_ITEMS_CUDA if hardware.cuda else BATCH_ITEMS, weights)
         self._dtype = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}[contract.precision]
         self._dtype_in = np.dtype(np.uint8 if contract.wide_range is None else np.float32)
-        self._network = load_backbone(weights).to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        whole = weights.depth is not None and weights.depth.is_volume
+        layout = torch.channels_last_3d if whole else torch.channels_last
+        self._network = lay_out_weights(load_backbone(weights).to(self._device), layout)
         self._mean = torch.tensor(contract.mean, device=self._device).mul(255)
         self._std = torch.tensor(contract.std, device=self._device).mul(255)
 
@@ -186,9 +188,20 @@ class TorchEngine:
             yield features[: len(batch)].float().cpu().numpy()
 
 
+def lay_out_weights(network: Any, layout: Any) -> Any:
+    """Lay out the kernels of as many dimensions as a memory format has."""
+    import torch
+
+    n_dimensions = 5 if layout is torch.channels_last_3d else 4
+    for parameter in network.parameters():
+        if parameter.ndim == n_dimensions:
+            parameter.data = parameter.data.contiguous(memory_format=layout)
+    return network
+
+
 def count_batch(n_images: int, weights: Weights) -> int:
     """Return how many items have about so many images; one at least."""
-    return max(1, n_images // max(1, weights.n_slices))
+    return max(1, n_images // weights.n_images)
 
 
 def smallest_cosine(ours: Features, reference: Features) -> float:
@@ -233,7 +246,7 @@ def _convert(weights: Weights, size_px: int) -> Path:
     }
     folder = cache_path() / "engine" / json_digest(key)[:24]
     if not (folder / "model.xml").is_file():
-        _write_converted(load_backbone(weights), size_px, max(1, weights.n_slices), folder)
+        _write_converted(load_backbone(weights), size_px, weights.n_images, folder)
     with contextlib.suppress(OSError):
         (folder / "model.xml").touch()  # the time of last use, which eviction goes by
     return folder / "model.xml"

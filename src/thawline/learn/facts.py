@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from typing import TYPE_CHECKING
 
 from thawline.errors import ModelError, OptionError, WeightsError
 from thawline.learn.loading import fit_weights, load_backbone
 from thawline.learn.stages import find_stages, list_lines
+from thawline.learn.volumetric import is_faithful, make_volumetric
 from thawline.learn.weight_files import Weights
-from thawline.types import BackboneFacts
+from thawline.types import BackboneFacts, Depth
 
 if TYPE_CHECKING:
     from torch import nn
 
 
 def describe_backbone(
-    weights: Weights, *, lines: bool = True, layers: bool = False, size_px: int | None = None, n_slices: int = 0
+    weights: Weights,
+    *,
+    lines: bool = True,
+    layers: bool = False,
+    size_px: int | None = None,
+    depth: Depth | None = None,
 ) -> BackboneFacts:
     """Describe a backbone; the ``lines`` between its blocks, and those between its ``layers``, take seconds to find.
 
-    It is described for images of ``size_px``, by default those it was trained on, and for bags of ``n_slices``, whose
-    activations are crossed as many times. A network whose blocks cannot be traced has no lines. Raises OptionError where it
-    does not take images of that size.
+    It is described for images of ``size_px``, by default those it was trained on, and for items of several with a ``depth``.
+    A network whose blocks cannot be traced has no lines. Raises OptionError where it does not take images of that size, or
+    no volumes.
     """
     architecture = weights.architecture
     size_px = size_px or architecture.size_px
@@ -37,10 +44,10 @@ def describe_backbone(
         licence=weights.licence,
         pretrained_on=weights.pretrained_on,
         folded_batchnorm=weights.folded_batchnorm,
-        n_slices=n_slices,
+        n_slices=depth.n_slices if depth else 0,
     )
-    resized = size_px != architecture.size_px
-    if not (lines or layers or resized):
+    resized, whole = size_px != architecture.size_px, depth is not None and depth.is_volume
+    if not (lines or layers or resized or whole):
         return facts
     try:
         backbone = _load(fit_weights(weights, size_px))
@@ -53,19 +60,27 @@ def describe_backbone(
             f"{architecture.name} takes images of {architecture.size_px} px, as in its training, and fails on {size_px} px; "
             "leave out --size-px, or size_px in a plan file"
         )
+    if depth is not None and whole:
+        backbone = _make_whole(backbone, depth, architecture.name, size_px)
     if not (lines or layers):
         return facts
     try:
-        coarse = list_lines(find_stages(backbone), size_px)
-        fine = list_lines(find_stages(backbone, fine=True), size_px) if layers else ()
+        stages = [find_stages(backbone, fine=fine) for fine in ((False, True) if layers else (False,))]
+        found = [list_lines(dataclasses.replace(each, depth=depth), size_px) for each in stages]
     except ModelError:
         return facts
-    if n_slices:
-        coarse, fine = (
-            tuple(dataclasses.replace(line, shape=(n_slices, *line.shape)) for line in lines)
-            for lines in (coarse, fine)
+    return dataclasses.replace(facts, lines=found[0], fine_lines=found[1] if layers else ())
+
+
+def _make_whole(backbone: nn.Module, depth: Depth, name: str, size_px: int) -> nn.Module:
+    """Return the backbone taken to three dimensions. Raises OptionError where that cannot be done."""
+    made = make_volumetric(copy.deepcopy(backbone), depth.join)
+    if not is_faithful(backbone, depth.n_slices, size_px):
+        raise OptionError(
+            f"--dimensions 3d_{depth.join}: {name} does not mean the same on volumes ({depth.n_slices} slices of {size_px} "
+            "px), or fails on them; choose another --backbone, such as efficientnet_lite0 or resnet18, or more --slices"
         )
-    return dataclasses.replace(facts, lines=coarse, fine_lines=fine)
+    return made
 
 
 def takes_size(weights: Weights, size_px: int) -> bool:

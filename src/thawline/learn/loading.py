@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from thawline.errors import WeightsError
-from thawline.learn.bags import pool_features
+from thawline.learn.bags import take_slices
 from thawline.learn.conversion import match_tensors, sees_one, widen_first
 from thawline.learn.cuts import MEMBERS, load_ensemble, tap_lines
 from thawline.learn.networks import (
@@ -22,6 +22,7 @@ from thawline.learn.networks import (
     narrow_first,
 )
 from thawline.learn.stages import Stages, find_stages_at
+from thawline.learn.volumetric import make_volumetric, redraw_kernels
 from thawline.learn.weight_files import Weights, is_ordered, name_some, read_tensors
 from thawline.learn.weights import PACKAGES
 from thawline.types import Reading
@@ -33,10 +34,8 @@ if TYPE_CHECKING:
 def fit_weights(weights: Weights, size_px: int, reading: Reading | None = None) -> Weights:
     """Return the weights for images of ``size_px``, see `networks.fit_size`, and for items as they are read."""
     architecture = fit_size(weights.architecture, size_px)
-    fitted = dataclasses.replace(weights, architecture=architecture)
-    return (
-        fitted if reading is None else dataclasses.replace(fitted, n_slices=reading.n_slices, pooling=reading.pooling)
-    )
+    depth = weights.depth if reading is None else reading.depth
+    return dataclasses.replace(weights, architecture=architecture, depth=depth)
 
 
 def load_network(weights: Weights) -> nn.Module:
@@ -92,19 +91,25 @@ def _resample(given: dict[str, Tensor], network: nn.Module, architecture: Archit
 
 def load_backbone(weights: Weights) -> nn.Module:
     """Build what ``weights`` say is run: normalised float32 (items[ x slices], 3, size, size) in, one row an item out."""
-    network, tensors = _build(weights), read_tensors(weights.path)
-    backbone = cut_classifier(_fill(network, weights, tensors), weights.architecture)
+    tensors = read_tensors(weights.path)
+    backbone = load_blocks(weights, tensors)
     if weights.thaw_line:
         return load_ensemble(find_stages_of(weights, backbone, [weights.thaw_line]), weights.thaw_line, tensors)
     if weights.taps:
         return tap_lines(find_stages_of(weights, backbone, weights.taps), weights.taps)
-    return pool_features(backbone, weights.n_slices, weights.pooling) if weights.n_slices else backbone
+    return take_slices(backbone, weights.depth) if weights.depth else backbone
+
+
+def load_blocks(weights: Weights, tensors: Mapping[str, Tensor] | None = None) -> nn.Module:
+    """Build the backbone as its blocks are: images, or volumes, in, features out. Raises WeightsError."""
+    tensors = read_tensors(weights.path) if tensors is None else tensors
+    backbone = cut_classifier(_fill(_build(weights), weights, tensors), weights.architecture)
+    return make_volumetric(backbone, weights.depth.join) if weights.depth and weights.depth.is_volume else backbone
 
 
 def find_stages_of(weights: Weights, network: nn.Module, lines: Sequence[str]) -> Stages:
-    """Find stages of the network of ``weights`` that have all ``lines``, for bags where its items are such."""
-    stages = find_stages_at(network, lines)
-    return dataclasses.replace(stages, n_slices=weights.n_slices, pooling=weights.pooling)
+    """Find stages of the network of ``weights`` that have all ``lines``, for the items that it takes."""
+    return dataclasses.replace(find_stages_at(network, lines), depth=weights.depth)
 
 
 def load_random(weights: Weights, seed: int) -> nn.Module:
@@ -116,7 +121,10 @@ def load_random(weights: Weights, seed: int) -> nn.Module:
         network = build_network(weights.architecture)
         if weights.architecture.builder == "own":  # it comes trained
             draw_weights(network)
-        return cut_classifier(network, weights.architecture)
+        backbone = cut_classifier(network, weights.architecture)
+        if weights.depth is None or not weights.depth.is_volume:
+            return backbone
+        return redraw_kernels(make_volumetric(backbone, weights.depth.join))
 
 
 def read_backbone_tensors(weights: Weights) -> dict[str, Tensor]:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from thawline.errors import ModelError, OptionError
-from thawline.learn.bags import merge, part, pool
+from thawline.learn.bags import merge, part, pool, stack
 from thawline.learn.networks import count_parameters
-from thawline.types import Line
+from thawline.types import Depth, Line
 
 if TYPE_CHECKING:
     from torch import Tensor, fx, nn
@@ -27,16 +28,20 @@ LEAST_STAGES = 5  # with fewer, the largest block is opened
 class Stages:
     """A traced backbone; ``crossings`` names its lines, top to bottom, with the node whose tensor crosses each.
 
-    With ``n_slices`` an item is a bag of so many images: what crosses a line is (items, slices, …), and what is above all
-    lines ends in ``pooling``.
+    With a ``depth`` an item is several images, one after the other. Of a bag (items, slices, …) cross a line, and what is
+    above all lines joins their features; a volume is put together below all lines.
     """
 
     network: nn.Module
     graph: fx.Graph
     crossings: dict[str, fx.Node]
     opened: frozenset[str]
-    n_slices: int = 0
-    pooling: str = "mean"
+    depth: Depth | None = None
+
+    @property
+    def bag(self) -> Depth | None:
+        """The depth, where the network takes slices one by one."""
+        return None if self.depth is None or self.depth.is_volume else self.depth
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -84,19 +89,19 @@ class Stages:
         copies: dict[fx.Node, fx.Node] = {}
         if start is not None:
             given = graph.placeholder("activations")
-            copies[start] = graph.call_method(
-                "clone", (graph.call_function(merge, (given,)) if self.n_slices else given,)
-            )
+            copies[start] = graph.call_method("clone", (graph.call_function(merge, (given,)) if self.bag else given,))
         found = dict(copies)
         for node in self.graph.nodes:
             if node in needed:
                 copies[node] = graph.node_copy(node, copies.__getitem__)
+                if node.op == "placeholder" and self.depth and self.depth.is_volume:
+                    copies[node] = graph.call_function(stack, (copies[node], self.depth.n_slices))
                 found[node] = graph.call_method("clone", (copies[node],)) if node in ends else copies[node]
-        if self.n_slices:
-            top, about = _find_output(self.graph), (self.n_slices, self.pooling)
+        if bag := self.bag:
+            top = _find_output(self.graph)
             for node in ends:
-                join, more = (pool, about) if node is top else (part, about[:1])
-                found[node] = graph.call_function(join, (found[node], *more))
+                join, more = (pool, (bag.join,)) if node is top else (part, ())
+                found[node] = graph.call_function(join, (found[node], bag.n_slices, *more))
         graph.output(tuple(found[node] for node in ends) if isinstance(end, tuple) else found[end])
         return fx.GraphModule(self.network, graph)
 
@@ -140,15 +145,18 @@ def find_stages_at(network: nn.Module, lines: Sequence[str]) -> Stages:
 def list_lines(stages: Stages, size_px: int) -> tuple[Line, ...]:
     """Describe the lines, top to bottom: shares of parameters and of compute above each, shape of what crosses.
 
-    The network is to be in eval mode. Raises ModelError where its parts, one after the other, are not what the whole is.
+    The network is to be in eval mode. Compute is that of one image, or of one volume. Raises ModelError where its parts, one
+    after the other, are not what the whole is.
     """
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    names = stages.names
+    names, depth = stages.names, stages.depth
+    stages = dataclasses.replace(stages, depth=None)
     parameters = [count_parameters(stages.suffix(name)) for name in names]
     flops, shapes = [], []
-    images = torch.linspace(-1, 1, 3 * size_px**2).reshape(1, 3, size_px, size_px)
+    shape = (3, depth.n_slices, size_px, size_px) if depth and depth.is_volume else (3, size_px, size_px)
+    images = torch.linspace(-1, 1, math.prod(shape)).reshape(1, *shape)
     crossing: Tensor = images
     upper: list[Any] = [*names[:-1][::-1], None]
     with torch.enable_grad():  # without gradients the counter fails on a block that is given a parameter
@@ -161,8 +169,9 @@ def list_lines(stages: Stages, size_px: int) -> tuple[Line, ...]:
     with torch.no_grad():
         _check_same(crossing, stages.network(images), stages.network)
     compute = [sum(flops[len(flops) - 1 - place :]) for place in range(len(names))]
+    front = () if depth is None or depth.is_volume else (depth.n_slices,)
     return tuple(
-        Line(name, count / parameters[-1], share / max(compute[-1], 1), shape)
+        Line(name, count / parameters[-1], share / max(compute[-1], 1), (*front, *shape))
         for name, count, share, shape in zip(names, parameters, compute, shapes[::-1], strict=True)
     )
 

@@ -23,7 +23,7 @@ from thawline.learn.handcrafted import extract_handcrafted
 from thawline.learn.heads import FoldResult, Head, fit_final, fit_fold
 from thawline.learn.ladder import Forecast, Rung, TriedRung, count_trials
 from thawline.learn.linear import LinearHead
-from thawline.learn.loading import find_stages_of, fit_weights, load_backbone, load_random
+from thawline.learn.loading import find_stages_of, fit_weights, load_blocks, load_random
 from thawline.learn.stages import Stages
 from thawline.learn.thawing import INNER_FOLDS, Thaw, ThawedFold, thaw_fold, zero_head
 from thawline.learn.training import RGN_BATCHES, compare_bf16, train
@@ -200,7 +200,7 @@ class Strategies:
     @functools.cached_property
     def stages(self) -> Stages:
         """The stages of the pretrained backbone."""
-        return self._find_stages(load_backbone(dataclasses.replace(self._weights, n_slices=0)))
+        return self._find_stages(load_blocks(self._weights))
 
     @functools.cached_property
     def random_stages(self) -> Stages:

@@ -74,7 +74,7 @@ class Thaw:
 
     def predict(self, classifier: nn.Module, items: IntArray, view: int = 0) -> FloatArray:
         """Return the logits of items, see `training.predict_logits`."""
-        return predict_logits(classifier, self.activations, items, view, self.stages.n_slices)
+        return predict_logits(classifier, self.activations, items, view, self.stages.depth)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from thawline.learn.cuts import group_parameters
 from thawline.learn.depthwise import make_mode
 from thawline.learn.fusing import fused_norms
 from thawline.learn.objective import Objective, make_objective
-from thawline.types import Recipe
+from thawline.types import Depth, Recipe
 
 if TYPE_CHECKING:
     import torch
@@ -113,17 +113,17 @@ def train(
 
 
 def predict_logits(
-    classifier: nn.Module, activations: Activations, items: IntArray, view: int = 0, n_slices: int = 0
+    classifier: nn.Module, activations: Activations, items: IntArray, view: int = 0, depth: Depth | None = None
 ) -> FloatArray:
     """Return logits of one view, by default the clean one, float64 (items, classes), in float32 arithmetic.
 
-    Bags of ``n_slices`` take as much more memory, so that fewer go at a time.
+    Items of several images take as much more memory, so that fewer go at a time.
     """
     import torch
 
     classifier.eval()
     device = next(classifier.parameters()).device
-    n_items = max(1, SCORED_ITEMS // max(1, n_slices))
+    n_items = max(1, SCORED_ITEMS // (depth.n_slices if depth else 1))
     parts = np.array_split(items, max(1, math.ceil(len(items) / n_items)))
     with torch.inference_mode():
         found = [

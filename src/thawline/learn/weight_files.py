@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from thawline.errors import WeightsError
 from thawline.files import file_digest, write_atomic, write_json
 from thawline.learn.networks import BUILDERS, Architecture, find_contract_problem
+from thawline.types import Depth
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,7 +46,7 @@ class Weights:
 
     What is run of it: the backbone up to its pooled features; with ``taps`` the activations at these lines instead, one
     after the other in one row; with a ``thaw_line`` the ensemble that was trained above it, whose members the file holds
-    as well. With ``n_slices`` an item is a bag of so many images, whose features are joined by ``pooling``.
+    as well. With a ``depth`` an item is several images, and the network takes them as that says.
     """
 
     architecture: Architecture
@@ -58,8 +59,7 @@ class Weights:
     folded_batchnorm: bool = False
     taps: tuple[str, ...] = ()
     thaw_line: str | None = None
-    n_slices: int = 0
-    pooling: str = "mean"
+    depth: Depth | None = None
 
     def describe(self) -> dict[str, Any]:
         """What a run records of its weights; no path, since paths are private to the machine."""
@@ -69,7 +69,12 @@ class Weights:
     def describe_output(self) -> Any:
         """What the network that is run puts out: part of the key of everything that is computed with it."""
         found: Any = {"line": self.thaw_line, "output": "logits"} if self.thaw_line else list(self.taps) or "pooled"
-        return {"output": found, "slices": self.n_slices, "pooling": self.pooling} if self.n_slices else found
+        return {"output": found, **dataclasses.asdict(self.depth)} if self.depth else found
+
+    @property
+    def n_images(self) -> int:
+        """How many images an item is."""
+        return self.depth.n_slices if self.depth else 1
 
 
 def read_sidecar(path: Path, backbone: str) -> Weights:
