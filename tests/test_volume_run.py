@@ -88,3 +88,31 @@ def test_a_bag_is_thawed_and_delivered_as_it_was_judged(volumes: Path, tmp_path:
     finished = thawline.run(volumes, tmp_path / "run", listener=Notes(), **about)
     assert finished.metrics["chosen"]["thaw_line"] == "blocks.4"
     check_model(finished, volumes, Reading(dimensions=BAG, slices="all", n_slices=3))
+
+
+def test_attention_over_slices_is_a_rung_of_its_own(volumes: Path, tmp_path: Path, tiny_file: Path) -> None:
+    about = {
+        "weights": tiny_file,
+        "backbone": "tiny",
+        "thaw_line": "slice_pooling",
+        "strategy": "fine_tuning",
+        "folds": 2,
+    }
+    about |= {"views": 1, "controls": "none", "budget": "none", "final": "refit", "pooling": "attention"}
+    finished = thawline.run(volumes, tmp_path / "run", listener=Notes(), **about)
+    assert finished.metrics["chosen"]["thaw_line"] == "slice_pooling"
+    check_model(finished, volumes, Reading(dimensions=BAG, slices="spread:16", n_slices=3, pooling="attention"))
+
+
+def test_a_network_of_three_dimensions_is_thawed_and_delivered(volumes: Path, tmp_path: Path) -> None:
+    about = {
+        "dimensions": "3d_inflated",
+        "size_px": 64,
+        "thaw_line": "conv_head",
+        "strategy": "fine_tuning",
+        "folds": 2,
+    }
+    about |= {"views": 1, "controls": "none", "budget": "none", "final": "ensemble"}
+    finished = thawline.run(volumes, tmp_path / "run", listener=Notes(), **about)
+    assert finished.metrics["chosen"]["thaw_line"] == "conv_head"
+    check_model(finished, volumes, Reading(dimensions="3d_inflated", slices="spread:16", n_slices=3))

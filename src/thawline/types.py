@@ -50,7 +50,7 @@ FRAMES = ("only", "first", MIDDLE := "middle", "last")
 PLANES = ("axial", "coronal", "sagittal")
 DIMENSIONS = ("auto", "2d", "2.5d_neighbours", "2.5d_orthogonal", "2.5d_bag", "3d_acs", "3d_inflated")
 BAG, VOLUMES = "2.5d_bag", {"3d_acs": "acs", "3d_inflated": "inflated"}
-POOLINGS = ("mean", "max")
+POOLINGS = ("mean", "max", ATTENTION := "attention")
 
 
 Kind = Literal["fixed", "rule", "empirical", "given"]

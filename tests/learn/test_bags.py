@@ -6,12 +6,13 @@ import dataclasses
 
 import numpy as np
 import pytest
+from scipy.special import expit, softmax
 
 from referees import TOLERANCE, make_images, measure_difference
 from thawline.data.readers import content_digest
 from thawline.learn.activations import fill_activations, open_fresh
 from thawline.learn.augment import View, augment
-from thawline.learn.bags import merge, part, pool
+from thawline.learn.bags import HIDDEN_UNITS, make_attention, merge, part, pool
 from thawline.learn.cuts import make_classifier
 from thawline.learn.engine import TorchEngine, open_engine
 from thawline.learn.facts import describe_backbone
@@ -19,15 +20,15 @@ from thawline.learn.features import batch_inputs, extract, prepare_all
 from thawline.learn.handcrafted import extract_handcrafted
 from thawline.learn.linear import LinearHead
 from thawline.learn.loading import find_stages_of, fit_weights, load_backbone
-from thawline.learn.training import lay_out, predict_logits
+from thawline.learn.training import lay_out, predict_logits, train
 from thawline.learn.weight_files import read_sidecar
-from thawline.types import BAG, POOLINGS, Augmentation, Contract, Depth, Hardware, Reading, SilentListener
+from thawline.types import BAG, POOLINGS, Augmentation, Contract, Depth, Hardware, Reading, Recipe, SilentListener
 
 pytestmark = pytest.mark.slow
 HARDWARE = Hardware(cores=2, memory_mib=1000)
 TURNS = Augmentation(15.0, 0.1, (0.9, 1.1), flip_sides=True, tone=0.2)
 N_SLICES, SIZE_PX = 3, 64
-JOIN = {"mean": np.mean, "max": np.max}
+JOIN = {"mean": np.mean, "max": np.max, "attention": np.mean}  # where that starts
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +42,12 @@ def volumes():
     draw = np.random.default_rng(0)
     drawn = [draw.integers(0, 256, (4 + number % 3, 40, 40), dtype=np.uint8) for number in range(7)]
     return drawn, [content_digest(each) for each in drawn]
+
+
+def draw_bags():
+    import torch
+
+    return torch.from_numpy(np.random.default_rng(0).normal(size=(4, 3, 5)).astype(np.float32))
 
 
 @pytest.fixture(autouse=True)
@@ -88,7 +95,58 @@ def test_merging_and_parting_are_each_others_end():
     assert torch.equal(merge(tokens)[4], tokens[1, 1])
 
 
-@pytest.mark.parametrize("pooling", POOLINGS)
+def test_attention_is_that_of_the_paper_and_starts_as_the_mean():
+    import torch
+
+    bags, attention = draw_bags(), make_attention(5, seed=3)
+    with torch.no_grad():
+        np.testing.assert_allclose(attention(bags).numpy(), bags.numpy().mean(1), rtol=1e-5, atol=1e-6)
+        attention.scores.weight.copy_(torch.from_numpy(np.random.default_rng(1).normal(size=(1, HIDDEN_UNITS))))
+        found, weights = attention(bags).numpy(), attention.weigh(bags).numpy()
+    state = {name: tensor.numpy().astype(np.float64) for name, tensor in attention.state_dict().items()}
+    for bag, row, shares in zip(bags.numpy().astype(np.float64), found, weights, strict=True):
+        values = np.tanh(bag @ state["values.weight"].T + state["values.bias"])
+        gates = expit(bag @ state["gates.weight"].T + state["gates.bias"])
+        expected = softmax((values * gates) @ state["scores.weight"][0])
+        np.testing.assert_allclose(shares, expected, rtol=1e-4)
+        np.testing.assert_allclose(row, expected @ bag, rtol=1e-4, atol=1e-5)
+    again = make_attention(5, seed=3).state_dict()
+    assert all(torch.equal(again[name], attention.state_dict()[name]) for name in ("values.weight", "gates.weight"))
+
+
+def test_attention_learns_which_slice_counts():
+    """One slice of six, at any place, carries the class and a mark; the mean of all drowns it."""
+    import torch
+
+    draw = np.random.default_rng(0)
+    labels = draw.integers(0, 2, 400)
+    bags = draw.normal(size=(400, 6, 8)).astype(np.float32)
+    places = draw.integers(0, 6, 400)
+    bags[np.arange(400), places, 0] = np.where(labels, 1.0, -1.0)
+    bags[np.arange(400), places, 1] = 4.0
+    activations = torch.from_numpy(bags)
+
+    class Held:
+        n_views = 0
+
+        def take(self, items, _views):
+            return activations[torch.from_numpy(items)]
+
+    class Mean(torch.nn.Module):
+        def forward(self, given):
+            return given.mean(1)
+
+    recipe = Recipe(learning_rate=3e-3, epochs=60, batch_items=32, mixup=0.0, label_smoothing=0.0, decay=1.0)
+    head = LinearHead(np.zeros(8), np.ones(8), np.zeros((2, 8)), np.zeros(2))
+    right = {}
+    for name, suffix in (("attention", make_attention(8)), ("mean", Mean())):
+        classifier, _ = train(make_classifier(suffix, head), Held(), labels, np.arange(300), recipe, "rung")
+        logits = predict_logits(classifier, Held(), np.arange(300, 400))
+        right[name] = float((logits.argmax(1) == labels[300:]).mean())
+    assert right["attention"] > 0.9 > right["mean"] + 0.1
+
+
+@pytest.mark.parametrize("pooling", JOIN)
 def test_pooling_is_that_of_numpy(pooling):
     import torch
 
@@ -124,15 +182,16 @@ def test_prefix_and_suffix_are_the_whole_at_every_line(weights, pooling):
     reading = make_contract(weights, pooling).reading
     network = load_backbone(weights)
     fitted = fit_weights(weights, SIZE_PX, reading)
-    names = [line.name for line in describe_backbone(weights, size_px=SIZE_PX).lines]
+    found = describe_backbone(weights, size_px=SIZE_PX, depth=Depth(N_SLICES, pooling)).lines
+    names, lines = [line.name for line in found], {line.name: line for line in found}
+    assert (names[0] == "slice_pooling") == (pooling == "attention")
+    assert 0 < found[0].thawed_fraction < found[-1].thawed_fraction == 1
     stages = find_stages_of(fitted, network, names)
+    assert stages.names == tuple(names)
     images = make_images(SIZE_PX, items=2 * N_SLICES)
-    lines = {
-        line.name: line for line in describe_backbone(weights, size_px=SIZE_PX, depth=Depth(N_SLICES, "mean")).lines
-    }
     with torch.no_grad():
         singly = network(images).reshape(2, N_SLICES, -1)
-        expected = singly.mean(1) if pooling == "mean" else singly.amax(1)
+        expected = singly.amax(1) if pooling == "max" else singly.mean(1)
         assert measure_difference(load_backbone(fitted)(images), expected) < TOLERANCE
         for name, activations in zip(names, stages.prefix(names)(images), strict=True):
             assert tuple(activations.shape) == (2, *lines[name].shape)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+LINE = "slice_pooling"  # the line above a whole backbone: what is trained is how its slices are weighted, and the head
+HIDDEN_UNITS = 128
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
@@ -24,9 +27,44 @@ def part(merged: Tensor, n_slices: int) -> Tensor:
 
 
 def pool(features: Tensor, n_slices: int, pooling: str) -> Tensor:
-    """Join features, (items x slices, features), to those of the items: their mean or their maximum."""
+    """Join features, (items x slices, features), to those of the items: their maximum, else their mean.
+
+    The mean is also where attention starts.
+    """
     bags = part(features, n_slices)
     return bags.amax(1) if pooling == "max" else bags.mean(1)
+
+
+def make_attention(n_features: int, seed: int = 0) -> nn.Module:
+    """Return gated attention pooling (Ilse, Tomczak and Welling, ICML 2018), (items, slices, features) to (items, features).
+
+    The weight of slice k is the softmax over slices of w (tanh(V h_k) * sigmoid(U h_k)). It starts with w at zero, where
+    it is the mean, so that a head of the mean is the start of training.
+    """
+    import torch
+    from torch import nn
+
+    generator = torch.Generator().manual_seed(seed)
+
+    class GatedAttention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.values, self.gates = (nn.Linear(n_features, HIDDEN_UNITS) for _ in range(2))
+            self.scores = nn.Linear(HIDDEN_UNITS, 1, bias=False)
+            for layer in (self.values, self.gates):
+                nn.init.normal_(layer.weight, 0, n_features**-0.5, generator=generator)
+                nn.init.zeros_(layer.bias)
+            nn.init.zeros_(self.scores.weight)
+
+        def forward(self, bags: Tensor) -> Tensor:
+            return (self.weigh(bags).unsqueeze(-1) * bags).sum(1)
+
+        def weigh(self, bags: Tensor) -> Tensor:
+            hidden = torch.tanh(self.values(bags)) * torch.sigmoid(self.gates(bags))
+            return torch.softmax(self.scores(hidden).squeeze(-1), dim=1)
+
+    with torch.random.fork_rng(devices=[]):  # layers draw from the global generator before they are filled
+        return GatedAttention()
 
 
 def stack(images: Tensor, n_slices: int) -> Tensor:

@@ -66,7 +66,7 @@ def describe_backbone(
         return facts
     try:
         stages = [find_stages(backbone, fine=fine) for fine in ((False, True) if layers else (False,))]
-        found = [list_lines(dataclasses.replace(each, depth=depth), size_px) for each in stages]
+        found = [list_lines(each.hold(depth, size_px), size_px) for each in stages]
     except ModelError:
         return facts
     return dataclasses.replace(facts, lines=found[0], fine_lines=found[1] if layers else ())

@@ -109,7 +109,8 @@ def load_blocks(weights: Weights, tensors: Mapping[str, Tensor] | None = None) -
 
 def find_stages_of(weights: Weights, network: nn.Module, lines: Sequence[str]) -> Stages:
     """Find stages of the network of ``weights`` that have all ``lines``, for the items that it takes."""
-    return dataclasses.replace(find_stages_at(network, lines), depth=weights.depth)
+    about = weights.architecture
+    return find_stages_at(network, lines).hold(weights.depth, int(about.options.get("img_size", about.size_px)))
 
 
 def load_random(weights: Weights, seed: int) -> nn.Module:

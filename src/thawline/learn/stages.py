@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from thawline.errors import ModelError, OptionError
-from thawline.learn.bags import merge, part, pool, stack
+from thawline.learn.bags import LINE, make_attention, merge, part, pool, stack
 from thawline.learn.networks import count_parameters
-from thawline.types import Depth, Line
+from thawline.types import ATTENTION, Depth, Line
 
 if TYPE_CHECKING:
     from torch import Tensor, fx, nn
@@ -43,6 +43,18 @@ class Stages:
         """The depth, where the network takes slices one by one."""
         return None if self.depth is None or self.depth.is_volume else self.depth
 
+    def hold(self, depth: Depth | None, size_px: int) -> Stages:
+        """Return the stages for items of so many images; attention over slices is a part of the network, and has a line.
+
+        The network is to take images of ``size_px``.
+        """
+        if depth is None or depth.join != ATTENTION:
+            return dataclasses.replace(self, depth=depth)
+        top = _find_output(self.graph)
+        if not hasattr(self.network, LINE):
+            self.network.add_module(LINE, make_attention(_count_features(self.network, size_px)).eval())
+        return dataclasses.replace(self, depth=depth, crossings={LINE: top, **self.crossings})
+
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the lines, top to bottom; the last one thaws everything."""
@@ -57,7 +69,7 @@ class Stages:
 
     def suffix(self, line: str) -> nn.Module:
         """Return what is above a line: its activations to features. Raises OptionError for a line that is none."""
-        return self._take(self._cross(line), _find_output(self.graph))
+        return self._take(self._cross(line), _find_output(self.graph), is_whole=True)
 
     def between(self, lower: str, upper: str) -> nn.Module:
         """Return what carries the activations at one line to a line above it, or to itself.
@@ -76,8 +88,18 @@ class Stages:
             raise OptionError(f"--thaw-line: expected one of {', '.join(self.crossings)}; found {line!r}")
         return self.crossings[line]
 
-    def _take(self, start: fx.Node | None, end: fx.Node | tuple[fx.Node, ...]) -> nn.Module:
-        """Copy the part of the graph that leads from ``start`` (None: the images) to ``end``.
+    def _leave(self, graph: fx.Graph, node: fx.Node, *, is_whole: bool) -> fx.Node:
+        """Add what is done with the slices of a bag at the end of a part: joined where it ``is_whole``, else kept apart."""
+        bag = self.bag
+        if bag is None:
+            return node
+        if is_whole and bag.join != ATTENTION:
+            return graph.call_function(pool, (node, bag.n_slices, bag.join))
+        parted = graph.call_function(part, (node, bag.n_slices))
+        return graph.call_module(LINE, (parted,)) if is_whole else parted
+
+    def _take(self, start: fx.Node | None, end: fx.Node | tuple[fx.Node, ...], *, is_whole: bool = False) -> nn.Module:
+        """Copy the part of the graph that leads from ``start`` (None: the images) to ``end``; ``is_whole`` to the very end.
 
         What crosses a line is cloned, since blocks may overwrite their input.
         """
@@ -97,11 +119,8 @@ class Stages:
                 if node.op == "placeholder" and self.depth and self.depth.is_volume:
                     copies[node] = graph.call_function(stack, (copies[node], self.depth.n_slices))
                 found[node] = graph.call_method("clone", (copies[node],)) if node in ends else copies[node]
-        if bag := self.bag:
-            top = _find_output(self.graph)
-            for node in ends:
-                join, more = (pool, (bag.join,)) if node is top else (part, ())
-                found[node] = graph.call_function(join, (found[node], bag.n_slices, *more))
+        for node in ends if self.bag else ():
+            found[node] = self._leave(graph, found[node], is_whole=is_whole)
         graph.output(tuple(found[node] for node in ends) if isinstance(end, tuple) else found[end])
         return fx.GraphModule(self.network, graph)
 
@@ -139,7 +158,7 @@ def find_stages_at(network: nn.Module, lines: Sequence[str]) -> Stages:
     Raises ModelError as `find_stages`.
     """
     stages = find_stages(network)
-    return stages if set(lines) <= set(stages.names) else find_stages(network, fine=True)
+    return stages if {*lines} - {LINE} <= set(stages.names) else find_stages(network, fine=True)
 
 
 def list_lines(stages: Stages, size_px: int) -> tuple[Line, ...]:
@@ -152,8 +171,8 @@ def list_lines(stages: Stages, size_px: int) -> tuple[Line, ...]:
     from torch.utils.flop_counter import FlopCounterMode
 
     names, depth = stages.names, stages.depth
-    stages = dataclasses.replace(stages, depth=None)
     parameters = [count_parameters(stages.suffix(name)) for name in names]
+    stages = dataclasses.replace(stages, depth=None)
     flops, shapes = [], []
     shape = (3, depth.n_slices, size_px, size_px) if depth and depth.is_volume else (3, size_px, size_px)
     images = torch.linspace(-1, 1, math.prod(shape)).reshape(1, *shape)
@@ -278,6 +297,14 @@ def _trains(module: nn.Module) -> bool:
     norms = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
     parts = [part for part in module.modules() if next(part.parameters(recurse=False), None) is not None]
     return any(not isinstance(part, norms) for part in parts)
+
+
+def _count_features(network: nn.Module, size_px: int) -> int:
+    """Return how wide the features of a backbone are."""
+    import torch
+
+    with torch.inference_mode():
+        return int(network(torch.zeros(1, 3, size_px, size_px)).shape[1])
 
 
 def _find_output(graph: fx.Graph) -> fx.Node:

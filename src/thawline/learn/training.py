@@ -158,10 +158,11 @@ def make_optimiser(classifier: nn.Module, recipe: Recipe, blocks: Sequence[str] 
 
 
 def _relate_size(parameter: nn.Parameter, recipe: Recipe) -> float:
-    """Return the root mean square of weights over that which has the recipe's rate, within limits; 1 for a vector."""
+    """Return the root mean square of weights over that which has the recipe's rate, within limits; 1 for vectors, zeros."""
     if parameter.ndim < 2 or not recipe.rated_size:
         return 1.0
-    return min(float(parameter.detach().square().mean().sqrt()) / recipe.rated_size, LARGEST_SHARE)
+    size = float(parameter.detach().square().mean().sqrt())
+    return min(size / recipe.rated_size, LARGEST_SHARE) if size else 1.0
 
 
 def make_schedule(recipe: Recipe, n_steps: int) -> Callable[[int], float]:
