@@ -59,8 +59,6 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     work = options.work.resolve()
-    for folder in (work, options.parts):
-        folder.mkdir(parents=True, exist_ok=True)
     os.environ.update(
         THAWLINE_DATA=str(work / "ledger"),
         THAWLINE_CACHE=str(work / "cache"),
@@ -91,11 +89,18 @@ def list_kinds(data: str, network: str) -> list[str]:
 
 
 def run_once(network: str, kind: str, data: str, budget: str, work: Path, parts: Path) -> dict[str, Any]:
-    """Run and keep what came of it; read it where it is there."""
-    part = parts / f"{data}_{network}_{kind}.json"
+    """Run a network on a data set."""
     flags = ["--backbone", network, "--modality", DATA[data], "--budget", budget, "--controls", "none", *RUNS[kind]]
+    return keep_run(SHARED / "data" / data, f"{data}_{network}_{kind}", flags, work, parts)
+
+
+def keep_run(data: Path, name: str, flags: list[str], work: Path, parts: Path) -> dict[str, Any]:
+    """Run and keep what came of it; read it where it is there."""
+    part = parts / f"{name}.json"
     if not part.is_file():
-        found = run_ours(SHARED / "data" / data, work / part.stem, *flags)
+        parts.mkdir(parents=True, exist_ok=True)
+        work.mkdir(parents=True, exist_ok=True)
+        found = run_ours(data, work / name, *flags)
         metrics = found["metrics"]
         kept = {"flags": flags, "wall_seconds": found["wall_seconds"], "environment": environment()}
         kept |= {key: metrics[key] for key in ("test", "chosen", "ladder")}

@@ -105,7 +105,7 @@ def run(
     if network is not None:
         options = _name_own(options, network)
     given = read_plan(plan) if plan else None
-    dataset = load_dataset(Path(data), labels=options.labels, allow_outside=options.allow_outside)
+    dataset = load_dataset(Path(data), labels=options.labels, keys=options.keys, allow_outside=options.allow_outside)
     hardware = _find_hardware(options)
     candidates = _find_candidates(options, given, network)
     spec = make_spec(dataset, options, candidates, hardware, given)
@@ -183,7 +183,7 @@ def _recall_room(journal: Journal, hardware: Hardware) -> Hardware:
 def plan_only(data: Path | str, options: RunOptions | None = None, *, listener: Listener | None = None) -> Plan:
     """Read the data and return the plan, with what is still to be measured left open; nothing is written but the cache."""
     options = check_options(options or RunOptions())
-    dataset = load_dataset(Path(data), labels=options.labels, allow_outside=options.allow_outside)
+    dataset = load_dataset(Path(data), labels=options.labels, keys=options.keys, allow_outside=options.allow_outside)
     candidates = _find_candidates(options, None)[:1]
     hardware = _find_hardware(options)
     with tempfile.TemporaryDirectory() as folder:

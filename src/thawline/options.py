@@ -122,6 +122,9 @@ class RunOptions:
     labels: Path | None = option(
         None, "Table of labels of DICOM files: label, and patient, study, series, instance or accession."
     )
+    keys: str | None = option(
+        None, "Arrays of an .npz, HDF5 or Zarr file: images=NAME,labels=NAME, and patients=NAME, split=NAME."
+    )
     frame: str = option(
         "only", "Frame of DICOM images of several, or slice of volumes: first, middle, last or its number."
     )

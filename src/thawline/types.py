@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     FloatArray: TypeAlias = NDArray[np.float64]
     IntArray: TypeAlias = NDArray[np.int64]
     BoolArray: TypeAlias = NDArray[np.bool_]
-    Content: TypeAlias = Path | NDArray[Any]  # where the pixels of one item are: a file, or the array itself
+    Content: TypeAlias = "Path | NDArray[Any] | Unread"  # where the pixels of an item are
 
 Aspect = Literal["squash", "letterbox", "crop"]
 Interpolation = Literal["bilinear", "bicubic"]
@@ -288,6 +288,13 @@ class Choice:
     reason: str
     candidates: tuple[Any, ...] | None = None
     evidence: tuple[dict[str, Any], ...] | None = None
+
+
+class Unread(Protocol):
+    """The pixels of an item that are read when they are needed."""
+
+    def read(self) -> Pixels:
+        """Return the pixels. Raises ImageError where they cannot be read."""
 
 
 class Listener(Protocol):

@@ -5,16 +5,14 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
-import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from thawline.data import dicom_index
+from thawline.data import arrays, dicom_index
 from thawline.data.dicom import read_patient
 from thawline.data.identity import key_patient, read_secret
 from thawline.data.manifest import EXTENSIONS as MANIFEST_EXTENSIONS
@@ -34,19 +32,6 @@ Kind = Literal["folder", "manifest", "dicom", "npz", "arrays"]
 MIN_ITEMS = 10
 MIN_PATIENTS_PER_CLASS = 2
 SKIPPED = ("__macosx", "thumbs.db", "desktop.ini")  # left behind by file managers; names with a leading dot are, too
-NPZ_ERRORS = (
-    OSError,
-    ValueError,
-    EOFError,
-    LookupError,
-    SyntaxError,
-    TypeError,
-    MemoryError,
-    RuntimeError,
-    zipfile.BadZipFile,
-    zlib.error,
-    AttributeError,
-)
 NOT_A_NAME = ("na", "n/a", "#n/a", "nan", "null", "none", "unknown")
 
 
@@ -89,15 +74,24 @@ class Dataset:
         return dict(Counter(item.split for item in self.items if item.split is not None))
 
 
-def load_dataset(data: Path, *, labels: Path | None = None, allow_outside: bool = False) -> Dataset:
+def load_dataset(
+    data: Path, *, labels: Path | None = None, keys: str | None = None, allow_outside: bool = False
+) -> Dataset:
     """Load and check labelled images.
 
     ``data`` is a folder with a manifest, with a subfolder a class, or of DICOM files and a table of labels, which
-    ``labels`` names where it lies elsewhere; a manifest file, a DICOMDIR, or an .npz. Only names, labels and headers are
-    read, not the images (an .npz is read whole). Paths and links that leave the data are refused unless ``allow_outside``.
+    ``labels`` names where it lies elsewhere; a manifest file, a DICOMDIR, or a file of arrays, of which ``keys`` say which
+    is what (`arrays.read_keys`). Only names, labels and headers are read, not the images (an .npz is read whole). Paths and
+    links that leave the data are refused unless ``allow_outside``.
     Raises DataError where the data are missing, contradictory or too few.
     """
     path = _find(data)
+    if path.suffix.lower() in arrays.EXTENSIONS and not _is_directory(path):
+        dataset = _load_arrays(path, keys)
+        check_dataset(dataset)
+        return dataset
+    if keys is not None:
+        raise DataError(f"--keys: names arrays in a file of {', '.join(arrays.EXTENSIONS)}; {path.name} is none")
     manifests = _find_tables(path, NAMES)
     tables = [_find(labels)] if labels is not None else [] if manifests else _find_tables(path, LABEL_NAMES)
     if labels is not None or _is_directory(path) or (tables and any(map(dicom_index.is_dicom_file, _walk(path, None)))):
@@ -280,11 +274,9 @@ def _load_file(path: Path, allow_outside: bool) -> Dataset:
     suffix = path.suffix.lower()
     if suffix in MANIFEST_EXTENSIONS:
         return _load_manifest(path, allow_outside)
-    if suffix == ".npz":
-        return _load_npz(path)
     raise DataError(
         f"{path} is no data set; expected a folder, a manifest ({', '.join(MANIFEST_EXTENSIONS)}), a "
-        f"{dicom_index.DIRECTORY} or .npz"
+        f"{dicom_index.DIRECTORY} or arrays ({', '.join(arrays.EXTENSIONS)})"
     )
 
 
@@ -521,51 +513,53 @@ def _refuse_link(path: Path) -> None:
     )
 
 
-def _load_npz(path: Path) -> Dataset:
-    """Load a MedMNIST file (Yang et al., Scientific Data 10:41, 2023): images or volumes of one label, in given splits."""
-    arrays = _read_npz(path)
+def _load_arrays(path: Path, keys: str | None) -> Dataset:
+    """Load a file of arrays: of MedMNIST, or of images and labels under keys."""
+    if keys is None and path.suffix.lower() == arrays.NPZ and arrays.is_medmnist(path):
+        return _load_medmnist(path)
+    try:
+        named = {} if keys is None else arrays.read_keys(keys)
+    except ValueError as error:
+        raise DataError(f"--keys: {error}") from error
+    stack = arrays.read_stack(path, named)
+    width = max(5, len(str(len(stack.labels))))
     pairs: list[Pair] = []
-    for split in get_args(Split):
-        images, labels = _check_npz_part(path, split, arrays[f"{split}_images"], arrays[f"{split}_labels"])
+    n_blank = 0
+    for index, (content, label) in enumerate(zip(stack.contents, stack.labels, strict=True)):
+        name = f"{index:0{width}d}"
+        if _is_missing(label) or not _name_value(label):
+            raise DataError(f"{path.name}: item {index} has no label; leave it out")
+        patient = (
+            "" if stack.patients is None or _is_missing(stack.patients[index]) else _name_value(stack.patients[index])
+        )
+        n_blank += not patient
+        split = None if stack.split is None else _read_split(path, index, stack.split[index])
+        pairs.append((Item(name, _name_value(label), patient or own_patient(name), split), content))
+    given = stack.patients is not None
+    return _build(
+        path,
+        "npz",
+        pairs,
+        patients_given=given,
+        n_blank_patients=n_blank if given else 0,
+        split_given=stack.split is not None,
+    )
+
+
+def _read_split(path: Path, index: int, value: Any) -> Split:
+    """Return the split of an item. Raises DataError for another word."""
+    name = SPLITS.get(_name_value(value).lower())
+    if name is None:
+        raise DataError(f"{path.name}: item {index} has the split {_name_value(value)!r}; expected {', '.join(SPLITS)}")
+    return name
+
+
+def _load_medmnist(path: Path) -> Dataset:
+    """Load a MedMNIST file (Yang et al., Scientific Data 10:41, 2023): images or volumes of one label, in given splits."""
+    pairs: list[Pair] = []
+    for split, (images, labels) in arrays.read_medmnist(path).items():
         width = max(5, len(str(len(images))))
         for number, (image, label) in enumerate(zip(images, labels, strict=True)):
             name = f"{split}/{number:0{width}d}"
             pairs.append((Item(name, _name_value(label), own_patient(name), split), image))
     return _build(path, "npz", pairs, split_given=True)
-
-
-def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
-    """Read the six arrays of a MedMNIST file, without pickle."""
-    needed = [f"{split}_{part}" for split in get_args(Split) for part in ("images", "labels")]
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            missing = [name for name in needed if name not in file.files]
-            if missing:
-                raise DataError(f"{path.name} lacks {', '.join(missing)}; found {', '.join(file.files) or 'no arrays'}")
-            return {name: file[name] for name in needed}
-    except NPZ_ERRORS as error:
-        reason = " ".join(str(error).split())[:200]
-        raise DataError(
-            f"{path.name} is damaged or no .npz of plain arrays: {reason}; expected the MedMNIST layout"
-        ) from error
-
-
-def _check_npz_part(
-    path: Path, split: str, images: NDArray[Any], labels: NDArray[Any]
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return images and labels, shape (items,), or refuse what is not 8-bit and single-label."""
-    name, shape = f"{path.name}: {split}_images", images.shape
-    if images.ndim not in (3, 4) or images.dtype != np.uint8:
-        raise DataError(
-            f"{name} are {images.dtype} of shape {shape}; expected uint8, (items, height, width[, 3]) or (items, depth, "
-            "height, width)"
-        )
-    if labels.ndim == 2 and labels.shape[1] > 1:
-        raise DataError(
-            f"{path.name}: {labels.shape[1]} labels an image (multi-label); only one label an image is read yet"
-        )
-    if len(labels) != len(images) or labels.ndim not in (1, 2):
-        raise DataError(
-            f"{path.name}: {split}_labels of shape {labels.shape} for {len(images)} images; expected one each"
-        )
-    return images, labels.reshape(len(images))

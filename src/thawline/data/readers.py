@@ -106,8 +106,10 @@ def may_be_dicom(path: Path) -> bool:
 
 def read_content(content: Content) -> bytes | Pixels:
     """Read the bytes of a file; an array is returned as it is. Raises ImageError where the file cannot be read."""
-    if not isinstance(content, Path):
+    if isinstance(content, np.ndarray):
         return content
+    if not isinstance(content, Path):
+        return content.read()
     try:
         return content.read_bytes()
     except (OSError, ValueError) as error:

@@ -1,0 +1,68 @@
+"""Volumes as a slice, as three channels, as a bag, and in three dimensions: bundled weights and a random start.
+
+    python benchmarks/dimensions.py [--budget 10m] [--kinds NAMES] [--starts NAMES] [--work FOLDER] [--parts FOLDER]
+                                    [--json FILE]
+
+adrenalmnist3d (shape of the adrenal gland from CT, 64 voxels a side), its own split by patient, EfficientNet-Lite0 at 64 px.
+Every kind frozen, with its linear head; bags and volumes also as the ladder delivers them, and from a random start, in two
+folds. Runs are kept in the work folder, what they came to in that of parts: a second start goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+from backbones import keep_run, take_scores
+from environment import write_json
+from peers import SHARED
+
+DATA = SHARED / "data" / "npz" / "adrenalmnist3d_64.npz"
+KINDS = {
+    "slice": ["--frame", "middle"],
+    "neighbours": ["--dimensions", "2.5d_neighbours"],
+    "orthogonal": ["--dimensions", "2.5d_orthogonal"],
+    "bag_mean": ["--dimensions", "2.5d_bag"],
+    "bag_max": ["--dimensions", "2.5d_bag", "--pooling", "max"],
+    "bag_attention": ["--dimensions", "2.5d_bag", "--pooling", "attention"],
+    "acs": ["--dimensions", "3d_acs", "--slices", "all"],
+    "inflated": ["--dimensions", "3d_inflated", "--slices", "all"],
+}
+STARTS = {
+    "frozen": ["--strategy", "feature_extractor"],
+    "ladder": ["--strategy", "feature_extractor,fine_tuning,fine_tuning_from_scratch"],
+    "random": ["--strategy", "random_init", "--folds", "2"],
+}
+FROZEN_ONLY = ("slice", "neighbours", "orthogonal", "bag_max")
+
+
+def main() -> None:
+    """Run all that is not there yet, print a table, write the figures."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--budget", default="10m", help="of the ladder")
+    parser.add_argument("--kinds", default=",".join(KINDS))
+    parser.add_argument("--starts", default=",".join(STARTS))
+    parser.add_argument("--work", type=Path, default=Path("work") / "dimensions")
+    parser.add_argument("--parts", type=Path, default=Path(__file__).parent / "results" / "parts" / "dimensions")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    work = options.work.resolve()
+    os.environ.update(THAWLINE_DATA=str(work / "ledger"), THAWLINE_CACHE=str(work / "cache"))
+    figures: dict[str, Any] = {}
+    for kind in options.kinds.split(","):
+        for start in options.starts.split(","):
+            if kind in FROZEN_ONLY and start != "frozen":
+                continue
+            flags = ["--size-px", "64", "--budget", options.budget, "--controls", "none", *STARTS[start], *KINDS[kind]]
+            name = f"{kind}_{start}"
+            figures |= take_scores(name, keep_run(DATA, name, flags, work, options.parts))
+    for key, value in figures.items():
+        print(f"{key:<60} {value:10.3f}")
+    if options.json:
+        write_json(options.json, figures)
+
+
+if __name__ == "__main__":
+    main()
