@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import pytest
 from PIL import Image
 
 import thawline
-from helpers import Notes, make_films
+from helpers import Notes, make_dicom, make_films, save_dicom
+from thawline.predict import predict_files
 from thawline.types import BAG, Reading
 
 pytestmark = pytest.mark.slow
@@ -116,3 +118,34 @@ def test_a_network_of_three_dimensions_is_thawed_and_delivered(volumes: Path, tm
     finished = thawline.run(volumes, tmp_path / "run", listener=Notes(), **about)
     assert finished.metrics["chosen"]["thaw_line"] == "conv_head"
     check_model(finished, volumes, Reading(dimensions="3d_inflated", slices="spread:16", n_slices=3))
+
+
+def test_a_run_on_dicom_series_and_a_folder_of_such_to_predict(volumes: Path, tmp_path: Path, tiny_file: Path) -> None:
+    folder = tmp_path / "archive"
+    with (volumes / "manifest.csv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    for number, row in enumerate(rows):
+        values = np.asanyarray(nibabel.load(volumes / row["path"]).dataobj)  # type: ignore[attr-defined]
+        (folder / str(number)).mkdir(parents=True)
+        for place in range(values.shape[2]):
+            about = {"PatientID": row["patient"], "Modality": "MR", "StudyInstanceUID": f"1.2.{number}"}
+            about |= {"SeriesInstanceUID": f"1.2.{number}.1", "SOPInstanceUID": f"1.2.{number}.1.{place}"}
+            about |= {"ImagePositionPatient": [0, 0, 8 * place], "ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}
+            found = make_dicom(values[::-1, ::-1, place].T.astype(np.uint16), PixelSpacing=[1, 1], **about)
+            found.file_meta.MediaStorageSOPInstanceUID = found.SOPInstanceUID
+            (folder / str(number) / f"{place}.dcm").write_bytes(save_dicom(found))
+    with (folder / "labels.csv").open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream).writerows(
+            [["study", "label"], *([f"1.2.{number}", row["label"]] for number, row in enumerate(rows))]
+        )
+    about = {**FROZEN, "weights": tiny_file, "backbone": "tiny"}
+    finished = thawline.run(folder, tmp_path / "run", listener=Notes(), **about)
+    assert read_choices(finished)["n_slices"] == 3
+    with (finished.folder / "predictions.csv").open(encoding="utf-8", newline="") as stream:
+        expected = {row["item"]: row for row in csv.DictReader(stream) if row["split"] == "test"}
+    table = predict_files(finished.folder, [folder], listener=Notes())
+    predicted = {Path(row["item"]).relative_to(folder).as_posix(): row for row in csv.DictReader(io.StringIO(table))}
+    assert len(predicted) == len(rows)
+    for item, row in expected.items():
+        for name in (each for each in row if each.startswith("p_")):
+            assert float(predicted[item][name]) == pytest.approx(float(row[name]), abs=1e-4)

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from thawline.data.dataset import list_files
+from thawline.data.dicom_index import gather_files
 from thawline.errors import DataError, bullets
 from thawline.share.bundle import load_model
 from thawline.share.results import format_csv
 from thawline.types import Listener, SilentListener
 
 if TYPE_CHECKING:
-    from thawline.types import BoolArray
+    from thawline.types import BoolArray, Content
 
 
 def predict_files(
@@ -31,13 +32,18 @@ def predict_files(
 ) -> str:
     """Return CSV (item, predicted, one probability a class) or JSON lines for images, folders and manifests.
 
+    Where the model takes volumes, the files of a DICOM series that is one are one item, by the name of the first.
     Raises ModelError, DataError, and UnreadableItemsError unless ``skip_unreadable``.
     """
     listener = listener or SilentListener()
     files = list_files(paths, allow_outside=allow_outside)
     _refuse_torn_names(files)
     model = load_model(run, device=device, listener=listener)
-    probabilities = model.predict_proba(files, listener, skip_unreadable=skip_unreadable)
+    takes_one = model.contract.reading.dimensions == "2d" and model.contract.reading.frame == "only"
+    items: list[tuple[Path, Content]] = [(file, file) for file in files] if takes_one else [*gather_files(files)]
+    files = [file for file, _ in items]
+    contents = [content for _, content in items]
+    probabilities = model.predict_proba(contents, listener, skip_unreadable=skip_unreadable)
     readable: BoolArray = ~np.isnan(probabilities[:, 0])
     if not readable.all():
         listener.warn(f"left out {int((~readable).sum())} unreadable images of {len(files)}")

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     FloatArray: TypeAlias = NDArray[np.float64]
     IntArray: TypeAlias = NDArray[np.int64]
     BoolArray: TypeAlias = NDArray[np.bool_]
+    Data: TypeAlias = bytes | Pixels | tuple[bytes, ...]  # a file, an array, or the files of a series
     Content: TypeAlias = "Path | NDArray[Any] | Unread"  # where the pixels of an item are
 
 Aspect = Literal["squash", "letterbox", "crop"]
@@ -293,8 +294,8 @@ class Choice:
 class Unread(Protocol):
     """The pixels of an item that are read when they are needed."""
 
-    def read(self) -> Pixels:
-        """Return the pixels. Raises ImageError where they cannot be read."""
+    def read(self) -> Data:
+        """Return what is to be decoded. Raises ImageError where it cannot be read."""
 
 
 class Listener(Protocol):

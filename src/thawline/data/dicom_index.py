@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thawline.data.dicom import NO_IMAGES, PREFIX, is_dicom
+from thawline.data.dicom_series import DicomSeries, is_volume
 from thawline.data.dicom_values import guard, list_values
 from thawline.data.manifest import JOINS
 from thawline.data.quiet import silence
@@ -18,7 +19,7 @@ from thawline.data.stacks import TILT_DEG, Slice, list_slices, stack_slices
 from thawline.errors import DataError, ImageError, bullets
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from thawline.data.manifest import Manifest, Row
 
@@ -189,7 +190,42 @@ def _explain_mismatch(rows: dict[str, Row], images: Sequence[Header], column: st
     return f"; expected what stands in the attribute {TEXTS[column]}"
 
 
-def describe_series(headers: Iterable[Header]) -> list[str]:
+def gather_files(files: Sequence[Path]) -> list[tuple[Path, Path | DicomSeries]]:
+    """Return files with what is read for each: of DICOM series that are volumes the first file, with all of them."""
+    headers, _ = read_headers([file for file in files if is_dicom_file(file)])
+    series: dict[str, list[Header]] = defaultdict(list)
+    for header in headers:
+        if header.has_image and not header.is_localizer:
+            series[header.series or header.instance].append(header)
+    found: dict[Path, Path | DicomSeries] = {file: file for file in files}
+    for members in series.values():
+        if len(members) > 1 and is_volume([each for header in members for each in header.slices]):
+            first, *others = sorted(header.path for header in members)
+            found[first] = DicomSeries((first, *others))
+            for other in others:
+                del found[other]
+    return list(found.items())
+
+
+def gather_volumes(
+    pairs: Sequence[tuple[Header, Row]], *, by_instance: bool
+) -> Iterator[tuple[Header, Row, Path | DicomSeries]]:
+    """Yield the items: each series that is a volume once, by its first file, all other images by themselves.
+
+    Where labels are joined by instance, every image is an item of its own.
+    """
+    series: dict[str, list[tuple[Header, Row]]] = defaultdict(list)
+    for header, row in pairs:
+        series[header.instance if by_instance else header.series or header.instance].append((header, row))
+    for members in series.values():
+        if len(members) > 1 and is_volume([each for header, _ in members for each in header.slices]):
+            members.sort(key=lambda pair: pair[0].path)
+            yield (*members[0], DicomSeries(tuple(header.path for header, _ in members)))
+        else:
+            yield from ((header, row, header.path) for header, row in members)
+
+
+def describe_series(headers: Iterable[Header], *, by_instance: bool) -> list[str]:
     """Remark on series of several images: how many there are, and what keeps how many from being whole volumes."""
     series: dict[str, list[Slice]] = defaultdict(list)
     for header in headers:
@@ -203,5 +239,7 @@ def describe_series(headers: Iterable[Header]) -> list[str]:
         "were taken with a tilted gantry": sum(stack.tilt_deg > TILT_DEG for stack in stacks),
         "have no positions in one orientation": sum(not stack.by_position for stack in stacks),
     }
-    notes = [f"{len(stacks)} series are of several images; each image is an item of its patient"]
+    n_volumes = 0 if by_instance else sum(is_volume(slices) for slices in series.values() if len(slices) > 1)
+    what = f"{n_volumes} of them are volumes, an item each" if n_volumes else "each image is an item of its patient"
+    notes = [f"{len(stacks)} series are of several images; {what}"]
     return notes + [f"{count} of {len(stacks)} series {what}" for what, count in faults.items() if count]

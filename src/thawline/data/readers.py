@@ -12,14 +12,14 @@ import hashlib
 import io
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from thawline.data import dicom, volumes
+from thawline.data import dicom, dicom_series, volumes
 from thawline.data.dicom_values import guard
 from thawline.data.quiet import silence
 from thawline.data.slices import Stack, take_bag, take_image
@@ -29,7 +29,7 @@ from thawline.types import PLANES, Reading
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
-    from thawline.types import Content, Pixels
+    from thawline.types import Content, Data, Pixels
 
 READER_VERSION = 1  # part of every cache key: raise it when the same bytes would give other pixels
 USUAL = Reading()
@@ -104,7 +104,7 @@ def may_be_dicom(path: Path) -> bool:
     return not path.name.lower().endswith(EXTENSIONS[:-1])
 
 
-def read_content(content: Content) -> bytes | Pixels:
+def read_content(content: Content) -> Data:
     """Read the bytes of a file; an array is returned as it is. Raises ImageError where the file cannot be read."""
     if isinstance(content, np.ndarray):
         return content
@@ -116,17 +116,22 @@ def read_content(content: Content) -> bytes | Pixels:
         raise ImageError(f"the file cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
-def content_digest(data: bytes | Pixels) -> str:
-    """Return 64 hex digits of BLAKE2b-256: of the bytes, or of shape, type and values of an array (little-endian)."""
+def content_digest(data: Data) -> str:
+    """Return 64 hex digits of BLAKE2b-256: of the bytes, or of shape, type and values of an array (little-endian).
+
+    Of several files it is that of their digests, one after the other.
+    """
     if isinstance(data, bytes):
         return hashlib.blake2b(data, digest_size=32).hexdigest()
+    if isinstance(data, tuple):
+        return content_digest("".join(map(content_digest, data)).encode())
     little = np.ascontiguousarray(data, dtype=data.dtype.newbyteorder("<"))
     digest = hashlib.blake2b(f"{little.shape}{little.dtype.str}".encode(), digest_size=32)
     digest.update(little.tobytes())
     return digest.hexdigest()
 
 
-def decode(data: bytes | Pixels, *, reduce_to_px: int | None = None, reading: Reading = USUAL) -> Pixels:
+def decode(data: Data, *, reduce_to_px: int | None = None, reading: Reading = USUAL) -> Pixels:
     """Decode the bytes of an image file, or check an array, into the pixels of one image.
 
     Returns uint8, uint16 or float32, shape (height, width) or (height, width, 3), EXIF orientation applied, alpha
@@ -140,12 +145,12 @@ def decode(data: bytes | Pixels, *, reduce_to_px: int | None = None, reading: Re
     return pixels if reading.n_slices else _check_pixels(pixels)
 
 
-def decode_bag(data: bytes | Pixels, *, reduce_to_px: int | None = None, reading: Reading) -> list[Pixels]:
+def decode_bag(data: Data, *, reduce_to_px: int | None = None, reading: Reading) -> list[Pixels]:
     """Decode the ``n_slices`` images of a bag, each as `decode` gives one; slices without content are allowed."""
     return [_check_finite(each) for each in take_bag(_open_stack(data, reduce_to_px, reading), reading)]
 
 
-def describe(data: bytes | Pixels, reading: Reading = USUAL) -> ImageFacts:
+def describe(data: Data, reading: Reading = USUAL) -> ImageFacts:
     """Decode at full resolution and state size, depth, range and pixel digest. Raises ImageError as `decode` does.
 
     One image is described where the reading takes one slice of an item, else all slices across its plane.
@@ -209,10 +214,12 @@ def _check_finite(pixels: Pixels) -> Pixels:
     return pixels
 
 
-def _open_stack(data: bytes | Pixels, reduce_to_px: int | None, reading: Reading) -> Stack:
+def _open_stack(data: Data, reduce_to_px: int | None, reading: Reading) -> Stack:
     """Open an item as its slices; an image is a stack of one. Raises ImageError for several where the reading takes one."""
     if isinstance(data, np.ndarray):
         stack = _stack_array(data)
+    elif isinstance(data, tuple):
+        stack = _stack_series(data, reading)
     else:
         name = _identify(data)
         if name == "DICOM":
@@ -343,12 +350,21 @@ def _stack_frames(data: bytes, reading: Reading) -> Stack:
     return Stack("DICOM", dict.fromkeys(PLANES, 1) if n_frames == 1 else {PLANES[0]: n_frames}, show)
 
 
+def _stack_series(files: tuple[bytes, ...], reading: Reading) -> Stack:
+    """Return the slices of a DICOM series as a display shows them."""
+    with silence():
+        volume, windows = dicom_series.read_series(files, reading)
+        return _show_volume(volume, "DICOM series", windows)
+
+
 def _stack_volume(data: bytes, name: str, reading: Reading) -> Stack:
     """Return the slices of a volume as a display shows them."""
     with silence():
         volume = volumes.read_volume(data, isotropic=reading.isotropic)
-        windows = volumes.find_windows(volume, reading)
+        return _show_volume(volume, name, volumes.find_windows(volume, reading))
 
+
+def _show_volume(volume: volumes.Volume, name: str, windows: Sequence[dicom.Window]) -> Stack:
     def show(plane: str, index: int) -> Pixels:
         stored, ratio = volume.cut(plane, index)
         _check_size(round(stored.shape[1] / min(ratio, 1)), round(stored.shape[0] * max(ratio, 1)))

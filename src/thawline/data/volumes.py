@@ -97,7 +97,7 @@ def read_volume(data: bytes, *, isotropic: bool = False) -> Volume:
         raise ImageError(f"damaged, cut off or unsupported {name} ({type(error).__name__})") from None
     if volume.values.dtype.kind not in "iuf":
         raise ImageError(f"a {name} volume of {volume.values.dtype}; expected one number a voxel")
-    return _make_isotropic(volume) if isotropic else volume
+    return make_isotropic(volume) if isotropic else volume
 
 
 def find_windows(volume: Volume, reading: Reading) -> tuple[Window, ...]:
@@ -194,7 +194,7 @@ def _finish(values: Any, spacing: Any) -> Volume:
     return Volume(np.asarray(values), found)
 
 
-def _make_isotropic(volume: Volume) -> Volume:
+def make_isotropic(volume: Volume) -> Volume:
     """Resample linearly so that all spacings are the finest of them."""
     from scipy.ndimage import zoom
 
