@@ -18,7 +18,7 @@ from thawline.learn.features import extract
 from thawline.learn.heads import fit_final, fit_fold
 from thawline.learn.ladder import Ladder, Rules, Rung, TriedRung
 from thawline.learn.loading import load_backbone
-from thawline.learn.stages import find_stages, list_lines
+from thawline.learn.stages import find_stages, find_stages_at, list_lines
 from thawline.learn.strategies import (
     FORWARD_SHARE,
     FULL_DECAY,
@@ -99,9 +99,10 @@ class House:
         with torch.no_grad():
             self.features = self.network(self.images[0]).numpy()
         self.texture = draw.normal(size=(N_ITEMS, 5)).astype(np.float32) + self.development.labels[:, None]
-        for name in ("load_backbone", "load_random", "fill_activations", "open_fresh", "extract_handcrafted"):
+        for name in ("load_blocks", "load_random", "fill_activations", "open_fresh", "extract_handcrafted"):
             monkeypatch.setattr(strategies, name, getattr(self, name))
-        monkeypatch.setattr(strategies, "fit_weights", lambda weights, size_px: weights)
+        monkeypatch.setattr(strategies, "fit_weights", lambda weights, *_: weights)
+        monkeypatch.setattr(strategies, "find_stages_of", lambda _weights, network, lines: find_stages_at(network, lines))
 
     def lean(self):
         """Leave a third of the patients in one class, so that weights of classes count."""
@@ -109,7 +110,7 @@ class House:
         self.development = dataclasses.replace(self.development, labels=labels)
         return self.development
 
-    def load_backbone(self, weights):
+    def load_blocks(self, weights):
         self.opened.append(("backbone", weights))
         return self.network
 

@@ -258,7 +258,7 @@ def test_a_trial_holds_losses_of_the_best_blend_and_the_gain_with_its_error_by_p
     """The referee finds the scales of each epoch without a gradient, and the error by its formula for patients of two."""
     logits: list[np.ndarray] = []
 
-    def predict(classifier: Any, activations: Any, items: np.ndarray) -> np.ndarray:
+    def predict(classifier: Any, activations: Any, items: np.ndarray, *_: Any) -> np.ndarray:
         np.testing.assert_array_equal(items, held)
         logits.append(predict_logits(classifier, activations, items))
         return logits[-1]
@@ -313,7 +313,7 @@ def test_networks_that_learned_nothing_leave_most_folds_frozen(thaw: Thaw, monke
 def test_a_network_without_finite_numbers_is_refused_before_it_is_trained(
     thaw: Thaw, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(thawing, "predict_logits", lambda _, __, items: np.full((len(items), 2), np.nan))
+    monkeypatch.setattr(thawing, "predict_logits", lambda _, __, items, *___: np.full((len(items), 2), np.nan))
     with pytest.raises(TrainingError, match=f"^{RUNG}: the network gives no finite numbers before it is trained"):
         search(at_rate(thaw, 1e-2), *list_inner(thaw, 3), RUNG)
 
@@ -410,7 +410,7 @@ def test_logits_that_are_not_finite_end_the_search_with_the_name_of_the_rung(
 ) -> None:
     calls: list[int] = []
 
-    def predict(classifier: Any, activations: Any, items: np.ndarray) -> np.ndarray:
+    def predict(classifier: Any, activations: Any, items: np.ndarray, *_: Any) -> np.ndarray:
         calls.append(1)
         return np.full((len(items), 2), np.inf if len(calls) == 3 else 0.0)
 
