@@ -17,7 +17,7 @@ from thawline.cli_datasets import datasets_app
 from thawline.cli_weights import weights_app
 from thawline.errors import OptionError
 from thawline.options import RunOptions
-from thawline.terminal import WRONG, Json, Quiet, TerminalListener, format_summary, print_result, reported
+from thawline.terminal import REFUSED, WRONG, Json, Quiet, TerminalListener, format_summary, print_result, reported
 
 app = typer.Typer(
     help="Self-configuring medical image classification by transfer learning, with an honest report.",
@@ -127,6 +127,28 @@ def demo_command(
         options = RunOptions(seed=seed, budget=DEMO_BUDGET, size_px=DEMO_SIZE_PX)
         result = job.run(out / f"films-{name}", out / f"run-{name}", options, listener=listener)
     _print_run(result, as_json)
+
+
+@app.command("audit")
+@reported
+def audit_command(
+    data: Data,
+    labels: Annotated[Path | None, typer.Option(help="Table of labels of DICOM files.")] = None,
+    keys: Annotated[str | None, typer.Option(help="Arrays of an .npz, HDF5 or Zarr file.")] = None,
+    allow_outside: Annotated[
+        bool, typer.Option("--allow-outside", help="Let manifest paths leave its folder.")
+    ] = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Look for copies, near-duplicates and patients where they would let a model be judged by what it has seen."""
+    from thawline.auditing import audit_data, format_audit
+
+    with TerminalListener(quiet=quiet) as listener:
+        found = audit_data(data, labels=labels, keys=keys, allow_outside=allow_outside, listener=listener)
+    print_result(json.dumps(found.to_json(), indent=1) if as_json else format_audit(found))
+    if found.is_fatal:
+        raise typer.Exit(REFUSED)
 
 
 @app.command("predict")

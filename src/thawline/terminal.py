@@ -16,7 +16,7 @@ import typer
 from thawline.errors import ThawlineError
 from thawline.share.words import count_things, name_rung, write_estimate, write_percent
 
-INTERRUPTED, WRONG = 130, 2
+INTERRUPTED, WRONG, REFUSED = 130, 2, 3
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show warnings and results only.")]
 Json = Annotated[bool, typer.Option("--json", help="Print results as JSON.")]
 

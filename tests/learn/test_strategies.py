@@ -102,7 +102,9 @@ class House:
         for name in ("load_blocks", "load_random", "fill_activations", "open_fresh", "extract_handcrafted"):
             monkeypatch.setattr(strategies, name, getattr(self, name))
         monkeypatch.setattr(strategies, "fit_weights", lambda weights, *_: weights)
-        monkeypatch.setattr(strategies, "find_stages_of", lambda _weights, network, lines: find_stages_at(network, lines))
+        monkeypatch.setattr(
+            strategies, "find_stages_of", lambda _weights, network, lines: find_stages_at(network, lines)
+        )
 
     def lean(self):
         """Leave a third of the patients in one class, so that weights of classes count."""

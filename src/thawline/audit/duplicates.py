@@ -1,0 +1,238 @@
+"""Near-duplicates: the same picture again, re-encoded, resized, brighter or darker, turned, mirrored or cropped.
+
+Two steps. Candidates are nearest neighbours among coarse pictures of 16 x 16, looked up in an index of approximate
+neighbours (HNSW: Malkov and Yashunin, IEEE TPAMI 42:824, 2020), each picture in its eight turns and as five crops. Each is
+then verified on finer pictures, of which only details are compared, by normalised cross-correlation: patients of one kind
+look alike as a whole, not in their details.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from thawline.types import FloatArray, IntArray, Pixels
+
+SIDE_PX, COARSE_PX = 64, 16
+DETAILS_PX = 0.7, 2.7  # sigmas of two blurs that details lie between: finer is lost in re-encoding, wider is anatomy
+CROP_DETAILS_PX = 1.0, 2.7  # of crops, which never lie on whole pixels
+FORMS_PX = 1.5, 5.0  # those of forms, which tell at the wrong scale as well whether a crop can be one
+CROP_SHARE = 0.9  # of the side, of the crops that candidates are looked up with
+CROP_SCALES = tuple(percent / 100 for percent in range(82, 99, 2))  # at which a crop is laid over the other picture
+RIM_PX = 4  # of a crop, which a blur sees beyond, and is left out
+LEAST_FORMS = 0.8  # correlation of forms at `CROP_SHARE` from which on all of them are tried
+NEIGHBOURS, CROP_NEIGHBOURS = 10, 5
+LEAST_ALIKE = 0.5  # cosine of coarse pictures from which on a pair is verified
+LEAST_CORRELATION, LEAST_OF_CROPS = 0.9, 0.92  # of details, of two pictures that are one; crops may choose their place
+LEAST_CONTRAST = 2.0  # grey levels of 255: a picture of less has no details
+EXACT_ITEMS = 4096  # up to so many the index is searched whole
+BATCH_PAIRS = 1024
+
+Kind = Literal["copy", "turned", "cropped"]
+Turn = tuple[int, bool]  # quarter turns to the left, after mirroring the sides or not
+TURNS: tuple[Turn, ...] = tuple((quarters, mirrored) for mirrored in (False, True) for quarters in range(4))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Duplicate:
+    """Two items whose pictures are one: ``second`` is the ``first`` as a copy, turned or cropped, or the other way round.
+
+    ``correlation`` is that of details.
+    """
+
+    first: int
+    second: int
+    kind: Kind
+    correlation: float
+
+
+def draw_picture(pixels: Pixels) -> NDArray[np.uint8]:
+    """Return a small grey picture, (SIDE_PX, SIDE_PX), from its darkest to its brightest value."""
+    from PIL import Image
+
+    grey = pixels.astype(np.float32).mean(axis=2) if pixels.ndim == 3 else pixels.astype(np.float32)
+    small = np.asarray(Image.fromarray(grey).resize((SIDE_PX, SIDE_PX), Image.Resampling.BICUBIC))
+    low, high = float(small.min()), float(small.max())
+    return np.rint((small - low) * (255 / (high - low) if high > low else 0.0)).astype(np.uint8)
+
+
+def find_duplicates(pictures: NDArray[np.uint8]) -> list[Duplicate]:
+    """Return the pairs of pictures, (items, SIDE_PX, SIDE_PX), that are one, in the order of their items."""
+    usable = np.flatnonzero(pictures.reshape(len(pictures), SIDE_PX**2).std(axis=1) >= LEAST_CONTRAST)
+    if len(usable) < 2:
+        return []
+    chosen = pictures[usable]
+    found: dict[tuple[int, int], Duplicate] = {}
+    whole, crops = _find_candidates(chosen)
+    for kind, pairs, correlations in (
+        ("whole", whole, _verify_turns(chosen, whole)),
+        ("cropped", crops, _verify_crops(chosen, crops)),
+    ):
+        for (first, second, turn), correlation in zip(pairs.tolist(), correlations.tolist(), strict=True):
+            low, high = sorted((int(usable[first]), int(usable[second])))
+            name: Kind = "cropped" if kind == "cropped" else "copy" if turn == 0 else "turned"
+            least = LEAST_OF_CROPS if name == "cropped" else LEAST_CORRELATION
+            if correlation >= least and (low, high) not in found:
+                found[low, high] = Duplicate(low, high, name, float(correlation))
+    return [found[pair] for pair in sorted(found)]
+
+
+def make_clusters(pairs: Sequence[tuple[int, int]]) -> list[tuple[int, ...]]:
+    """Return the items that pairs connect, in groups of two and more, in the order of their first items."""
+    leader: dict[int, int] = {}
+
+    def find(item: int) -> int:
+        leader.setdefault(item, item)
+        while leader[item] != item:
+            leader[item] = leader[leader[item]]
+            item = leader[item]
+        return item
+
+    for first, second in pairs:
+        low, high = sorted((find(first), find(second)))
+        leader[high] = low
+    groups: dict[int, list[int]] = defaultdict(list)
+    for item in sorted(leader):
+        groups[find(item)].append(item)
+    return [tuple(group) for _, group in sorted(groups.items())]
+
+
+def turn(pictures: NDArray[Any], number: int) -> NDArray[Any]:
+    """Return pictures, (…, side, side), in one of `TURNS`."""
+    quarters, mirrored = TURNS[number]
+    return np.rot90(pictures[..., ::-1] if mirrored else pictures, quarters, axes=(-2, -1))
+
+
+def _find_candidates(pictures: NDArray[np.uint8]) -> tuple[IntArray, IntArray]:
+    """Return pairs to verify, rows of (first, second, turn of the first), as wholes; and (crop, of what, 0)."""
+    from usearch.index import Index
+
+    coarse = _describe(pictures)
+    index = Index(ndim=coarse.shape[1], metric="cos", dtype="f32")
+    index.add(np.arange(len(coarse)), coarse, threads=1)  # several threads would lay out the graph by chance
+
+    def look_up(queries: FloatArray, n_neighbours: int) -> Iterator[tuple[int, int, float]]:
+        matches = index.search(queries, min(n_neighbours + 1, len(coarse)), exact=len(coarse) <= EXACT_ITEMS, threads=1)
+        keys, alike = matches.keys, 1 - matches.distances
+        rows, places = np.nonzero((alike >= LEAST_ALIKE) & (keys != np.arange(len(queries))[:, None]))
+        yield from zip(rows.tolist(), keys[rows, places].tolist(), alike[rows, places].tolist(), strict=True)
+
+    whole: dict[tuple[int, int], tuple[float, tuple[int, int, int]]] = {}
+    for number in range(len(TURNS)):
+        for query, neighbour, alike in look_up(_describe(turn(pictures, number)), NEIGHBOURS):
+            pair = min(query, neighbour), max(query, neighbour)
+            if pair not in whole or alike > whole[pair][0]:
+                whole[pair] = alike, (query, neighbour, number)
+    crops = {
+        (neighbour, query)
+        for cropped in _crop(pictures)
+        for query, neighbour, _ in look_up(_describe(cropped), CROP_NEIGHBOURS)
+    }
+    as_rows = [row for _, row in whole.values()]
+    return _as_array(as_rows), _as_array([(crop, other, 0) for crop, other in sorted(crops)])
+
+
+def _as_array(rows: Sequence[tuple[int, int, int]]) -> IntArray:
+    return np.array(rows, np.int64).reshape(-1, 3)
+
+
+def _describe(pictures: NDArray[Any]) -> Any:
+    """Return coarse pictures as rows of mean zero and length one, float32."""
+    import torch
+    from torch.nn.functional import adaptive_avg_pool2d
+
+    given = torch.from_numpy(np.ascontiguousarray(pictures, np.float32))[:, None]
+    rows = adaptive_avg_pool2d(given, COARSE_PX).flatten(1)
+    rows = rows - rows.mean(1, keepdim=True)
+    return (rows / rows.norm(dim=1, keepdim=True).clamp_min(1e-6)).numpy()
+
+
+def _crop(pictures: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
+    """Yield the four corners and the centre of all pictures."""
+    side = round(CROP_SHARE * SIDE_PX)
+    end = SIDE_PX - side
+    for top, left in ((0, 0), (0, end), (end, 0), (end, end), (end // 2, end // 2)):
+        yield pictures[:, top : top + side, left : left + side]
+
+
+def _verify_turns(pictures: NDArray[np.uint8], pairs: IntArray) -> FloatArray:
+    """Return the correlation of details of each pair, the first turned."""
+    found = np.zeros(len(pairs))
+    for start in range(0, len(pairs), BATCH_PAIRS):
+        part = pairs[start : start + BATCH_PAIRS]
+        turned = np.stack([turn(pictures[first], number) for first, _, number in part])
+        ours, theirs = (_take_band(each, DETAILS_PX) for each in (turned, pictures[part[:, 1]]))
+        found[start : start + len(part)] = (_standardise(ours) * _standardise(theirs)).sum(axis=1)
+    return found
+
+
+def _verify_crops(pictures: NDArray[np.uint8], pairs: IntArray) -> FloatArray:
+    """Return the largest correlation of details of the first, smaller, laid anywhere over the second."""
+    found = np.full(len(pairs), -1.0)
+    for start in range(0, len(pairs), BATCH_PAIRS):
+        part, rows = pairs[start : start + BATCH_PAIRS], np.arange(start, min(start + BATCH_PAIRS, len(pairs)))
+        forms = _lay_over(pictures, part, round(CROP_SHARE * SIDE_PX), FORMS_PX)
+        part, rows = part[forms >= LEAST_FORMS], rows[forms >= LEAST_FORMS]
+        for scale in CROP_SCALES if len(part) else ():
+            found[rows] = np.maximum(found[rows], _lay_over(pictures, part, round(scale * SIDE_PX), CROP_DETAILS_PX))
+    return found
+
+
+def _lay_over(pictures: NDArray[np.uint8], pairs: IntArray, side: int, sigmas_px: tuple[float, float]) -> FloatArray:
+    """Return the largest correlation, over all places, of the first of each pair, resized to ``side``, with the second.
+
+    Compared is what lies between two blurs. Products at all places are those of Fourier transforms.
+    """
+    import torch
+    from torch.nn.functional import interpolate
+
+    (crops, first), (grounds, second) = (np.unique(pairs[:, column], return_inverse=True) for column in (0, 1))
+    small = interpolate(
+        torch.from_numpy(pictures[crops])[:, None].float(), (side, side), mode="bicubic", antialias=True
+    )
+    inner = slice(RIM_PX, side - RIM_PX)
+    details = torch.from_numpy(_take_band(small[:, 0].numpy(), sigmas_px)[:, inner, inner])
+    details = details - details.mean((1, 2), keepdim=True)
+    details = details / details.norm(dim=(1, 2), keepdim=True).clamp_min(1e-6)
+    ground = torch.from_numpy(_take_band(pictures[grounds], sigmas_px))
+    side -= 2 * RIM_PX
+    total, square = (_sum_windows(each, side) for each in (ground, ground**2))
+    spread = (square - total**2 / side**2).clamp_min(1e-6).sqrt()
+    shape, places = (SIDE_PX, SIDE_PX), SIDE_PX - side + 1
+    laid, under = torch.fft.rfft2(details, shape).conj(), torch.fft.rfft2(ground, shape)
+    first_rows, second_rows = torch.from_numpy(first), torch.from_numpy(second)
+    products = torch.fft.irfft2(laid[first_rows] * under[second_rows], shape)[:, :places, :places]
+    return np.asarray((products / spread[second_rows]).flatten(1).amax(1).numpy(), np.float64)
+
+
+def _sum_windows(images: Tensor, side: int) -> Tensor:
+    """Return the sums over all windows of ``side`` (Crow, Summed-area tables, SIGGRAPH 1984)."""
+    from torch.nn.functional import pad
+
+    table = pad(images.double().cumsum(1).cumsum(2), (1, 0, 1, 0))
+    rows = table[:, side:] - table[:, :-side]
+    return (rows[:, :, side:] - rows[:, :, :-side]).float()
+
+
+def _take_band(pictures: NDArray[Any], sigmas_px: tuple[float, float]) -> NDArray[np.float32]:
+    """Return what lies between two blurs: float32, of the same shape (pictures, side, side)."""
+    from scipy.ndimage import gaussian_filter
+
+    given = np.asarray(pictures, np.float32)
+    fine, wide = (gaussian_filter(given, (0, sigma, sigma), mode="nearest") for sigma in sigmas_px)
+    return np.asarray(fine - wide, np.float32)
+
+
+def _standardise(pictures: NDArray[Any]) -> FloatArray:
+    """Return rows of mean zero and length one."""
+    rows = pictures.reshape(len(pictures), -1).astype(np.float64)
+    rows -= rows.mean(axis=1, keepdims=True)
+    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6))

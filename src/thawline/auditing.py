@@ -1,0 +1,72 @@
+"""The audit of a data set by itself: what `thawline audit` does."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from thawline.audit.leaks import Finding, audit_leaks, draw_pictures
+from thawline.cost import count_cores
+from thawline.data.dataset import load_dataset
+from thawline.data.scan import scan
+from thawline.types import Listener, Reading, SilentListener
+
+SHOWN_GROUPS, SHOWN_ITEMS = 5, 4
+LOOK = Reading(dimensions="auto")  # volumes are looked at whole, and shown by their middle slice
+
+
+@dataclasses.dataclass(frozen=True)
+class Audit:
+    """What was found in a data set; ``paths`` are those of its items, by their numbers."""
+
+    findings: tuple[Finding, ...]
+    paths: Sequence[str]
+
+    @property
+    def is_fatal(self) -> bool:
+        """Tell whether anything was found that must not be."""
+        return any(each.severity == "fatal" for each in self.findings)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON data; items by their numbers only."""
+        return {"schema": 1, "n_items": len(self.paths), "findings": [each.to_json() for each in self.findings]}
+
+
+def audit_data(
+    data: Path,
+    *,
+    labels: Path | None = None,
+    keys: str | None = None,
+    allow_outside: bool = False,
+    listener: Listener | None = None,
+) -> Audit:
+    """Audit a data set: what `load_dataset` reads. Raises DataError."""
+    listener = listener or SilentListener()
+    dataset = load_dataset(data, labels=labels, keys=keys, allow_outside=allow_outside)
+    cores = count_cores()
+    looks = scan(dataset.contents, cores, listener, LOOK)
+    readable = [number for number, look in enumerate(looks) if look.facts is not None]
+    middle = Reading((), "middle")
+    contents, digests = [dataset.contents[n] for n in readable], [looks[n].digest for n in readable]
+    pictures = draw_pictures(contents, digests, middle, cores, listener)
+    listener.begin("near-duplicates")
+    findings = audit_leaks(dataset, looks, pictures, readable)
+    listener.end(f"{len(findings)} findings")
+    return Audit(tuple(findings), [item.path for item in dataset.items])
+
+
+def format_audit(audit: Audit) -> str:
+    """Return the audit as text, with some files that show each finding."""
+    if not audit.findings:
+        return f"{len(audit.paths)} items: no copies, near-duplicates or leaks found"
+    lines = []
+    for each in audit.findings:
+        lines.append(f"{each.severity}: {len(each.groups)} x {each.name}: {each.text}")
+        for group in each.groups[:SHOWN_GROUPS]:
+            more = f", … {len(group) - SHOWN_ITEMS} more" if len(group) > SHOWN_ITEMS else ""
+            lines.append("  - " + " = ".join(audit.paths[number] for number in group[:SHOWN_ITEMS]) + more)
+        if len(each.groups) > SHOWN_GROUPS:
+            lines.append(f"  … {len(each.groups) - SHOWN_GROUPS} more (--json lists all)")
+    return "\n".join(lines)

@@ -1,0 +1,147 @@
+"""The audit of a data set: planted copies, turned and cropped ones, and crossing patients are found where they harm."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from helpers import Notes, make_films
+from thawline.auditing import audit_data, format_audit
+from thawline.cli import app
+from thawline.errors import DataError
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("THAWLINE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, str]]]:
+    """One film each of 24 patients, and the rows of their manifest."""
+    folder = make_films(tmp_path_factory.mktemp("films"), side=None, views=(1, 1), size_px=128)
+    with (folder / "manifest.csv").open(encoding="utf-8", newline="") as stream:
+        return folder, list(csv.DictReader(stream))
+
+
+def write(folder: Path, rows: list[dict[str, str]], names: tuple[str, ...]) -> Path:
+    with (folder / "other.csv").open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, names, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+    return folder / "other.csv"
+
+
+def plant(folder: Path, row: dict[str, str], name: str, change: Any, **others: str) -> dict[str, str]:
+    with Image.open(folder / row["path"]) as image:
+        change(image.convert("L")).save(folder / "images" / name)
+    return {**row, "path": f"images/{name}", **others}
+
+
+def turn(image: Image.Image) -> Image.Image:
+    return image.transpose(Image.Transpose.ROTATE_270)
+
+
+def darken(image: Image.Image) -> Image.Image:
+    return image.point(lambda value: int(0.8 * value))
+
+
+def name_groups(audit: Any, name: str) -> list[list[str]]:
+    (found,) = [each for each in audit.findings if each.name == name]
+    return [[audit.paths[number] for number in group] for group in found.groups]
+
+
+def test_a_clean_set_has_no_findings(films: tuple[Path, list[dict[str, str]]]) -> None:
+    folder, rows = films
+    audit = audit_data(write(folder, rows, ("path", "label", "patient")), listener=Notes())
+    assert audit.findings == ()
+    assert not audit.is_fatal
+    assert format_audit(audit) == "24 items: no copies, near-duplicates or leaks found"
+
+
+def test_what_is_planted_is_found_where_it_harms(films: tuple[Path, list[dict[str, str]]]) -> None:
+    folder, rows = films
+    first, second, third, fourth = rows[:4]
+    other = {"healthy": "lesion", "lesion": "healthy"}
+    everyone = [{**row, "split": "test" if number % 5 == 0 else "train"} for number, row in enumerate(rows)]
+    planted = [
+        plant(folder, first, "turned.png", turn, split="train"),  # its film is in test
+        plant(folder, second, "darker.png", darken, label=other[second["label"]], split="train"),
+        plant(folder, third, "another.png", darken, patient="someone else", split="train"),
+        plant(folder, fourth, "same.png", lambda image: image, split="train"),
+    ]
+    audit = audit_data(write(folder, [*everyone, *planted], ("path", "label", "patient", "split")), listener=Notes())
+    assert name_groups(audit, "near-duplicates across splits") == [sorted([first["path"], "images/turned.png"])]
+    assert name_groups(audit, "near-duplicates with different labels") == [
+        sorted([second["path"], "images/darker.png"])
+    ]
+    assert name_groups(audit, "near-duplicates across patients") == [sorted([third["path"], "images/another.png"])]
+    assert name_groups(audit, "identical images") == [sorted([fourth["path"], "images/same.png"])]
+    assert len(name_groups(audit, "near-duplicates")) == 3
+    assert name_groups(audit, "patients across splits") == [sorted([first["path"], "images/turned.png"])]
+    assert audit.is_fatal
+    assert [each.severity for each in audit.findings] == ["fatal", "severe", "severe", "severe", "note", "note"]
+    text = format_audit(audit)
+    assert f"  - {' = '.join(sorted([first['path'], 'images/turned.png']))}" in text
+    found = json.dumps(audit.to_json())
+    assert all(row["patient"] not in found and row["path"] not in found for row in rows)
+
+
+def test_the_command_exits_as_what_it_finds_is_grave(films: tuple[Path, list[dict[str, str]]]) -> None:
+    folder, rows = films
+    both = [{**rows[0], "split": "test"}, *({**row, "split": "train"} for row in rows[1:])]
+    planted = plant(folder, rows[0], "copy.png", lambda image: image, split="train")
+    path = write(folder, [*both, planted], ("path", "label", "patient", "split"))
+    done = CliRunner().invoke(app, ["audit", str(path), "--json", "--quiet"])
+    assert done.exit_code == 3
+    names = [each["name"] for each in json.loads(done.stdout)["findings"]]
+    assert names[:2] == ["patients across splits", "identical images across splits"]
+    clean = CliRunner().invoke(app, ["audit", str(write(folder, rows, ("path", "label", "patient"))), "--quiet"])
+    assert (clean.exit_code, clean.stdout) == (0, "24 items: no copies, near-duplicates or leaks found\n")
+
+
+def test_unreadable_items_are_a_finding_and_do_not_stop_it(films: tuple[Path, list[dict[str, str]]]) -> None:
+    folder, rows = films
+    (folder / "images" / "broken.png").write_bytes(b"no image")
+    broken = {**rows[0], "path": "images/broken.png"}
+    audit = audit_data(write(folder, [*rows, broken], ("path", "label", "patient")), listener=Notes())
+    assert name_groups(audit, "unreadable items") == [["images/broken.png"]]
+
+
+def test_volumes_are_audited_by_their_middle_slices(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    volumes = np.cumsum(draw.normal(size=(12, 9, 40, 40)), axis=2)
+    volumes[7] = volumes[3][:, ::-1]  # mirrored
+    spread = (volumes - volumes.min()) / np.ptp(volumes)
+    np.savez(tmp_path / "stack.npz", images=(255 * spread).astype(np.uint8), labels=np.arange(12) % 2)
+    audit = audit_data(tmp_path / "stack.npz", listener=Notes())
+    assert [each.groups for each in audit.findings if each.name == "near-duplicates"] == [((3, 7),)]
+
+
+def test_bad_input_is_the_data_sets_own_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="does not exist"):
+        audit_data(tmp_path / "nowhere")
+
+
+@pytest.mark.realdata
+def test_the_same_slices_are_labelled_both_ways_in_covid_ct(shared_data: Path) -> None:
+    """Two figures of one paper stand in its test part as COVID and in its training part as NonCOVID."""
+    audit = audit_data(shared_data / "covid-ct", listener=Notes())
+    wanted = [["images/ct_0348.jpg", "images/ct_0544.jpg"], ["images/ct_0349.jpg", "images/ct_0545.jpg"]]
+    assert name_groups(audit, "near-duplicates with different labels") == wanted
+    assert not audit.is_fatal
+
+
+@pytest.mark.realdata
+def test_the_known_copies_of_brain_mri_are_found(shared_data: Path) -> None:
+    audit = audit_data(shared_data / "brain-mri", listener=Notes())
+    assert len(name_groups(audit, "identical images")) == 22
