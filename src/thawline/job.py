@@ -147,6 +147,10 @@ def run(
 def _find_candidates(options: RunOptions, given: Plan | None, network: OwnNetwork | None = None) -> list[Weights]:
     """Find the backbones that the options name, each once. Raises OptionError for several beside a plan file."""
     names = list_backbones(options)
+    if options.dimensions == "3d_native" and not (network and network.n_slices):
+        raise OptionError(
+            "--dimensions 3d_native: belongs to a thawline.OwnNetwork with n_slices, given to thawline.run"
+        )
     if given is not None and len(names) > 1:
         raise OptionError(
             f"--plan: expected one --backbone, found {', '.join(names)}: lines and size in a plan file are those of one; "
@@ -165,7 +169,10 @@ def _name_own(options: RunOptions, network: OwnNetwork) -> RunOptions:
     network.check()
     if options.backbone != RunOptions().backbone or options.weights is not None:
         raise OptionError("network: expected neither --backbone nor --weights beside it, found both; leave them out")
-    return dataclasses.replace(options, backbone=network.describe().name)
+    shown: dict[str, Any] = (
+        {"dimensions": "3d_native", "slices": f"spread:{network.n_slices}"} if network.n_slices else {}
+    )
+    return check_options(dataclasses.replace(options, backbone=network.describe().name, **shown))
 
 
 def _find_hardware(options: RunOptions) -> Hardware:

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from thawline.data.slice_forms import count_shown
+from thawline.data.slice_forms import count_shown, read_form
 from thawline.errors import OptionError
 from thawline.files import json_digest
 from thawline.options import ALL_HEADS, LEAST_PX, MOST_PX, RunOptions, list_backbones, list_heads, make_reading
@@ -22,6 +22,7 @@ from thawline.plan_thawing import check_recipe, choose_thawing, name_controls, n
 from thawline.types import (
     ASPECTS,
     BAG,
+    NATIVE,
     PLANES,
     VOLUMES,
     BackboneFacts,
@@ -425,7 +426,9 @@ def find_depth(fingerprint: Mapping[str, Any], options: RunOptions) -> Depth | N
     dimensions = _choose_dimensions(fingerprint, make_reading(options).dimensions, options).value
     if dimensions != BAG and dimensions not in VOLUMES:
         return None
-    n_slices = count_shown(options.slices, int(fingerprint.get("slices", {"max": 1})["max"]))
+    most = int(fingerprint.get("slices", {"max": 1})["max"])
+    native = VOLUMES.get(dimensions) == NATIVE  # which takes volumes of one depth, however few slices there are
+    n_slices = read_form(options.slices)[1] if native else count_shown(options.slices, most)
     return Depth(n_slices, VOLUMES.get(dimensions, options.pooling))
 
 

@@ -49,8 +49,9 @@ MAMMOGRAPHY = "mammography"
 SUV, SUV_WINDOW = "suv", (5.0, 10.0)  # g/ml, of PET
 FRAMES = ("only", "first", MIDDLE := "middle", "last")
 PLANES = ("axial", "coronal", "sagittal")
-DIMENSIONS = ("auto", "2d", "2.5d_neighbours", "2.5d_orthogonal", "2.5d_bag", "3d_acs", "3d_inflated")
-BAG, VOLUMES = "2.5d_bag", {"3d_acs": "acs", "3d_inflated": "inflated"}
+DIMENSIONS = ("auto", "2d", "2.5d_neighbours", "2.5d_orthogonal", "2.5d_bag", "3d_acs", "3d_inflated", "3d_native")
+NATIVE = "native"  # of three dimensions by birth: a network of the user's own
+BAG, VOLUMES = "2.5d_bag", {"3d_acs": "acs", "3d_inflated": "inflated", "3d_native": NATIVE}
 POOLINGS = ("mean", "max", ATTENTION := "attention")
 
 

@@ -13,9 +13,11 @@ import thawline
 from helpers import Notes, make_films
 from thawline.errors import OptionError, ThawlineError, WeightsError
 from thawline.learn import networks
-from thawline.learn.loading import load_backbone, load_random
+from thawline.learn.facts import describe_backbone
+from thawline.learn.loading import fit_weights, load_backbone, load_random
 from thawline.learn.networks import OwnNetwork, draw_weights
 from thawline.learn.weights import keep_network
+from thawline.types import Depth, Reading
 
 
 def make_module(activation=nn.ReLU):
@@ -45,6 +47,45 @@ def test_it_is_kept_and_built_as_it_was_given():
     with torch.no_grad():
         assert torch.equal(load_backbone(weights)(images), own.module(images))
     assert keep_network(own).sha256 == weights.sha256  # so that a run can go on
+
+
+def make_deep(**changes):
+    """A network of three dimensions, for volumes of eight slices."""
+    torch.manual_seed(0)
+    layers = []
+    for before, after in ((3, 8), (8, 16), (16, 24), (24, 32)):
+        layers += [nn.Conv3d(before, after, 3, 2, 1, bias=False), nn.BatchNorm3d(after), nn.ReLU()]
+    module = nn.Sequential(*layers, nn.AdaptiveAvgPool3d(1), nn.Flatten())
+    return make_own(**{"name": "deep", "module": module, "size_px": 32, "n_slices": 8, **changes})
+
+
+def test_one_of_three_dimensions_is_cut_at_its_own_lines():
+    depth = Depth(8, "native")
+    facts = describe_backbone(keep_network(make_deep()), depth=depth)
+    assert [line.name for line in facts.lines] == ["9", "6", "3", "0"]
+    assert facts.lines[-1].shape == (3, 8, 32, 32)
+    fitted = fit_weights(keep_network(make_deep()), 32, Reading(dimensions="3d_native", slices="spread:8", n_slices=8))
+    images = torch.rand(16, 3, 32, 32)
+    with torch.no_grad():
+        expected = make_deep().module.eval()(images.reshape(2, 8, 3, 32, 32).transpose(1, 2))
+        assert torch.equal(load_backbone(fitted)(images), expected)
+    with pytest.raises(OptionError, match="failed on two volumes of 8 slices of 32 px"):
+        make_deep(module=make_module()).check()
+
+
+def test_a_run_with_one_of_three_dimensions(tmp_path):
+    draw = np.random.default_rng(0)
+    labels = np.arange(40) % 2
+    volumes = draw.normal(100, 30, (40, 6, 32, 32)) + 60 * labels[:, None, None, None]
+    np.savez(tmp_path / "volumes.npz", images=np.clip(volumes, 0, 255).astype(np.uint8), labels=labels)
+    about = {"thaw_line": "9", "folds": 2, "views": 1, "controls": "none", "budget": "none"}
+    own = make_deep()
+    finished = thawline.run(tmp_path / "volumes.npz", tmp_path / "run", network=own, listener=Notes(), **about)
+    reading = thawline.load_model(tmp_path / "run", network=own).contract.reading
+    assert (reading.dimensions, reading.n_slices) == ("3d_native", 8)  # of six slices two are shown twice
+    assert finished.metrics["validation"]["auc"]["value"] > 0.8
+    with pytest.raises(OptionError, match=r"--dimensions 3d_native: belongs to a thawline\.OwnNetwork with n_slices"):
+        thawline.run(tmp_path / "volumes.npz", tmp_path / "none", dimensions="3d_native", listener=Notes())
 
 
 def test_its_random_start_shares_nothing_with_it():

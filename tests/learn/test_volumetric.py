@@ -18,10 +18,10 @@ from thawline.learn.loading import find_stages_of, fit_weights, load_backbone, l
 from thawline.learn.networks import build_network, cut_classifier, describe_elsewhere
 from thawline.learn.volumetric import convolve_acs, inflate, is_faithful, make_volumetric
 from thawline.learn.weights import find_weights
-from thawline.types import VOLUMES, Contract, Depth, Hardware, Reading
+from thawline.types import Contract, Depth, Hardware, Reading
 
 FLAT = ("torchvision/resnet18", "timm/mobilenetv2_100", "timm/tf_efficientnet_lite0", "timm/resnet10t")
-KINDS = tuple(VOLUMES.values())
+KINDS = ("acs", "inflated")
 N_SLICES, SIZE_PX = 20, 64
 
 

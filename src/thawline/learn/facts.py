@@ -11,7 +11,7 @@ from thawline.learn.loading import fit_weights, load_backbone
 from thawline.learn.stages import find_stages, list_lines
 from thawline.learn.volumetric import is_faithful, make_volumetric
 from thawline.learn.weight_files import Weights
-from thawline.types import BackboneFacts, Depth
+from thawline.types import NATIVE, BackboneFacts, Depth
 
 if TYPE_CHECKING:
     from torch import nn
@@ -55,7 +55,9 @@ def describe_backbone(
         if not resized:
             raise
         backbone = None
-    if backbone is None or (resized and not _takes(backbone, size_px)):
+    native = depth is not None and depth.join == NATIVE
+    sides = (depth.n_slices, size_px) if depth is not None and native else (size_px,)
+    if backbone is None or ((resized or native) and not _takes(backbone, *sides)):
         raise OptionError(
             f"{architecture.name} takes images of {architecture.size_px} px, as in its training, and fails on {size_px} px; "
             "leave out --size-px, or size_px in a plan file"
@@ -75,7 +77,7 @@ def describe_backbone(
 def _make_whole(backbone: nn.Module, depth: Depth, name: str, size_px: int) -> nn.Module:
     """Return the backbone taken to three dimensions. Raises OptionError where that cannot be done."""
     made = make_volumetric(copy.deepcopy(backbone), depth.join)
-    if not is_faithful(backbone, depth.n_slices, size_px):
+    if depth.join != NATIVE and not is_faithful(backbone, depth.n_slices, size_px):
         raise OptionError(
             f"--dimensions 3d_{depth.join}: {name} does not mean the same on volumes ({depth.n_slices} slices of {size_px} "
             "px), or fails on them; choose another --backbone, such as efficientnet_lite0 or resnet18, or more --slices"
@@ -96,12 +98,12 @@ def _load(weights: Weights) -> nn.Module:
     return load_backbone(dataclasses.replace(weights, taps=(), thaw_line=None))
 
 
-def _takes(backbone: nn.Module, size_px: int) -> bool:
+def _takes(backbone: nn.Module, *sides: int) -> bool:
     import torch
 
     try:
         with torch.inference_mode():
-            backbone(torch.zeros(1, 3, size_px, size_px))
+            backbone(torch.zeros(1, 3, *sides, sides[-1]))
     except (AssertionError, RuntimeError, ValueError):
         return False
     return True

@@ -25,7 +25,7 @@ from thawline.learn.stages import Stages, find_stages_at
 from thawline.learn.volumetric import make_volumetric, redraw_kernels
 from thawline.learn.weight_files import Weights, is_ordered, name_some, read_tensors
 from thawline.learn.weights import PACKAGES
-from thawline.types import Reading
+from thawline.types import NATIVE, Reading
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -123,7 +123,7 @@ def load_random(weights: Weights, seed: int) -> nn.Module:
         if weights.architecture.builder == "own":  # it comes trained
             draw_weights(network)
         backbone = cut_classifier(network, weights.architecture)
-        if weights.depth is None or not weights.depth.is_volume:
+        if weights.depth is None or not weights.depth.is_volume or weights.depth.join == NATIVE:
             return backbone
         return redraw_kernels(make_volumetric(backbone, weights.depth.join))
 

@@ -86,7 +86,8 @@ class OwnNetwork:
     """A network of the user's own, with its trained weights and its input contract.
 
     ``module`` takes normalised float32 images (items, 3, size_px, size_px) and gives features (items, features); ``mean``
-    and ``std`` are those of the three channels, of pixels from 0 to 1.
+    and ``std`` are those of the three channels, of pixels from 0 to 1. With ``n_slices`` it is of three dimensions and takes
+    volumes of so many slices, (items, 3, n_slices, size_px, size_px).
     """
 
     name: str
@@ -97,6 +98,7 @@ class OwnNetwork:
     interpolation: Interpolation = "bilinear"
     licence: str = "not stated"
     pretrained_on: str = "not stated"
+    n_slices: int = 0
 
     def check(self) -> None:
         """Register it for this process. Raises OptionError for a bad name, or another output than features."""
@@ -113,10 +115,11 @@ class OwnNetwork:
         self.module.eval()
         try:
             with torch.no_grad():
-                found = self.module(torch.zeros(2, 3, self.size_px, self.size_px))
+                found = self.module(torch.zeros(2, 3, *([self.n_slices] if self.n_slices else []), *[self.size_px] * 2))
         except Exception as error:  # the user's own code raises anything
+            what = f"volumes of {self.n_slices} slices" if self.n_slices else "images"
             raise OptionError(
-                f"network {self.name!r}: failed on two images of {self.size_px} px ({type(error).__name__}: {error})"
+                f"network {self.name!r}: failed on two {what} of {self.size_px} px ({type(error).__name__}: {error})"
             ) from error
         if not isinstance(found, torch.Tensor) or found.ndim != 2 or len(found) != 2:
             shape = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__

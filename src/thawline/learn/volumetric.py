@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from thawline.errors import OptionError
+from thawline.types import NATIVE
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -24,10 +25,12 @@ ANY_DIMENSIONS = ("Dropout", "DropPath")  # begin the names of modules that take
 
 
 def make_volumetric(network: nn.Module, kind: str, path: str = "") -> nn.Module:
-    """Return the network taken to three dimensions, "acs" or "inflated"; it is changed in place.
+    """Return the network taken to three dimensions, "acs" or "inflated"; it is changed in place. One that is native stays.
 
     Raises OptionError, naming the part by its ``path``, where one of its parts has no counterpart.
     """
+    if kind == NATIVE:
+        return network
     if (made := _convert(network, kind)) is not None:
         return made
     name = type(network).__name__
@@ -73,7 +76,10 @@ def is_faithful(network: nn.Module, n_slices: int, size_px: int) -> bool:
 
 
 def redraw_kernels(network: nn.Module) -> nn.Module:
-    """Draw inflated kernels anew, each voxel by itself, with the variance that their fan-in asks for; in place."""
+    """Draw inflated kernels anew, each voxel by itself, with the variance that their fan-in asks for; in place.
+
+    Those of ACS convolutions are of two dimensions and stay as they were drawn.
+    """
     import torch
 
     with torch.no_grad():
