@@ -494,3 +494,36 @@ def test_the_patient_is_read_from_the_header_alone(tmp_path: Path) -> None:
     path.write_bytes(b"\x89PNG, not DICOM")
     assert dicom.read_patient(path) == ("", "")
     assert dicom.read_patient(tmp_path / "none") == ("", "")
+
+
+# --- JPEG 2000, which dcmtk has no decoder for ------------------------------------------------------------------------
+
+LOSSY_LEVELS = {"JPEG2000.dcm": 1}  # two decoders of lossy wavelets may round apart
+J2K_FILES = (
+    *("693_J2KI.dcm", "GDCMJ2K_TextGBR.dcm", "J2K_pixelrep_mismatch.dcm", "JPEG2000.dcm"),
+    *("MR_small_jp2klossless.dcm", "SC_rgb_gdcm_KY.dcm", "examples_jpeg2k.dcm"),
+)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", J2K_FILES)
+def test_stored_values_of_jpeg_2000_are_those_of_ffmpeg(name: str, tmp_path: Path) -> None:
+    """Its decoder shares no code with OpenJPEG, which both plug-ins have."""
+    from pydicom.encaps import generate_frames
+
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("ffmpeg is not installed")
+    found = read_shipped(next(path for path in list_shipped() if path.name == name))
+    (tmp_path / "frame.j2k").write_bytes(next(generate_frames(found.PixelData, number_of_frames=1)))
+    stored = dicom.read_stored(found)
+    command = ["ffmpeg", "-v", "quiet", "-i", tmp_path / "frame.j2k", "-f", "rawvideo"]
+    kind, flag = ("u1", "rgb24") if stored.ndim == 3 else ("<u2", "gray16le")
+    raw = subprocess.run([*command, "-pix_fmt", flag, "-"], check=False, capture_output=True).stdout
+    decoded = np.frombuffer(raw, kind)[: stored.size].reshape(stored.shape).astype(np.int64)
+    if name == "J2K_pixelrep_mismatch.dcm":  # the stream says 13 bits without a sign, the header with one
+        decoded = decoded >> 3
+        decoded = np.where(decoded >= 2**12, decoded - 2**13, decoded)
+    elif stored.dtype.kind == "i":
+        decoded = decoded - 2**15
+    assert np.abs(decoded - stored).max() <= LOSSY_LEVELS.get(name, 0)
