@@ -11,6 +11,8 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - its own convention
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
 
 from helpers import make_dicom, save_dicom
 from thawline.data.dataset import load_dataset
@@ -173,6 +175,41 @@ def test_a_digest_is_that_of_all_files() -> None:
     assert content_digest(files) == content_digest(tuple(files))
     assert len({content_digest(files), content_digest(files[:-1]), content_digest(other)}) == 3
     assert describe(files, Reading(dimensions="auto")).slices == N_SLICES
+
+
+def make_enhanced(values: Any) -> Any:
+    """One object of several frames, whose places are those of functional groups, out of order."""
+
+    def group(**parts: dict[str, Any]) -> Dataset:
+        found = Dataset()
+        for name, tags in parts.items():
+            inner = Dataset()
+            for attribute, value in tags.items():
+                setattr(inner, attribute, value)
+            setattr(found, name, Sequence([inner]))
+        return found
+
+    order = np.random.default_rng(2).permutation(N_SLICES)
+    found = make_dicom(values[order].reshape(-1, COLUMNS), Modality="CT", InstanceNumber="1")
+    found.Rows, found.NumberOfFrames = ROWS, N_SLICES
+    shared = {
+        "PlaneOrientationSequence": {"ImageOrientationPatient": list(ORIENTATIONS["axial"])},
+        "PixelMeasuresSequence": {"PixelSpacing": [0.5, 0.8]},
+        "PixelValueTransformationSequence": {"RescaleSlope": "2", "RescaleIntercept": "-1024"},
+    }
+    found.SharedFunctionalGroupsSequence = Sequence([group(**shared)])
+    places = [{"ImagePositionPatient": [-20.0, 30.0, 7.0 + 2.5 * place]} for place in order.tolist()]
+    found.PerFrameFunctionalGroupsSequence = Sequence([group(PlanePositionSequence=place) for place in places])
+    return found
+
+
+def test_an_object_of_frames_with_places_is_the_volume_of_a_series_of_them(tmp_path: Path) -> None:
+    enhanced, _ = read_series([save_dicom(make_enhanced(make_values()))], Reading())
+    series, _ = read_series(save_series(make_series(make_values())), Reading())
+    np.testing.assert_array_equal(enhanced.values, series.values)
+    np.testing.assert_allclose(enhanced.spacing_mm, series.spacing_mm)
+    (tmp_path / "enhanced").write_bytes(save_dicom(make_enhanced(make_values())))
+    assert gather_files([tmp_path / "enhanced"]) == [(tmp_path / "enhanced", DicomSeries((tmp_path / "enhanced",)))]
 
 
 # --- in a data set ----------------------------------------------------------------------------------------------------

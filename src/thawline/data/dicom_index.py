@@ -199,7 +199,7 @@ def gather_files(files: Sequence[Path]) -> list[tuple[Path, Path | DicomSeries]]
             series[header.series or header.instance].append(header)
     found: dict[Path, Path | DicomSeries] = {file: file for file in files}
     for members in series.values():
-        if len(members) > 1 and is_volume([each for header in members for each in header.slices]):
+        if is_volume([each for header in members for each in header.slices]):
             first, *others = sorted(header.path for header in members)
             found[first] = DicomSeries((first, *others))
             for other in others:
@@ -218,7 +218,7 @@ def gather_volumes(
     for header, row in pairs:
         series[header.instance if by_instance else header.series or header.instance].append((header, row))
     for members in series.values():
-        if len(members) > 1 and is_volume([each for header, _ in members for each in header.slices]):
+        if is_volume([each for header, _ in members for each in header.slices]):
             members.sort(key=lambda pair: pair[0].path)
             yield (*members[0], DicomSeries(tuple(header.path for header, _ in members)))
         else:
