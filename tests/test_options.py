@@ -305,3 +305,42 @@ def test_json_holds_every_option_and_no_path():
     assert data.keys() == {field.name for field in FIELDS}
     assert data["weights"] == "file.pth"
     assert RunOptions().to_json()["weights"] is None
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"slices": "some"}, "--slices: expected all, or every:NUMBER"),
+        ({"slices": "all", "frame": "middle"}, "--slices: belongs to --dimensions 2.5d_bag or 3d_acs"),
+        ({"slices": "all", "dimensions": "2d"}, "--slices: belongs to --dimensions 2.5d_bag or 3d_acs"),
+        ({"pooling": "max", "dimensions": "3d_acs"}, "--pooling: belongs to --dimensions 2.5d_bag"),
+        (
+            {"frame": "3", "dimensions": "2.5d_bag"},
+            "--frame 3: names one slice, where --dimensions 2.5d_bag takes its own",
+        ),
+        ({"frame": "3", "dimensions": "2.5d_orthogonal"}, "--frame 3: names one slice"),
+        ({"grey": "sum", "dimensions": "2.5d_neighbours"}, "--grey sum: shows one channel, where --dimensions"),
+        ({"dimensions": "4d"}, "--dimensions: expected one of auto, 2d, 2.5d_neighbours"),
+    ],
+)
+def test_what_contradicts_itself_about_slices_is_refused(options, reason):
+    with pytest.raises(OptionError, match=reason):
+        check_options(RunOptions(**options))
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        ({}, ("auto", "only")),
+        ({"frame": "last"}, ("2d", "last")),
+        ({"dimensions": "2d"}, ("2d", "middle")),
+        ({"dimensions": "2.5d_neighbours"}, ("2.5d_neighbours", "middle")),
+        ({"dimensions": "2.5d_neighbours", "frame": "4"}, ("2.5d_neighbours", "4")),
+        ({"dimensions": "2.5d_orthogonal"}, ("2.5d_orthogonal", "only")),
+        ({"slices": "every:2", "pooling": "max"}, ("auto", "only")),
+        ({"slices": "all", "dimensions": "3d_inflated"}, ("3d_inflated", "only")),
+    ],
+)
+def test_dimensions_and_frame_say_each_other(options, found):
+    reading = make_reading(check_options(RunOptions(**options)))
+    assert (reading.dimensions, reading.frame) == found

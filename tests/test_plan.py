@@ -16,9 +16,18 @@ from hypothesis import strategies as st
 
 from thawline.errors import OptionError
 from thawline.options import ALL_HEADS, RunOptions
-from thawline.plan import EDITABLE, Plan, _hanley_mcneil_error, apply_given, follow_size, make_plan, read_plan
+from thawline.plan import (
+    EDITABLE,
+    Plan,
+    _hanley_mcneil_error,
+    apply_given,
+    find_depth,
+    follow_size,
+    make_plan,
+    read_plan,
+)
 from thawline.plan_thawing import RECIPE, name_strategy
-from thawline.types import BackboneFacts, Hardware, Kind, Line
+from thawline.types import BAG, BackboneFacts, Depth, Hardware, Kind, Line, Reading
 
 LINES = (
     Line("conv_head", 0.12, 0.05, (320, 7, 7)),
@@ -751,3 +760,53 @@ def test_the_rarer_class_is_that_of_development_whatever_the_test_part_holds():
     development = {"left": {"items": 60, "patients": 30}, "right": {"items": 80, "patients": 45}}
     plan = plan_for({**found, "parts": {**found["parts"], "development": development}})
     assert plan["positive"] == "left"
+
+
+# --- what is shown of volumes -----------------------------------------------------------------------------------------
+
+
+def print_volumes(most=64):
+    return {**make_print(), "slices": {"min": 20, "median": 40.0, "max": most}}
+
+
+def name_values(plan):
+    return {choice.name: choice.value for choice in plan.choices}
+
+
+def test_images_are_shown_as_they_are_and_volumes_as_bags():
+    plan = plan_for()
+    assert (plan["dimensions"], plan.contract(FACTS).reading) == ("2d", Reading())
+    assert "slices" not in name_values(plan)
+    plan = plan_for(print_volumes())
+    expected = Reading(dimensions=BAG, slices="spread:16", n_slices=16)
+    assert plan.contract(FACTS).reading == expected
+    assert "20 to 64 slices" in plan.find("dimensions").reason
+    assert find_depth(print_volumes(), RunOptions()) == Depth(16, "mean")
+    assert find_depth(make_print(), RunOptions()) is None
+
+
+@pytest.mark.parametrize(
+    ("options", "depth"),
+    [
+        ({"slices": "all", "pooling": "max"}, Depth(64, "max")),
+        ({"slices": "every:10"}, Depth(7, "mean")),
+        ({"dimensions": "3d_acs", "slices": "spread:32"}, Depth(32, "acs")),
+        ({"dimensions": "2.5d_neighbours"}, None),
+        ({"frame": "first"}, None),
+    ],
+)
+def test_what_options_say_of_volumes(options, depth):
+    plan = plan_for(print_volumes(), **options)
+    reading = plan.contract(FACTS).reading
+    assert reading.depth == depth == find_depth(print_volumes(), RunOptions(**options))
+    assert plan.find("dimensions").kind == ("rule" if depth and "dimensions" not in options else "given")
+    assert ("pooling" in name_values(plan)) == (depth is not None and not depth.is_volume)
+
+
+@pytest.mark.parametrize(
+    ("n_slices", "size_px", "items"),
+    [(0, 224, 32), (2, 224, 32), (16, 224, 4), (16, 64, 32), (64, 224, 2), (300, 448, 2)],
+)
+def test_steps_of_bags_hold_fewer_items_the_larger_their_slices(n_slices, size_px, items):
+    facts = dataclasses.replace(FACTS, n_slices=n_slices, size_px=size_px)
+    assert plan_for(print_volumes(), facts=facts)["recipe"]["batch_items"] == items

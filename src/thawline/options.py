@@ -16,6 +16,7 @@ from thawline.data.slice_forms import USUAL_SLICES, read_form
 from thawline.errors import OptionError
 from thawline.types import (
     BAG,
+    CHANNELS,
     DIMENSIONS,
     FRAMES,
     MAMMOGRAPHY,
@@ -250,6 +251,8 @@ def _settle_dimensions(options: RunOptions) -> tuple[str, str]:
         if given and (dimensions not in ("auto", *owners) or frame != usual.frame):
             wanted = " or ".join(owners)
             raise OptionError(f"{flag}: belongs to --dimensions {wanted}, without --frame; leave one of them out")
+    if options.grey == "sum" and dimensions in CHANNELS:
+        raise OptionError(f"--grey sum: shows one channel, where --dimensions {dimensions} fills three; leave one out")
     if frame == usual.frame:
         return dimensions, MIDDLE if dimensions in ("2d", "2.5d_neighbours") else frame
     if dimensions not in ("auto", "2d", "2.5d_neighbours"):

@@ -51,6 +51,7 @@ FRAMES = ("only", "first", MIDDLE := "middle", "last")
 PLANES = ("axial", "coronal", "sagittal")
 DIMENSIONS = ("auto", "2d", "2.5d_neighbours", "2.5d_orthogonal", "2.5d_bag", "3d_acs", "3d_inflated", "3d_native")
 NATIVE = "native"  # of three dimensions by birth: a network of the user's own
+CHANNELS = ("2.5d_neighbours", "2.5d_orthogonal")  # three slices as those of an image
 BAG, VOLUMES = "2.5d_bag", {"3d_acs": "acs", "3d_inflated": "inflated", "3d_native": NATIVE}
 POOLINGS = ("mean", "max", ATTENTION := "attention")
 
