@@ -80,6 +80,7 @@ def test_without_an_option_volumes_are_bags(volumes: Path, tmp_path: Path, tiny_
     about = {**FROZEN, "weights": tiny_file, "backbone": "tiny", "controls": "handcrafted", "pooling": "max"}
     finished = thawline.run(volumes, tmp_path / "run", listener=Notes(), **about)
     choices = read_choices(finished)
+    assert "<li>Slices 3 to 3, median 3.</li>" in finished.report.read_text("utf-8")
     assert [choices[name] for name in ("dimensions", "slices", "n_slices", "pooling")] == [BAG, "spread:16", 3, "max"]
     check_model(finished, volumes, Reading(dimensions=BAG, slices="spread:16", n_slices=3, pooling="max"))
 

@@ -278,7 +278,8 @@ def summarise_data(fingerprint: Mapping[str, Any], classes: Sequence[str]) -> di
         **{key: fingerprint[key] for key in kept},
         **{
             key: [take_number(fingerprint[key][name]) for name in ("min", "median", "max")]
-            for key in ("width_px", "height_px")
+            for key in ("width_px", "height_px", "slices")
+            if key in fingerprint
         },
         **{key: dict(fingerprint[key]) for key in ("bits", "channels", "formats")},
         "parts": [*parts, "all"],
