@@ -127,6 +127,13 @@ def test_volumes_are_audited_by_their_middle_slices(tmp_path: Path) -> None:
     assert [each.groups for each in audit.findings if each.name == "near-duplicates"] == [((3, 7),)]
 
 
+def test_a_volume_whose_middle_slice_is_blank_is_no_error(tmp_path: Path) -> None:
+    volumes = np.random.default_rng(0).integers(0, 256, (12, 9, 40, 40)).astype(np.uint8)
+    volumes[5, 4] = 7
+    np.savez(tmp_path / "stack.npz", images=volumes, labels=np.arange(12) % 2)
+    assert audit_data(tmp_path / "stack.npz", listener=Notes()).findings == ()
+
+
 def test_bad_input_is_the_data_sets_own_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="does not exist"):
         audit_data(tmp_path / "nowhere")

@@ -48,9 +48,8 @@ def audit_data(
     cores = count_cores()
     looks = scan(dataset.contents, cores, listener, LOOK)
     readable = [number for number, look in enumerate(looks) if look.facts is not None]
-    middle = Reading((), "middle")
     contents, digests = [dataset.contents[n] for n in readable], [looks[n].digest for n in readable]
-    pictures = draw_pictures(contents, digests, middle, cores, listener)
+    pictures = draw_pictures(contents, digests, cores, listener)
     listener.begin("near-duplicates")
     findings = audit_leaks(dataset, looks, pictures, readable)
     listener.end(f"{len(findings)} findings")

@@ -34,6 +34,7 @@ DEMO_BUDGET, DEMO_SIZE_PX = "100s", 224  # a larger input would take the time fo
 Data = Annotated[
     Path, typer.Argument(help="Folder with a manifest or a subfolder a class, a manifest file, or an .npz.")
 ]
+AllowOutside = Annotated[bool, typer.Option("--allow-outside", help="Let manifest paths leave its folder.")]
 Run = Annotated[Path, typer.Argument(help="Run folder, or a model folder.")]
 
 
@@ -135,9 +136,7 @@ def audit_command(
     data: Data,
     labels: Annotated[Path | None, typer.Option(help="Table of labels of DICOM files.")] = None,
     keys: Annotated[str | None, typer.Option(help="Arrays of an .npz, HDF5 or Zarr file.")] = None,
-    allow_outside: Annotated[
-        bool, typer.Option("--allow-outside", help="Let manifest paths leave its folder.")
-    ] = False,
+    allow_outside: AllowOutside = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -159,9 +158,7 @@ def predict_command(
     out: Annotated[Path | None, typer.Option(help="CSV file to write; without it, standard output.")] = None,
     device: Annotated[str, typer.Option(help="Where the engine runs: auto, cpu or cuda.")] = "auto",
     skip_unreadable: Annotated[bool, typer.Option("--skip-unreadable", help="Leave out what cannot be read.")] = False,
-    allow_outside: Annotated[
-        bool, typer.Option("--allow-outside", help="Let manifest paths leave its folder.")
-    ] = False,
+    allow_outside: AllowOutside = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:

@@ -274,6 +274,16 @@ def test_files_to_predict_are_gathered_alike(tmp_path: Path) -> None:
     assert found[tmp_path / "p0" / "0.dcm"].paths == tuple(sorted((tmp_path / "p0").glob("[0-8].dcm")))
 
 
+def test_files_that_do_not_say_their_series_are_never_joined(tmp_path: Path) -> None:
+    """Those of several patients would be one volume."""
+    for number, found in enumerate(make_series(make_values())):
+        del found.SeriesInstanceUID
+        found.SOPInstanceUID = ""
+        (tmp_path / f"{number}.dcm").write_bytes(save_dicom(found))
+    files = sorted(tmp_path.iterdir())
+    assert gather_files(files) == [(file, file) for file in files]
+
+
 def test_a_file_that_is_gone_is_an_image_error(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="a file of the series cannot be read: No such file"):
         DicomSeries((tmp_path / "gone.dcm",)).read()

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from thawline.data.splits import find_leaders
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
@@ -87,22 +89,10 @@ def find_duplicates(pictures: NDArray[np.uint8]) -> list[Duplicate]:
 
 def make_clusters(pairs: Sequence[tuple[int, int]]) -> list[tuple[int, ...]]:
     """Return the items that pairs connect, in groups of two and more, in the order of their first items."""
-    leader: dict[int, int] = {}
-
-    def find(item: int) -> int:
-        leader.setdefault(item, item)
-        while leader[item] != item:
-            leader[item] = leader[leader[item]]
-            item = leader[item]
-        return item
-
-    for first, second in pairs:
-        low, high = sorted((find(first), find(second)))
-        leader[high] = low
     groups: dict[int, list[int]] = defaultdict(list)
-    for item in sorted(leader):
-        groups[find(item)].append(item)
-    return [tuple(group) for _, group in sorted(groups.items())]
+    for item, leader in find_leaders(sorted({item for pair in pairs for item in pair}), pairs).items():
+        groups[leader].append(item)
+    return sorted(map(tuple, groups.values()))
 
 
 def turn(pictures: NDArray[Any], number: int) -> NDArray[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -15,15 +15,16 @@ from thawline.data.dataset import Dataset
 from thawline.data.readers import READER_VERSION, decode, read_content
 from thawline.data.scan import Look
 from thawline.data.splits import find_identical, find_leaks
-from thawline.types import Listener, Reading
+from thawline.errors import DataError, ImageError
+from thawline.types import BAG, Listener, Reading
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
     from numpy.typing import NDArray
 
     from thawline.types import Content
 
+MIDDLE_SLICE = Reading(dimensions=BAG, slices="spread:1", n_slices=1)  # of volumes, blank or not; an image is its own
+SHARD_ROWS = 1024
 PICTURE_VERSION = 1  # part of the key of every picture: raise it when the same item would give another
 Severity = Literal["fatal", "severe", "note"]
 
@@ -107,40 +108,32 @@ def _judge(
 
 
 def draw_pictures(
-    contents: Sequence[Content], digests: Sequence[str], reading: Reading, threads: int, listener: Listener
+    contents: Sequence[Content], digests: Sequence[str], threads: int, listener: Listener
 ) -> NDArray[np.uint8]:
     """Return small pictures of readable items, (items, SIDE_PX, SIDE_PX); what the cache knows is not decoded again.
 
     Raises DataError where an item has become unreadable since.
     """
     how = {"reader": READER_VERSION, "picture": PICTURE_VERSION, "side_px": SIDE_PX}
-    space = Space("pictures", {**how, "reading": dataclasses.asdict(reading)})
+    space = Space("pictures", {**how, "reading": dataclasses.asdict(MIDDLE_SLICE)})
     first = {digest: place for place, digest in reversed(list(enumerate(digests)))}
     missing = [digest for digest in first if digest not in space]
+
+    def draw(digest: str) -> NDArray[np.uint8]:
+        try:
+            return draw_picture(
+                decode(read_content(contents[first[digest]]), reduce_to_px=SIDE_PX, reading=MIDDLE_SLICE)
+            )
+        except ImageError as error:
+            raise DataError(f"an item cannot be read any more: {error}") from error
+
     listener.begin("pictures", len(missing))
-    drawn = np.empty((len(missing), SIDE_PX, SIDE_PX), np.uint8)
-    with closing(_draw([contents[first[digest]] for digest in missing], reading, threads)) as pictures:
-        for place, picture in enumerate(pictures):
-            drawn[place] = picture
-            listener.advance()
-    if missing:
-        space.write(missing, drawn)
+    with ThreadPoolExecutor(threads) as pool:
+        for start in range(0, len(missing), SHARD_ROWS):  # so that what is drawn is kept when it is interrupted
+            part = missing[start : start + SHARD_ROWS]
+            space.write(part, np.stack(list(pool.map(draw, part))))
+            listener.advance(len(part))
     listener.end(f"{len(missing)} drawn, {len(first) - len(missing)} from the cache")
     found = np.empty((len(digests), SIDE_PX, SIDE_PX), np.uint8)
     space.read(digests, found)
     return found
-
-
-def _draw(contents: Sequence[Content], reading: Reading, threads: int) -> Generator[NDArray[np.uint8], None, None]:
-    from concurrent.futures import ThreadPoolExecutor
-
-    from thawline.errors import DataError, ImageError
-
-    def draw(content: Content) -> NDArray[np.uint8]:
-        try:
-            return draw_picture(decode(read_content(content), reduce_to_px=SIDE_PX, reading=reading))
-        except ImageError as error:
-            raise DataError(f"an item cannot be read any more: {error}") from error
-
-    with ThreadPoolExecutor(threads) as pool:
-        yield from pool.map(draw, contents)

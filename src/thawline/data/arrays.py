@@ -10,7 +10,8 @@ import functools
 import warnings
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -99,15 +100,12 @@ def read_stack(path: Path, keys: Mapping[str, str]) -> ImageStack:
     ``keys`` name arrays by role; others are found by usual names. Raises DataError where the file is damaged, an array is
     missing, or lengths differ.
     """
-    try:
+    with _refuse_damage(path):
         arrays = _list_arrays(path)
         names = {role: _find_name(path, arrays, role, keys) for role in ROLES}
         images = arrays[str(names["images"])]
         others = {role: name for role, name in names.items() if role != "images" and name is not None}
         beside = {role: _read_column(path, name, arrays[name]) for role, name in others.items()}
-    except ARRAY_ERRORS as error:
-        reason = " ".join(str(error).split())[:200]
-        raise DataError(f"{path.name} is damaged or no {path.suffix} of plain arrays: {reason}") from error
     if len(images.shape) not in (3, 4):
         raise DataError(
             f"{path.name}: {names['images']} has shape {tuple(images.shape)}; expected (items, height, width[, 3]) or "
@@ -125,6 +123,16 @@ def read_stack(path: Path, keys: Mapping[str, str]) -> ImageStack:
     return ImageStack(contents, beside["labels"], beside.get("patients"), beside.get("split"))
 
 
+@contextmanager
+def _refuse_damage(path: Path, hint: str = "") -> Iterator[None]:
+    """Turn whatever the libraries raise on a damaged file into a DataError of one line."""
+    try:
+        yield
+    except ARRAY_ERRORS as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"{path.name} is damaged or no {path.suffix} of plain arrays: {reason}{hint}") from error
+
+
 def is_medmnist(path: Path) -> bool:
     """Tell whether an .npz has any of the arrays of a MedMNIST file; one that cannot be read has none."""
     try:
@@ -136,13 +144,8 @@ def is_medmnist(path: Path) -> bool:
 
 def read_medmnist(path: Path) -> dict[Split, tuple[NDArray[Any], NDArray[Any]]]:
     """Return images and labels of each split of a MedMNIST file. Raises DataError."""
-    try:
+    with _refuse_damage(path, "; expected the MedMNIST layout"):
         held = _list_arrays(path)
-    except ARRAY_ERRORS as error:
-        reason = " ".join(str(error).split())[:200]
-        raise DataError(
-            f"{path.name} is damaged or no .npz of plain arrays: {reason}; expected the MedMNIST layout"
-        ) from error
     missing = [name for name in MEDMNIST if name not in held]
     if missing:
         raise DataError(f"{path.name} lacks {', '.join(missing)}; found {', '.join(held) or 'no arrays'}")

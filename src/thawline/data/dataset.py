@@ -367,11 +367,14 @@ def _load_dicom(path: Path, tables: Sequence[Path], allow_outside: bool) -> Data
     rows, notes = dicom_index.join_labels(table, headers, tables[0].name)
     if problems:
         notes.append(f"{len(problems)} files whose DICOM header cannot be read were left out; of one: {problems[0][1]}")
-    notes += dicom_index.describe_series((header for header, _ in rows), by_instance=table.column == "instance")
+    by_instance = table.column == "instance"
+    notes += dicom_index.describe_series((header for header, _ in rows), by_instance=by_instance)
     secret = read_secret()
     pairs: list[Pair] = []
-    for header, row, content in dicom_index.gather_volumes(rows, by_instance=table.column == "instance"):
-        name = header.path.relative_to(root).as_posix()
+    joined = {header.path: (header, row) for header, row in rows}
+    for file, content in dicom_index.gather_items((header for header, _ in rows), by_instance=by_instance):
+        header, row = joined[file]
+        name = file.relative_to(root).as_posix()
         group = _key_group(secret, header, row.patient) or own_patient(name)
         pairs.append((Item(name, row.label, group, row.split, row.metadata), content))
     n_own = sum(item.patient == own_patient(item.path) for item, _ in pairs)

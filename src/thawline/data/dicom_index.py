@@ -193,44 +193,38 @@ def _explain_mismatch(rows: dict[str, Row], images: Sequence[Header], column: st
 def gather_files(files: Sequence[Path]) -> list[tuple[Path, Path | DicomSeries]]:
     """Return files with what is read for each: of DICOM series that are volumes the first file, with all of them."""
     headers, _ = read_headers([file for file in files if is_dicom_file(file)])
-    series: dict[str, list[Header]] = defaultdict(list)
-    for header in headers:
-        if header.has_image and not header.is_localizer:
-            series[header.series or header.instance].append(header)
-    found: dict[Path, Path | DicomSeries] = {file: file for file in files}
-    for members in series.values():
-        if is_volume([each for header in members for each in header.slices]):
-            first, *others = sorted(header.path for header in members)
-            found[first] = DicomSeries((first, *others))
-            for other in others:
-                del found[other]
-    return list(found.items())
+    images = [header for header in headers if header.has_image and not header.is_localizer]
+    found: dict[Path, Path | DicomSeries] = dict(gather_items(images))
+    gathered = {header.path for header in images} - found.keys()
+    return [(file, found.get(file, file)) for file in files if file not in gathered]
 
 
-def gather_volumes(
-    pairs: Sequence[tuple[Header, Row]], *, by_instance: bool
-) -> Iterator[tuple[Header, Row, Path | DicomSeries]]:
+def gather_items(images: Iterable[Header], *, by_instance: bool = False) -> Iterator[tuple[Path, Path | DicomSeries]]:
     """Yield the items: each series that is a volume once, by its first file, all other images by themselves.
 
     Where labels are joined by instance, every image is an item of its own.
     """
-    series: dict[str, list[tuple[Header, Row]]] = defaultdict(list)
-    for header, row in pairs:
-        series[header.instance if by_instance else header.series or header.instance].append((header, row))
-    for members in series.values():
-        if is_volume([each for header, _ in members for each in header.slices]):
-            members.sort(key=lambda pair: pair[0].path)
-            yield (*members[0], DicomSeries(tuple(header.path for header, _ in members)))
+    for members in [[image] for image in images] if by_instance else _group_series(images):
+        first, *others = sorted(image.path for image in members)
+        if is_volume([each for image in members for each in image.slices]):
+            yield first, DicomSeries((first, *others))
         else:
-            yield from ((header, row, header.path) for header, row in members)
+            yield from ((path, path) for path in (first, *others))
 
 
-def describe_series(headers: Iterable[Header], *, by_instance: bool) -> list[str]:
+def _group_series(images: Iterable[Header]) -> list[list[Header]]:
+    """Return the images of each series together; one whose header does not say its series is one of its own."""
+    series: dict[str, list[Header]] = defaultdict(list)
+    for image in images:
+        series[image.series or image.instance or str(image.path)].append(image)
+    return list(series.values())
+
+
+def describe_series(images: Iterable[Header], *, by_instance: bool) -> list[str]:
     """Remark on series of several images: how many there are, and what keeps how many from being whole volumes."""
-    series: dict[str, list[Slice]] = defaultdict(list)
-    for header in headers:
-        series[header.series or header.instance].extend(header.slices)
-    stacks = [stack_slices(slices) for slices in series.values() if len(slices) > 1]
+    series = [[each for image in members for each in image.slices] for members in _group_series(images)]
+    series = [slices for slices in series if len(slices) > 1]
+    stacks = [stack_slices(slices) for slices in series]
     if not stacks:
         return []
     faults = {
@@ -239,7 +233,7 @@ def describe_series(headers: Iterable[Header], *, by_instance: bool) -> list[str
         "were taken with a tilted gantry": sum(stack.tilt_deg > TILT_DEG for stack in stacks),
         "have no positions in one orientation": sum(not stack.by_position for stack in stacks),
     }
-    n_volumes = 0 if by_instance else sum(is_volume(slices) for slices in series.values() if len(slices) > 1)
+    n_volumes = 0 if by_instance else sum(map(is_volume, series))
     what = f"{n_volumes} of them are volumes, an item each" if n_volumes else "each image is an item of its patient"
     notes = [f"{len(stacks)} series are of several images; {what}"]
     return notes + [f"{count} of {len(stacks)} series {what}" for what, count in faults.items() if count]

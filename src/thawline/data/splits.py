@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from thawline.errors import DataError
 if TYPE_CHECKING:
     from thawline.types import BoolArray, Groups, IntArray, Item, Labels
 
+Member = TypeVar("Member", str, int)
 FOLDS = 5
 TEST_FOLDS = 5  # one of five parts is the test part: 20 % of the patients
 _TRIES = 50
@@ -60,20 +61,26 @@ def find_leaks(items: Sequence[Item], identical: Sequence[tuple[int, ...]]) -> l
 
 def make_groups(patients: Sequence[str], identical: Sequence[tuple[int, ...]]) -> Groups:
     """Number the groups that never cross a split: patients, merged where they share identical images."""
-    leader: dict[str, str] = {patient: patient for patient in patients}
-
-    def find(patient: str) -> str:
-        while leader[patient] != patient:
-            leader[patient] = leader[leader[patient]]
-            patient = leader[patient]
-        return patient
-
-    for group in identical:
-        first = find(patients[group[0]])
-        for index in group[1:]:
-            leader[find(patients[index])] = first
-    _, numbers = np.unique([find(patient) for patient in patients], return_inverse=True)
+    leaders = find_leaders(
+        patients, ((patients[group[0]], patients[other]) for group in identical for other in group[1:])
+    )
+    _, numbers = np.unique([leaders[patient] for patient in patients], return_inverse=True)
     return numbers.astype(np.int64)
+
+
+def find_leaders(members: Iterable[Member], pairs: Iterable[tuple[Member, Member]]) -> dict[Member, Member]:
+    """Return whom each member follows, the same for all that ``pairs`` connect: whom the first of a pair does."""
+    leader = {member: member for member in members}
+
+    def find(member: Member) -> Member:
+        while leader[member] != member:
+            leader[member] = leader[leader[member]]
+            member = leader[member]
+        return member
+
+    for first, other in pairs:
+        leader[find(other)] = find(first)
+    return {member: find(member) for member in leader}
 
 
 def split_items(labels: Labels, groups: Groups, seed: int, wanted_folds: int = FOLDS) -> Splits:

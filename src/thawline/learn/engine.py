@@ -171,9 +171,9 @@ class TorchEngine:
         self.batch_items = count_batch(BATCH_ITEMS_CUDA if hardware.cuda else BATCH_ITEMS, weights)
         self._dtype = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}[contract.precision]
         self._dtype_in = np.dtype(np.uint8 if contract.wide_range is None else np.float32)
-        whole = weights.depth is not None and weights.depth.is_volume
-        layout = torch.channels_last_3d if whole else torch.channels_last
-        self._network = lay_out_weights(load_backbone(weights).to(self._device), layout)
+        self._network = load_backbone(weights).to(self._device)
+        if weights.depth is None or not weights.depth.is_volume:
+            self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._mean = torch.tensor(contract.mean, device=self._device).mul(255)
         self._std = torch.tensor(contract.std, device=self._device).mul(255)
 
@@ -186,17 +186,6 @@ class TorchEngine:
             with torch.inference_mode(), torch.autocast(self._device.type, self._dtype, enabled=reduced):
                 features = self._network(((filled.float() - self._mean) / self._std).permute(0, 3, 1, 2))
             yield features[: len(batch)].float().cpu().numpy()
-
-
-def lay_out_weights(network: Any, layout: Any) -> Any:
-    """Lay out the kernels of as many dimensions as a memory format has."""
-    import torch
-
-    n_dimensions = 5 if layout is torch.channels_last_3d else 4
-    for parameter in network.parameters():
-        if parameter.ndim == n_dimensions:
-            parameter.data = parameter.data.contiguous(memory_format=layout)
-    return network
 
 
 def count_batch(n_images: int, weights: Weights) -> int:

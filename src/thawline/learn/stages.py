@@ -119,7 +119,7 @@ class Stages:
                 if node.op == "placeholder" and self.depth and self.depth.is_volume:
                     copies[node] = graph.call_function(stack, (copies[node], self.depth.n_slices))
                 found[node] = graph.call_method("clone", (copies[node],)) if node in ends else copies[node]
-        for node in ends if self.bag else ():
+        for node in ends:
             found[node] = self._leave(graph, found[node], is_whole=is_whole)
         graph.output(tuple(found[node] for node in ends) if isinstance(end, tuple) else found[end])
         return fx.GraphModule(self.network, graph)
