@@ -161,7 +161,8 @@ def test_run_folder_holds_exactly_what_the_contract_names(main: Finished) -> Non
     found = {path.relative_to(main.run).as_posix() for path in main.run.rglob("*") if path.is_file()}
     own = {name for name in found if not name.startswith(("units/", "examples/"))}
     assert own == FILES
-    pictures = {row["image"] for row in read_json(main.run / "examples.json")}
+    shown = [item for each in read_json(main.run / "audit.json")["findings"] for group in each["shown"] for item in group]
+    pictures = {row["image"] for row in [*read_json(main.run / "examples.json"), *shown]}
     assert {name for name in found if name.startswith("examples/")} == pictures
     lines = [json.loads(line) for line in (main.run / "journal.jsonl").read_text("utf-8").splitlines()]
     assert {name for name in found if name.startswith("units/")} == {
@@ -603,6 +604,31 @@ def test_planted_copies_are_listed_and_kept_together(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_near_duplicates_stay_together_where_no_patient_is_named(tmp_path: Path) -> None:
+    data = make_films(tmp_path / "data", side=None, views=(1, 1), size_px=128)
+    rows = read_rows(data / "manifest.csv")
+    for number, row in enumerate(rows[:8]):
+        with Image.open(data / row["path"]) as image:
+            image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(data / "images" / f"mirrored {number}.png")
+    planted = [{"path": f"images/mirrored {number}.png", "label": row["label"]} for number, row in enumerate(rows[:8])]
+    write_rows(data / "manifest.csv", [*({"path": row["path"], "label": row["label"]} for row in rows), *planted])
+    pairs = {(row["path"], new["path"]) for row, new in zip(rows, planted, strict=False)}
+
+    run_job(data, tmp_path / "run")
+    place = {row["item"]: (row["split"], row["fold"]) for row in read_rows(tmp_path / "run" / "splits.csv")}
+    assert all(place[first] == place[second] for first, second in pairs)
+    audit = read_json(tmp_path / "run" / "audit.json")
+    (finding,) = audit["findings"]
+    assert (finding["name"], len(finding["groups"]), len(finding["shown"])) == ("near-duplicates", 8, 3)
+    assert all((tmp_path / "run" / item["image"]).is_file() for group in finding["shown"] for item in group)
+    assert read_json(tmp_path / "run" / "fingerprint.json")["n_patients"] == 24
+    assert "near-duplicates as one" in (tmp_path / "run" / "report.html").read_text("utf-8")
+
+    plan = thawline.plan_only(data, RunOptions(head="linear", near_duplicates="ignore"))
+    (reason,) = [choice.reason for choice in plan.choices if choice.name == "split"]
+    assert "near-duplicates" not in reason
+
+
 def test_labels_without_meaning_give_an_auc_near_one_half(tmp_path: Path) -> None:
     data = make_films(tmp_path / "data", n_patients=60, views=(1, 1))
     rows, found = read_rows(data / "manifest.csv"), []

@@ -67,6 +67,7 @@ def make_print(classes=None, **changes):
         "n_items": sum(items for items, _ in classes.values()),
         "n_patients": sum(patients for _, patients in classes.values()),
         "patients_given": True,
+        "n_together": 0,
         "split_given": False,
         "classes": counts,
         "parts": {"development": counts, "test": test},

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from thawline.audit.leaks import Finding, audit_leaks, draw_pictures
+from thawline.audit.leaks import SEVERITIES, Finding, draw_pictures, find_copies, judge_identical, judge_near
 from thawline.cost import count_cores
-from thawline.data.dataset import load_dataset
+from thawline.data.dataset import load_dataset, take_items
 from thawline.data.scan import scan
+from thawline.share.words import count_things
 from thawline.types import Listener, Reading, SilentListener
 
 SHOWN_GROUPS, SHOWN_ITEMS = 5, 4
@@ -48,11 +49,17 @@ def audit_data(
     cores = count_cores()
     looks = scan(dataset.contents, cores, listener, LOOK)
     readable = [number for number, look in enumerate(looks) if look.facts is not None]
-    contents, digests = [dataset.contents[n] for n in readable], [looks[n].digest for n in readable]
-    pictures = draw_pictures(contents, digests, cores, listener)
+    seen = take_items(dataset, readable)
+    pictures = draw_pictures(seen.contents, [looks[number].digest for number in readable], cores, listener)
     listener.begin("near-duplicates")
-    findings = audit_leaks(dataset, looks, pictures, readable)
-    listener.end(f"{len(findings)} findings")
+    copies = find_copies([look.facts.pixel_digest for look in looks if look.facts is not None], pictures)
+    listener.end(count_things(len(copies.near), "group"))
+    findings = [each.number(readable) for each in (*judge_identical(seen, copies), *judge_near(seen, copies))]
+    if len(readable) < len(looks):
+        text = "cannot be read: repair or remove them, or leave them out with --skip-unreadable"
+        groups = tuple((number,) for number, look in enumerate(looks) if look.facts is None)
+        findings.append(Finding("unreadable items", "severe", text, groups))
+    findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
     return Audit(tuple(findings), [item.path for item in dataset.items])
 
 

@@ -30,7 +30,7 @@ from thawline.ledger import digest_test, record_opening
 from thawline.measure import CHECKED_ITEMS
 from thawline.share.bundle import Model, save_model
 from thawline.share.card import write_card
-from thawline.share.examples import write_examples
+from thawline.share.examples import show_findings, write_examples
 from thawline.share.results import describe_candidates, describe_ladder, format_predictions
 from thawline.state import Job
 from thawline.types import SilentListener
@@ -257,7 +257,9 @@ def judge(job: Job, climb: Climb, selection: Selection, chosen: TriedRung, test:
         job.out, job.dataset.contents, job.inspection.numbers, shown, job.labels, probabilities, about, reading
     )
     openings = (job.journal.find("test") or {}).get("openings")
-    write_json(job.out / "audit.json", {**job.inspection.record, "test_openings": openings})
+    record = job.inspection.record
+    findings = show_findings(job.out, record["findings"], job.dataset, job.inspection.numbers, reading)
+    write_json(job.out / "audit.json", {**record, "findings": findings, "test_openings": openings})
     write_atomic(job.out / "model" / "card.md", write_card(metrics, job.plan, job.weights))
     job.listener.end()
     thawed = tuple(each.rung.unit for each in climb.tried if each.rung.line)

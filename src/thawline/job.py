@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import thawline
 from thawline.audit.items import Inspection, inspect_items
+from thawline.audit.leaks import draw_pictures, find_copies, judge_near, keep_together
 from thawline.audit.pretraining import check_weights
 from thawline.cost import read_duration
 from thawline.data.dataset import Dataset, load_dataset
@@ -255,9 +256,11 @@ def prepare(
     weights = candidates[0]
     kept = inspection.dataset
     labels = kept.labels()
-    groups = make_groups([item.patient for item in kept.items], inspection.identical)
+    together = _find_near(inspection, hardware, listener) if options.near_duplicates != "ignore" else []
+    groups = make_groups([item.patient for item in kept.items], [*inspection.identical, *together])
     splits = _split(kept, labels, groups, options)
-    fingerprint = make_fingerprint(kept, inspection.facts, labels, groups, splits)
+    n_together = len({item for pair in together for item in pair})
+    fingerprint = make_fingerprint(kept, inspection.facts, labels, groups, splits, n_together)
     facts = _describe_backbone(weights, options, fingerprint)
     plan = make_plan(fingerprint, hardware, facts, options)
     return Job(
@@ -276,6 +279,20 @@ def prepare(
         facts,
         began,
     )
+
+
+def _find_near(inspection: Inspection, hardware: Hardware, listener: Listener) -> list[tuple[int, int]]:
+    """Return the near-duplicates that must stay together, and keep for the report what all of them mean."""
+    dataset = inspection.dataset
+    pictures = draw_pictures(dataset.contents, inspection.digests, hardware.cores, listener)
+    listener.begin("near-duplicates")
+    copies = find_copies([facts.pixel_digest for facts in inspection.facts], pictures)
+    listener.end(count_things(len(copies.near), "group"))
+    for finding in judge_near(dataset, copies):
+        inspection.record["findings"].append(finding.number(inspection.numbers).to_json())
+        if finding.severity != "note":
+            listener.warn(f"{len(finding.groups)} x {finding.name}: {finding.text}; thawline audit shows them")
+    return keep_together(dataset, copies)
 
 
 def _check_channels(inspection: Inspection, options: RunOptions) -> None:

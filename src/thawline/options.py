@@ -163,6 +163,11 @@ class RunOptions:
     )
     compile: bool = option(False, "Train through torch.compile, which pays on a GPU for many items.")
     device: str = option("auto", "Where the engine runs.", among=("auto", "cpu", "cuda"))
+    near_duplicates: str = option(
+        "auto",
+        "Look for near-duplicates, and keep them together where no patient is named; ignore: do not look.",
+        among=("auto", "ignore"),
+    )
     hold_test: bool = option(False, "Leave the test part closed: report development only.")
     allow_outside: bool = option(False, "Allow a manifest's paths to leave its folder.")
     allow_leak: bool = option(False, "Go on although patients or images cross the given split; the report says so.")

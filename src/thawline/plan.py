@@ -332,7 +332,9 @@ def _is_negative(name: str) -> bool:
 def _choose_split(fingerprint: Mapping[str, Any], options: RunOptions) -> Choice:
     kind: Kind = "given" if fingerprint["split_given"] else "rule"
     patients = "by patient" if fingerprint["patients_given"] else "by item, since no patients are given"
-    reason = f"{patients}; {fingerprint['split_reason']}"
+    together = fingerprint["n_together"]
+    near = f"; {together} items stay with their near-duplicates" if together else ""
+    reason = f"{patients}{near}; {fingerprint['split_reason']}"
     return Choice("split", "as given" if kind == "given" else f"own, seed {options.seed}", kind, reason)
 
 

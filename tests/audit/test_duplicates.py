@@ -14,6 +14,7 @@ from thawline.audit import duplicates
 from thawline.audit.duplicates import (
     SIDE_PX,
     TURNS,
+    _add_up,
     _sum_windows,
     draw_picture,
     find_duplicates,
@@ -114,7 +115,7 @@ def test_sums_over_windows_are_those_of_a_loop() -> None:
     import torch
 
     images = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 9, 9)).astype(np.float32))
-    found = _sum_windows(images, 4).numpy()
+    found = _sum_windows(_add_up(images), 4).numpy()
     expected = [
         [[images[n, top : top + 4, left : left + 4].sum() for left in range(6)] for top in range(6)] for n in range(2)
     ]

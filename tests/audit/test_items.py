@@ -71,6 +71,7 @@ def test_clean_items_all_take_part():
         "across_split": [],
         "left_out": [],
         "overrides": [],
+        "findings": [],
         "warnings": [],
         "test_openings": None,
     }

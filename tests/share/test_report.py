@@ -178,7 +178,8 @@ def make_fingerprint(parts: dict[str, dict[str, Any]], classes: tuple[str, ...])
     return {
         "schema": 1, "digest": "3a" * 32, "n_items": sum(len(part["labels"]) for part in parts.values()),
         "n_patients": sum(len(np.unique(part["groups"])) for part in parts.values()), "patients_given": True,
-        "n_blank_patients": 3, "classes": whole, "parts": {"test": {}, **counts}, "width_px": size, "height_px": size,
+        "n_blank_patients": 3, "n_together": 0, "classes": whole, "parts": {"test": {}, **counts},
+        "width_px": size, "height_px": size,
         "bits": {"8": 746}, "channels": {"1": 12, "3": 734}, "formats": {"JPEG": 700, "PNG": 46},
         "wide_range": None, "imbalance": 1.14, "split_given": False,
     }  # fmt: skip
@@ -193,7 +194,7 @@ def make_audit(classes: tuple[str, ...]) -> dict[str, Any]:
         "across_split": [{"kind": "patient", "items": [21, 345]}, {"kind": "image", "items": [8, 402]}],
         "left_out": [{"item": 4, "label": classes[0], "reason": "identical items with different labels"}],
         "overrides": ["--allow-leak", "--skip-unreadable"],
-        "warnings": [{"level": "caution", "text":
+        "findings": [], "warnings": [{"level": "caution", "text":
             "Patient MRN-d00003 has a file C:\\scans\\Jane.dcm of an odd size: class0/Scan of Jane Doe (6).png."}],
         "test_openings": {"count": 2, "plans": 2},
     }  # fmt: skip
@@ -493,8 +494,23 @@ def test_warnings_and_overrides_stand_before_the_results(page: Page) -> None:
         assert words in said, words
 
 
+def test_findings_of_the_audit_are_shown_with_their_pictures(run: Path) -> None:
+    images = [f"examples/{item}.png" for item in (30, 31)]
+    shown = [[{"item": item, "label": "COVID", "split": split, "image": image} for item, split, image in
+              zip((30, 31), ("test", "train"), images, strict=True)]]  # fmt: skip
+    finding = {"name": "near-duplicates across splits", "severity": "severe", "text": "look, then correct it",
+               "groups": [[30, 31], [40, 41]]}  # fmt: skip
+    change(run, "audit.json", findings=[{**finding, "shown": shown}])
+    page = Page(write_report(run))
+    assert "Near-duplicates across splits: 2 groups (items 30, 31, 40, 41): look, then correct it." in page.text
+    assert "Near-duplicates across splits: 2, of which these are the first" in page.text
+    assert "Item 30 COVID, test" in page.text
+    alts = [attrs.get("alt") for tag, attrs in page.tags if tag == "img"]
+    assert alts.count("Item 31: COVID") == 1
+
+
 def test_a_clean_run_says_only_how_often_the_test_part_was_opened(run: Path) -> None:
-    keys = ("unreadable", "identical", "contradicting", "across_split", "left_out", "overrides", "warnings")
+    keys = ("unreadable", "identical", "contradicting", "across_split", "left_out", "overrides", "findings", "warnings")
     empty: dict[str, Any] = {key: [] for key in keys}
     change(run, "audit.json", **empty, test_openings={"count": 1, "plans": 1})
     change(run, "fingerprint.json", n_patients=4000, n_blank_patients=0)

@@ -33,7 +33,7 @@ RIM_PX = 4  # of a crop, which a blur sees beyond, and is left out
 LEAST_FORMS = 0.8  # correlation of forms at `CROP_SHARE` from which on all of them are tried
 NEIGHBOURS, CROP_NEIGHBOURS = 10, 5
 LEAST_ALIKE = 0.5  # cosine of coarse pictures from which on a pair is verified
-LEAST_CORRELATION, LEAST_OF_CROPS = 0.9, 0.92  # of details, of two pictures that are one; crops may choose their place
+LEAST_CORRELATION, LEAST_OF_CROPS = 0.9, 0.93  # of details, of two pictures that are one; crops may choose their place
 LEAST_CONTRAST = 2.0  # grey levels of 255: a picture of less has no details
 EXACT_ITEMS = 4096  # up to so many the index is searched whole
 BATCH_PAIRS = 1024
@@ -155,12 +155,17 @@ def _crop(pictures: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
 
 def _verify_turns(pictures: NDArray[np.uint8], pairs: IntArray) -> FloatArray:
     """Return the correlation of details of each pair, the first turned."""
-    found = np.zeros(len(pairs))
-    for start in range(0, len(pairs), BATCH_PAIRS):
-        part = pairs[start : start + BATCH_PAIRS]
-        turned = np.stack([turn(pictures[first], number) for first, _, number in part])
-        ours, theirs = (_take_band(each, DETAILS_PX) for each in (turned, pictures[part[:, 1]]))
-        found[start : start + len(part)] = (_standardise(ours) * _standardise(theirs)).sum(axis=1)
+    details = np.empty(pictures.shape, np.float16)
+    for start in range(0, len(pictures), BATCH_PAIRS):
+        batch = slice(start, start + BATCH_PAIRS)
+        details[batch] = _standardise(_take_band(pictures[batch], DETAILS_PX)).reshape(-1, SIDE_PX, SIDE_PX)
+    found = np.empty(len(pairs))
+    for number in range(len(TURNS)):
+        rows = np.flatnonzero(pairs[:, 2] == number)
+        for start in range(0, len(rows), BATCH_PAIRS):
+            part = rows[start : start + BATCH_PAIRS]
+            ours, theirs = (details[pairs[part, column]].astype(np.float32) for column in (0, 1))
+            found[part] = (turn(ours, number) * theirs).sum(axis=(1, 2))
     return found
 
 
@@ -168,16 +173,18 @@ def _verify_crops(pictures: NDArray[np.uint8], pairs: IntArray) -> FloatArray:
     """Return the largest correlation of details of the first, smaller, laid anywhere over the second."""
     found = np.full(len(pairs), -1.0)
     for start in range(0, len(pairs), BATCH_PAIRS):
-        part, rows = pairs[start : start + BATCH_PAIRS], np.arange(start, min(start + BATCH_PAIRS, len(pairs)))
-        forms = _lay_over(pictures, part, round(CROP_SHARE * SIDE_PX), FORMS_PX)
-        part, rows = part[forms >= LEAST_FORMS], rows[forms >= LEAST_FORMS]
-        for scale in CROP_SCALES if len(part) else ():
-            found[rows] = np.maximum(found[rows], _lay_over(pictures, part, round(scale * SIDE_PX), CROP_DETAILS_PX))
+        part = pairs[start : start + BATCH_PAIRS]
+        forms = _lay_over(pictures, part, (CROP_SHARE,), FORMS_PX)
+        likely = np.flatnonzero(forms >= LEAST_FORMS)
+        if len(likely):
+            found[start + likely] = _lay_over(pictures, part[likely], CROP_SCALES, CROP_DETAILS_PX)
     return found
 
 
-def _lay_over(pictures: NDArray[np.uint8], pairs: IntArray, side: int, sigmas_px: tuple[float, float]) -> FloatArray:
-    """Return the largest correlation, over all places, of the first of each pair, resized to ``side``, with the second.
+def _lay_over(
+    pictures: NDArray[np.uint8], pairs: IntArray, scales: Sequence[float], sigmas_px: tuple[float, float]
+) -> FloatArray:
+    """Return the largest correlation, over all places and scales, of the first of each pair, made smaller, with the second.
 
     Compared is what lies between two blurs. Products at all places are those of Fourier transforms.
     """
@@ -185,29 +192,35 @@ def _lay_over(pictures: NDArray[np.uint8], pairs: IntArray, side: int, sigmas_px
     from torch.nn.functional import interpolate
 
     (crops, first), (grounds, second) = (np.unique(pairs[:, column], return_inverse=True) for column in (0, 1))
-    small = interpolate(
-        torch.from_numpy(pictures[crops])[:, None].float(), (side, side), mode="bicubic", antialias=True
-    )
-    inner = slice(RIM_PX, side - RIM_PX)
-    details = torch.from_numpy(_take_band(small[:, 0].numpy(), sigmas_px)[:, inner, inner])
-    details = details - details.mean((1, 2), keepdim=True)
-    details = details / details.norm(dim=(1, 2), keepdim=True).clamp_min(1e-6)
-    ground = torch.from_numpy(_take_band(pictures[grounds], sigmas_px))
-    side -= 2 * RIM_PX
-    total, square = (_sum_windows(each, side) for each in (ground, ground**2))
-    spread = (square - total**2 / side**2).clamp_min(1e-6).sqrt()
-    shape, places = (SIDE_PX, SIDE_PX), SIDE_PX - side + 1
-    laid, under = torch.fft.rfft2(details, shape).conj(), torch.fft.rfft2(ground, shape)
     first_rows, second_rows = torch.from_numpy(first), torch.from_numpy(second)
-    products = torch.fft.irfft2(laid[first_rows] * under[second_rows], shape)[:, :places, :places]
-    return np.asarray((products / spread[second_rows]).flatten(1).amax(1).numpy(), np.float64)
+    shape = SIDE_PX, SIDE_PX
+    ground = torch.from_numpy(_take_band(pictures[grounds], sigmas_px))
+    under, total, square = torch.fft.rfft2(ground), _add_up(ground), _add_up(ground**2)
+    whole = torch.from_numpy(pictures[crops])[:, None].float()
+    found = torch.full((len(pairs),), -1.0)
+    for size in (round(scale * SIDE_PX) for scale in scales):
+        small = interpolate(whole, (size, size), mode="bicubic", antialias=True)[:, 0]
+        side = size - 2 * RIM_PX
+        details = torch.from_numpy(_take_band(small.numpy(), sigmas_px)[:, RIM_PX:-RIM_PX, RIM_PX:-RIM_PX])
+        details = details - details.mean((1, 2), keepdim=True)
+        details = details / details.norm(dim=(1, 2), keepdim=True).clamp_min(1e-6)
+        sums = _sum_windows(total, side), _sum_windows(square, side)
+        spread = (sums[1] - sums[0] ** 2 / side**2).clamp_min(1e-6).sqrt()
+        laid, places = torch.fft.rfft2(details, shape).conj(), SIDE_PX - side + 1
+        products = torch.fft.irfft2(laid[first_rows] * under[second_rows], shape)[:, :places, :places]
+        found = torch.maximum(found, (products / spread[second_rows]).flatten(1).amax(1))
+    return np.asarray(found.numpy(), np.float64)
 
 
-def _sum_windows(images: Tensor, side: int) -> Tensor:
-    """Return the sums over all windows of ``side`` (Crow, Summed-area tables, SIGGRAPH 1984)."""
+def _add_up(images: Tensor) -> Tensor:
+    """Return the sums above and left of every place, of one more row and column (Crow, Summed-area tables, 1984)."""
     from torch.nn.functional import pad
 
-    table = pad(images.double().cumsum(1).cumsum(2), (1, 0, 1, 0))
+    return pad(images.double().cumsum(1).cumsum(2), (1, 0, 1, 0))
+
+
+def _sum_windows(table: Tensor, side: int) -> Tensor:
+    """Return the sums over all windows of ``side``, from a table of `_add_up`."""
     rows = table[:, side:] - table[:, :-side]
     return (rows[:, :, side:] - rows[:, :, :-side]).float()
 

@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from thawline.data.dataset import Dataset, check_dataset
+from thawline.data.dataset import Dataset, check_dataset, take_items
 from thawline.data.readers import ImageFacts
 from thawline.data.scan import Look
 from thawline.data.splits import Leak, find_identical, find_leaks
@@ -71,12 +71,11 @@ def _number(groups: Sequence[tuple[int, ...]], numbers: Sequence[int]) -> list[t
 
 def _keep(dataset: Dataset, kept: Sequence[int]) -> Dataset:
     """Return the data set without the items left out, checked again. Raises DataError."""
-    items = tuple(dataset.items[number] for number in kept)
-    present = {item.label for item in items}
+    remaining = take_items(dataset, kept)
+    present = {item.label for item in remaining.items}
     gone = [name for name in dataset.classes if name not in present]
     if gone:
         raise DataError(f"no usable item is left of {', '.join(gone)}: all were unreadable or contradicted each other")
-    remaining = dataclasses.replace(dataset, items=items, contents=[dataset.contents[number] for number in kept])
     if len(kept) < len(dataset.items):
         check_dataset(remaining)
     return remaining
@@ -153,6 +152,7 @@ def _record(
         ],
         "left_out": out + twice,
         "overrides": (["--allow-leak"] if leaks else []) + (["--skip-unreadable"] if unreadable else []),
+        "findings": [],
         "warnings": [],
         "test_openings": None,
     }

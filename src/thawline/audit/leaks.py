@@ -11,9 +11,8 @@ import numpy as np
 
 from thawline.audit.duplicates import SIDE_PX, Duplicate, draw_picture, find_duplicates, make_clusters
 from thawline.cache import Space
-from thawline.data.dataset import Dataset
+from thawline.data.dataset import Dataset, is_named
 from thawline.data.readers import READER_VERSION, decode, read_content
-from thawline.data.scan import Look
 from thawline.data.splits import find_identical, find_leaks
 from thawline.errors import DataError, ImageError
 from thawline.types import BAG, Listener, Reading
@@ -26,7 +25,9 @@ if TYPE_CHECKING:
 MIDDLE_SLICE = Reading(dimensions=BAG, slices="spread:1", n_slices=1)  # of volumes, blank or not; an image is its own
 SHARD_ROWS = 1024
 PICTURE_VERSION = 1  # part of the key of every picture: raise it when the same item would give another
+TWO_LABELS = "one of the labels is wrong, or the difference cannot be seen: look, then correct or leave out"
 Severity = Literal["fatal", "severe", "note"]
+SEVERITIES: tuple[Severity, ...] = ("fatal", "severe", "note")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -38,73 +39,80 @@ class Finding:
     text: str
     groups: tuple[tuple[int, ...], ...]
 
+    def number(self, numbers: Sequence[int]) -> Finding:
+        """Return the finding with the numbers of its items for their positions."""
+        return dataclasses.replace(self, groups=tuple(tuple(numbers[item] for item in group) for group in self.groups))
+
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON data, as `audit.json` holds it."""
         return dataclasses.asdict(self)
 
 
-def audit_leaks(
-    dataset: Dataset, looks: Sequence[Look], pictures: NDArray[np.uint8], readable: Sequence[int]
-) -> list[Finding]:
-    """Find copies, near-duplicates and patients where they do harm; ``pictures`` are those of the ``readable`` items."""
-    facts = [looks[number].facts for number in readable]
-    identical = [
-        tuple(readable[place] for place in group)
-        for group in find_identical([each.pixel_digest for each in facts if each is not None])
-    ]
-    pairs = [
-        dataclasses.replace(each, first=readable[each.first], second=readable[each.second])
-        for each in find_duplicates(pictures)
-    ]
+@dataclasses.dataclass(frozen=True, slots=True)
+class Copies:
+    """Items that show one picture: groups that are ``identical``, groups that hold ``near``-duplicates, and their pairs."""
+
+    identical: tuple[tuple[int, ...], ...]
+    near: tuple[tuple[int, ...], ...]
+    pairs: tuple[Duplicate, ...]
+
+
+def find_copies(pixel_digests: Sequence[str], pictures: NDArray[np.uint8]) -> Copies:
+    """Find identical and near-duplicate items; both arguments are aligned, and items are named by their positions."""
+    identical = tuple(find_identical(pixel_digests))
+    pairs = tuple(find_duplicates(pictures))
     same = {(group[0], other) for group in identical for other in group[1:]}
     clusters = make_clusters([*same, *((each.first, each.second) for each in pairs)])
-    near = [group for group in clusters if group not in identical]
-    return list(_judge(dataset, looks, identical, near, pairs))
+    return Copies(identical, tuple(group for group in clusters if group not in identical), pairs)
 
 
-def _judge(
-    dataset: Dataset,
-    looks: Sequence[Look],
-    identical: Sequence[tuple[int, ...]],
-    near: Sequence[tuple[int, ...]],
-    pairs: Sequence[Duplicate],
-) -> Iterator[Finding]:
-    """Yield what copies and near-duplicates mean for these items, the gravest first."""
-    items = dataset.items
+def keep_together(dataset: Dataset, copies: Copies) -> list[tuple[int, int]]:
+    """Return the pairs of near-duplicates that must not cross a split: those with an item whose patient is not named."""
+    named = [is_named(item) for item in dataset.items]
+    pairs = ((each.first, each.second) for each in copies.pairs)
+    return [(first, second) for first, second in pairs if not (named[first] and named[second])]
 
-    def differ(groups: Sequence[tuple[int, ...]], what: Callable[[int], Any]) -> tuple[tuple[int, ...], ...]:
-        return tuple(group for group in groups if len({what(number) for number in group}) > 1)
 
+def judge_identical(dataset: Dataset, copies: Copies) -> Iterator[Finding]:
+    """Yield what patients and identical images mean where they stand; the items are those of the ``dataset``."""
     if dataset.split_given:
         for kind, name in (("patient", "patients across splits"), ("image", "identical images across splits")):
-            groups = tuple(leak.items for leak in find_leaks(items, identical) if leak.kind == kind)
+            groups = tuple(leak.items for leak in find_leaks(dataset.items, copies.identical) if leak.kind == kind)
             if groups:
                 text = "the test part is not independent: correct the split, or drop it to have one made by patient"
                 yield Finding(name, "fatal", text, groups)
-        if groups := differ(near, lambda number: items[number].split):
-            text = "nearly the same picture stands in several parts: figures on them will be too good; look, then correct it"
-            yield Finding("near-duplicates across splits", "severe", text, groups)
-    for name, found in (("identical images", identical), ("near-duplicates", near)):
-        if groups := differ(found, lambda number: items[number].label):
-            text = "one of the labels is wrong, or the difference cannot be seen: look, then correct or leave out"
-            yield Finding(f"{name} with different labels", "severe", text, groups)
-    if dataset.patients_given and (groups := differ(near, lambda number: items[number].patient)):
+    if groups := _differ(copies.identical, lambda number: dataset.items[number].label):
+        yield Finding("identical images with different labels", "severe", TWO_LABELS, groups)
+    if copies.identical:
+        yield Finding(
+            "identical images", "note", "the same pixels more than once: they stay together", copies.identical
+        )
+
+
+def judge_near(dataset: Dataset, copies: Copies) -> Iterator[Finding]:
+    """Yield what near-duplicates mean where they stand, the gravest first; the items are those of the ``dataset``."""
+    items, near = dataset.items, copies.near
+    if dataset.split_given and (groups := _differ(near, lambda number: items[number].split)):
+        text = (
+            "nearly the same picture stands in several parts: figures on them will be too good; look, then correct it"
+        )
+        yield Finding("near-duplicates across splits", "severe", text, groups)
+    if groups := _differ(near, lambda number: items[number].label):
+        yield Finding("near-duplicates with different labels", "severe", TWO_LABELS, groups)
+    if groups := _differ(near, lambda number: items[number].patient if is_named(items[number]) else None):
         text = "one patient by two names, or one picture filed twice: give them one patient"
         yield Finding("near-duplicates across patients", "severe", text, groups)
-    unreadable = tuple((number,) for number, look in enumerate(looks) if look.facts is None)
-    if unreadable:
-        text = "cannot be read: repair or remove them, or leave them out with --skip-unreadable"
-        yield Finding("unreadable items", "severe", text, unreadable)
-    if identical:
-        yield Finding(
-            "identical images", "note", "the same pixels more than once: they stay together", tuple(identical)
-        )
     if near:
         kinds = ", ".join(
-            f"{sum(each.kind == kind for each in pairs)} {kind}" for kind in ("copy", "turned", "cropped")
+            f"{sum(each.kind == kind for each in copies.pairs)} {kind}" for kind in ("copy", "turned", "cropped")
         )
-        text = f"the same picture again, in pairs: {kinds}; without patients, give those of a group one patient"
-        yield Finding("near-duplicates", "note", text, tuple(near))
+        text = f"the same picture again, in pairs: {kinds}; they stay together where no patient is named"
+        yield Finding("near-duplicates", "note", text, near)
+
+
+def _differ(groups: Sequence[tuple[int, ...]], what: Callable[[int], str | None]) -> tuple[tuple[int, ...], ...]:
+    """Return the groups whose items differ in something, those aside that have nothing there."""
+    return tuple(group for group in groups if len({what(number) for number in group} - {None}) > 1)
 
 
 def draw_pictures(

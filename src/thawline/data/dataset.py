@@ -194,9 +194,20 @@ def list_files(paths: Sequence[Path], *, allow_outside: bool = False) -> list[Pa
     return list(files)
 
 
+def take_items(dataset: Dataset, numbers: Sequence[int]) -> Dataset:
+    """Return the data set with the items of these numbers alone; classes stay."""
+    items = tuple(dataset.items[number] for number in numbers)
+    return dataclasses.replace(dataset, items=items, contents=[dataset.contents[number] for number in numbers])
+
+
 def own_patient(path: str) -> str:
     """Name the patient of an item that belongs to no known patient: one of its own."""
     return f"item:{path}"
+
+
+def is_named(item: Item) -> bool:
+    """Tell whether the data name the patient of an item."""
+    return item.patient != own_patient(item.path)
 
 
 def _is_missing(value: Any) -> bool:
@@ -227,7 +238,7 @@ def _build(root: Path, kind: Kind, pairs: Sequence[Pair], **facts: Any) -> Datas
     """Sort items by path and classes by name or number, and fill the record."""
     named = pairs if kind == "dicom" else _name_patients(pairs)
     if any(item.patient != before.patient for (item, _), (before, _) in zip(named, pairs, strict=True)):
-        blank = sum(item.patient == own_patient(item.path) for item, _ in named)
+        blank = sum(not is_named(item) for item, _ in named)
         facts |= {"patients_given": True, "n_blank_patients": blank}
     pairs = sorted(named, key=lambda pair: pair[0].path)
     items = tuple(item for item, _ in pairs)
@@ -241,7 +252,7 @@ def _name_patients(pairs: Sequence[Pair]) -> list[Pair]:
     secret = b""
     named: list[Pair] = []
     for item, content in pairs:
-        if isinstance(content, Path) and item.patient == own_patient(item.path) and may_be_dicom(content):
+        if isinstance(content, Path) and not is_named(item) and may_be_dicom(content):
             patient, issuer = read_patient(content)
             if patient:
                 secret = secret or read_secret()
@@ -377,7 +388,7 @@ def _load_dicom(path: Path, tables: Sequence[Path], allow_outside: bool) -> Data
         name = file.relative_to(root).as_posix()
         group = _key_group(secret, header, row.patient) or own_patient(name)
         pairs.append((Item(name, row.label, group, row.split, row.metadata), content))
-    n_own = sum(item.patient == own_patient(item.path) for item, _ in pairs)
+    n_own = sum(not is_named(item) for item, _ in pairs)
     n_unnamed = sum(not (header.patient or row.patient) for header, row in rows)
     if n_unnamed > n_own:
         notes.append(f"{n_unnamed - n_own} images name no patient; those of one study count as one patient")

@@ -18,9 +18,16 @@ if TYPE_CHECKING:
 
 
 def make_fingerprint(
-    dataset: Dataset, facts: Sequence[ImageFacts], labels: Labels, groups: Groups, splits: Splits
+    dataset: Dataset,
+    facts: Sequence[ImageFacts],
+    labels: Labels,
+    groups: Groups,
+    splits: Splits,
+    n_together: int = 0,
 ) -> dict[str, Any]:
-    """Describe the items that take part; all four are aligned with ``dataset.items``. The result is plain JSON data.
+    """Describe the items that take part, those of the first five alike. The result is plain JSON data.
+
+    ``n_together`` counts those that stay with a near-duplicate, as no patient is named.
 
     Sizes, depths and value ranges are those of the development part: the test part is only counted.
     """
@@ -33,6 +40,7 @@ def make_fingerprint(
         "n_patients": len(np.unique(groups)),
         "patients_given": dataset.patients_given,
         "n_blank_patients": dataset.n_blank_patients,
+        "n_together": n_together,
         "split_given": dataset.split_given,
         "classes": _count_classes(dataset.classes, labels, groups, np.ones(len(labels), bool)),
         "parts": {

@@ -31,7 +31,7 @@ def list_cautions(
     audit: Mapping[str, Any], fingerprint: Mapping[str, Any], section: Mapping[str, Any]
 ) -> list[Caution]:
     """Return all cautions, the gravest first; ``section`` is the part of `metrics.json` that makes the headline."""
-    found = [*describe_overrides(audit), *describe_omissions(audit), *describe_copies(audit)]
+    found = [*describe_overrides(audit), *describe_omissions(audit), *describe_copies(audit), *describe_near(audit)]
     found += describe_size(fingerprint, section)
     found += [say(remark["level"], str(remark["text"])) for remark in audit["warnings"]]
     found += describe_openings(audit.get("test_openings"))
@@ -87,6 +87,18 @@ def describe_copies(audit: Mapping[str, Any]) -> list[Caution]:
     return found
 
 
+def describe_near(audit: Mapping[str, Any]) -> list[Caution]:
+    """Return what near-duplicates were found, and where."""
+    return [
+        say(
+            "note" if finding["severity"] == "note" else "warning",
+            f"{finding['name'].capitalize()}: {count_things(len(finding['groups']), 'group')} "
+            f"({list_items(finding['groups'])}): {finding['text']}.",
+        )
+        for finding in audit["findings"]
+    ]
+
+
 def describe_openings(openings: Mapping[str, int] | None) -> list[Caution]:
     """Return how often the test part was looked at; more than once by several plans makes its figure optimistic."""
     if openings is None:
@@ -101,11 +113,12 @@ def describe_openings(openings: Mapping[str, int] | None) -> list[Caution]:
 def describe_size(fingerprint: Mapping[str, Any], section: Mapping[str, Any]) -> list[Caution]:
     """Return the cautions that follow from the number of patients, in all and behind the headline."""
     found = []
+    near = ", near-duplicates as one" if fingerprint["n_together"] else ""
     if not fingerprint["patients_given"]:
         found.append(
             say(
                 "warning",
-                "No patients were given: every item counts as a patient of its own. Images of one "
+                f"No patients were given: every item counts as a patient of its own{near}. Images of one "
                 "patient may stand on both sides of a split, and the intervals are too narrow.",
             )
         )

@@ -1,15 +1,16 @@
-"""The most confident errors, as thumbnails: what a reader should look at first."""
+"""Thumbnails of what a reader should look at: the most confident errors, and what the audit found."""
 
 from __future__ import annotations
 
 import io
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from thawline.data.dataset import Dataset
 from thawline.data.readers import USUAL, decode, read_content
 from thawline.data.transforms import prepare
 from thawline.files import write_atomic, write_json
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 SHOWN = 8
 SIZE_PX = 160
+SHOWN_GROUPS, SHOWN_OF_GROUP = 3, 4  # of each finding of the audit
 
 
 def write_examples(
@@ -47,20 +49,45 @@ def write_examples(
     rows: list[dict[str, Any]] = []
     for index in wrong[:SHOWN]:
         number = numbers[index]
-        picture = write_atomic(
-            run / "examples" / f"{number}.png",
-            _draw_thumbnail(decode(read_content(contents[index]), reading=reading)),
-        )
         rows.append(
             {
                 "item": number,
                 "label": classes[labels[index]],
                 "predicted": classes[predicted[index]],
                 "probability": float(probabilities[index, predicted[index]]),
-                "image": picture.relative_to(run).as_posix(),
+                "image": _write_thumbnail(run, number, contents[index], reading),
             }
         )
     write_json(run / "examples.json", rows)
+
+
+def show_findings(
+    run: Path, findings: Sequence[Mapping[str, Any]], dataset: Dataset, numbers: Sequence[int], reading: Reading = USUAL
+) -> list[dict[str, Any]]:
+    """Return the findings of the audit with the first items of their first groups, whose thumbnails are written.
+
+    ``numbers`` are those of the items of the ``dataset``; ``reading`` is the contract's.
+    """
+    position = {number: index for index, number in enumerate(numbers)}
+
+    def show(number: int) -> dict[str, Any]:
+        item, content = dataset.items[position[number]], dataset.contents[position[number]]
+        image = _write_thumbnail(run, number, content, reading)
+        return {"item": number, "label": item.label, "split": item.split, "image": image}
+
+    return [
+        {
+            **each,
+            "shown": [[show(number) for number in group[:SHOWN_OF_GROUP]] for group in each["groups"][:SHOWN_GROUPS]],
+        }
+        for each in findings
+    ]
+
+
+def _write_thumbnail(run: Path, number: int, content: Content, reading: Reading) -> str:
+    """Write the thumbnail of an item and return its name in the run folder."""
+    pixels = decode(read_content(content), reading=reading)
+    return write_atomic(run / "examples" / f"{number}.png", _draw_thumbnail(pixels)).relative_to(run).as_posix()
 
 
 def _draw_thumbnail(pixels: Pixels) -> bytes:

@@ -71,6 +71,7 @@ def summarise(run: Path) -> dict[str, Any]:
     with blame(run, "audit.json"):
         warnings = list_cautions(audit, fingerprint, metrics[part])
         summary["warnings"] = withhold(warnings, predictions.names)
+        summary["findings"] = withhold(summarise_findings(run, audit["findings"]), predictions.names)
     with blame(run, "plan.json"):
         summary["plan"] = withhold([summarise_choice(choice) for choice in plan["choices"]], predictions.names)
     with blame(run, "spec.json"):
@@ -273,7 +274,16 @@ def summarise_data(fingerprint: Mapping[str, Any], classes: Sequence[str]) -> di
         }
         for name in classes
     ]
-    kept = ("n_items", "n_patients", "patients_given", "n_blank_patients", "split_given", "imbalance", "wide_range")
+    kept = (
+        "n_items",
+        "n_patients",
+        "patients_given",
+        "n_blank_patients",
+        "n_together",
+        "split_given",
+        "imbalance",
+        "wide_range",
+    )
     return {
         **{key: fingerprint[key] for key in kept},
         **{
@@ -336,6 +346,29 @@ def summarise_versions(
 def name_values(values: Mapping[str, Any]) -> list[dict[str, str]]:
     """Return a mapping as rows of name and value, in words."""
     return [{"name": put_in_words(name), "value": format_plain(value)} for name, value in values.items()]
+
+
+def summarise_findings(run: Path, findings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the names of the audit's findings, how many groups there are, and some with their images as data URIs."""
+    return [
+        {
+            "name": str(finding["name"]),
+            "n_groups": len(finding["groups"]),
+            "groups": [
+                [
+                    {
+                        "item": int(item["item"]),
+                        "label": str(item["label"]),
+                        "split": str(item["split"] or ""),
+                        "image": read_image(run, str(item["image"])),
+                    }
+                    for item in group
+                ]
+                for group in finding["shown"]
+            ],
+        }
+        for finding in findings
+    ]
 
 
 def summarise_examples(run: Path) -> list[dict[str, Any]]:
