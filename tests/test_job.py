@@ -161,7 +161,9 @@ def test_run_folder_holds_exactly_what_the_contract_names(main: Finished) -> Non
     found = {path.relative_to(main.run).as_posix() for path in main.run.rglob("*") if path.is_file()}
     own = {name for name in found if not name.startswith(("units/", "examples/"))}
     assert own == FILES
-    shown = [item for each in read_json(main.run / "audit.json")["findings"] for group in each["shown"] for item in group]
+    shown = [
+        item for each in read_json(main.run / "audit.json")["findings"] for group in each["shown"] for item in group
+    ]
     pictures = {row["image"] for row in [*read_json(main.run / "examples.json"), *shown]}
     assert {name for name in found if name.startswith("examples/")} == pictures
     lines = [json.loads(line) for line in (main.run / "journal.jsonl").read_text("utf-8").splitlines()]

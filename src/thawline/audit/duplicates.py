@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 SIDE_PX, COARSE_PX = 64, 16
 DETAILS_PX = 0.7, 2.7  # sigmas of two blurs that details lie between: finer is lost in re-encoding, wider is anatomy
 CROP_DETAILS_PX = 1.0, 2.7  # of crops, which never lie on whole pixels
-FORMS_PX = 1.5, 5.0  # those of forms, which tell at the wrong scale as well whether a crop can be one
+FORMS_PX = 0.75, 2.5  # those of forms, of pictures of half the side: they tell whether a crop can be one
 CROP_SHARE = 0.9  # of the side, of the crops that candidates are looked up with
 CROP_SCALES = tuple(percent / 100 for percent in range(82, 99, 2))  # at which a crop is laid over the other picture
-RIM_PX = 4  # of a crop, which a blur sees beyond, and is left out
+RIM_SHARE = 1 / 16  # of the side, at the rim of a crop, which a blur sees beyond, and is left out
 LEAST_FORMS = 0.8  # correlation of forms at `CROP_SHARE` from which on all of them are tried
 NEIGHBOURS, CROP_NEIGHBOURS = 10, 5
 LEAST_ALIKE = 0.5  # cosine of coarse pictures from which on a pair is verified
@@ -68,16 +68,17 @@ def draw_picture(pixels: Pixels) -> NDArray[np.uint8]:
 
 def find_duplicates(pictures: NDArray[np.uint8]) -> list[Duplicate]:
     """Return the pairs of pictures, (items, SIDE_PX, SIDE_PX), that are one, in the order of their items."""
+    from threadpoolctl import threadpool_limits
+
     usable = np.flatnonzero(pictures.reshape(len(pictures), SIDE_PX**2).std(axis=1) >= LEAST_CONTRAST)
     if len(usable) < 2:
         return []
     chosen = pictures[usable]
     found: dict[tuple[int, int], Duplicate] = {}
-    whole, crops = _find_candidates(chosen)
-    for kind, pairs, correlations in (
-        ("whole", whole, _verify_turns(chosen, whole)),
-        ("cropped", crops, _verify_crops(chosen, crops)),
-    ):
+    with threadpool_limits(1):  # of many small steps, which several threads slow down
+        whole, crops = _find_candidates(chosen)
+        of_whole, of_crops = _verify_turns(chosen, whole), _verify_crops(chosen, crops)
+    for kind, pairs, correlations in (("whole", whole, of_whole), ("cropped", crops, of_crops)):
         for (first, second, turn), correlation in zip(pairs.tolist(), correlations.tolist(), strict=True):
             low, high = sorted((int(usable[first]), int(usable[second])))
             name: Kind = "cropped" if kind == "cropped" else "copy" if turn == 0 else "turned"
@@ -172,9 +173,10 @@ def _verify_turns(pictures: NDArray[np.uint8], pairs: IntArray) -> FloatArray:
 def _verify_crops(pictures: NDArray[np.uint8], pairs: IntArray) -> FloatArray:
     """Return the largest correlation of details of the first, smaller, laid anywhere over the second."""
     found = np.full(len(pairs), -1.0)
+    half = pictures.reshape(len(pictures), SIDE_PX // 2, 2, SIDE_PX // 2, 2).mean((2, 4), np.float32).astype(np.uint8)
     for start in range(0, len(pairs), BATCH_PAIRS):
         part = pairs[start : start + BATCH_PAIRS]
-        forms = _lay_over(pictures, part, (CROP_SHARE,), FORMS_PX)
+        forms = _lay_over(half, part, (CROP_SHARE,), FORMS_PX)
         likely = np.flatnonzero(forms >= LEAST_FORMS)
         if len(likely):
             found[start + likely] = _lay_over(pictures, part[likely], CROP_SCALES, CROP_DETAILS_PX)
@@ -193,20 +195,21 @@ def _lay_over(
 
     (crops, first), (grounds, second) = (np.unique(pairs[:, column], return_inverse=True) for column in (0, 1))
     first_rows, second_rows = torch.from_numpy(first), torch.from_numpy(second)
-    shape = SIDE_PX, SIDE_PX
+    shape = pictures.shape[1:]
+    rim = round(RIM_SHARE * shape[0])
     ground = torch.from_numpy(_take_band(pictures[grounds], sigmas_px))
     under, total, square = torch.fft.rfft2(ground), _add_up(ground), _add_up(ground**2)
     whole = torch.from_numpy(pictures[crops])[:, None].float()
     found = torch.full((len(pairs),), -1.0)
-    for size in (round(scale * SIDE_PX) for scale in scales):
+    for size in (round(scale * shape[0]) for scale in scales):
         small = interpolate(whole, (size, size), mode="bicubic", antialias=True)[:, 0]
-        side = size - 2 * RIM_PX
-        details = torch.from_numpy(_take_band(small.numpy(), sigmas_px)[:, RIM_PX:-RIM_PX, RIM_PX:-RIM_PX])
+        details = torch.from_numpy(_take_band(small.numpy(), sigmas_px)[:, rim:-rim, rim:-rim])
         details = details - details.mean((1, 2), keepdim=True)
         details = details / details.norm(dim=(1, 2), keepdim=True).clamp_min(1e-6)
+        side = size - 2 * rim
         sums = _sum_windows(total, side), _sum_windows(square, side)
         spread = (sums[1] - sums[0] ** 2 / side**2).clamp_min(1e-6).sqrt()
-        laid, places = torch.fft.rfft2(details, shape).conj(), SIDE_PX - side + 1
+        laid, places = torch.fft.rfft2(details, shape).conj(), shape[0] - side + 1
         products = torch.fft.irfft2(laid[first_rows] * under[second_rows], shape)[:, :places, :places]
         found = torch.maximum(found, (products / spread[second_rows]).flatten(1).amax(1))
     return np.asarray(found.numpy(), np.float64)
