@@ -1,12 +1,16 @@
 """What the ladder is worth on real data: every rung and control out of fold, the delivered model on test items.
 
-    python benchmarks/accuracy.py DATA [--seeds 3] [--budget 20m] [--everything] [--jobs 1] [--work FOLDER]
+    python benchmarks/accuracy.py DATA [--seeds 3] [--budget 20m] [--beside KINDS] [--jobs 1] [--work FOLDER]
                                        [--parts FOLDER] [--json FILE]
 
-covid-ct and pneumoniamnist have an official test part. chest-xray3 has none: `chest-xray3` takes five folds at the level of
-images, as published, and `chest-xray3-grouped` five of patients; each fold is the test part of a run of its own, and the
-five are pooled. Seed 0 climbs the whole ladder; the others try the frozen head and the line it chose most often. With
-``--everything`` seed 0 also trains everything, without a ladder or a budget, beside the ladder once more.
+covid-ct and pneumoniamnist have an official test part, breast-us and brain-mri one of their own by seed; where they name no
+patients near-duplicates stay together. chest-xray3 has none: `chest-xray3` takes five folds at the level of images, as
+published, and `chest-xray3-grouped` five of patients; each fold is the test part of a run of its own, and the five are
+pooled. Seed 0 climbs the whole ladder; the others try the frozen head and the line it chose most often.
+
+``--beside ladder,everything,random`` also runs, with seed 0 and of five folds on the first: the ladder once more without
+controls, so that seconds are of one machine; everything trained from the pretrained network, and from a random start (two
+networks of two folds), without a ladder or a budget.
 Runs are kept in the work folder; a second start goes on where the first was stopped. What a finished run came to is also
 kept in the folder of parts, small enough to be committed, so that folds of hours can be made one a day, or on several
 machines.
@@ -19,6 +23,7 @@ import csv
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +36,12 @@ from thawline.judge.evaluation import evaluate
 from thawline.options import CONTROLS
 
 N_FOLDS = 5
+ALONE = ["--controls", "none", "--seed", "0"]
+BESIDE = {
+    "ladder": ALONE,
+    "everything": [*ALONE, "--budget", "none", "--strategy", "fine_tuning_from_scratch"],
+    "random": [*ALONE, "--budget", "none", "--strategy", "random_init", "--folds", "2"],  # five folds take hours
+}
 
 
 def main() -> None:
@@ -39,7 +50,7 @@ def main() -> None:
     parser.add_argument("data", choices=MODALITIES)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--budget", default="20m")
-    parser.add_argument("--everything", action="store_true", help="what the ladder saved: everything trained as well")
+    parser.add_argument("--beside", default="", help=f"some of {','.join(BESIDE)}: what the ladder saved, and gained")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, on a GPU")
     parser.add_argument("--work", type=Path, default=Path("work") / "accuracy")
     parser.add_argument("--parts", type=Path, default=Path(__file__).parent / "results" / "parts")
@@ -72,10 +83,9 @@ def main() -> None:
             f"{'' if seed == 0 else f'seed{seed}_'}{key}": value for key, value in describe_rungs(found).items()
         }
         if seed == 0:
-            whole = flags
+            kinds = [kind for kind in options.beside.split(",") if kind]
+            figures |= compare_first(found[0], kinds, work, parts, flags, data[0])
             flags = [*flags, *choose_rungs(found)]
-    if options.everything:
-        figures |= compare_everything(options.data, work, parts, whole, options.jobs)
     for key, value in figures.items():
         print(f"{key:<48} {value:10.3f}")
     if options.json:
@@ -102,7 +112,7 @@ def run_once(data: Path, out: Path, parts: Path, flags: list[str]) -> dict[str, 
         kept = {
             "flags": flags,
             "wall_seconds": found["wall_seconds"],
-            "metrics": {key: found["metrics"][key] for key in ("task", "ladder")},
+            "metrics": {key: found["metrics"][key] for key in ("task", "ladder", "test")},
             "labels": found["labels"].tolist(),
             "patients": np.unique(found["patients"], return_inverse=True)[1].tolist(),
             "probabilities": found["probabilities"].round(5).tolist(),
@@ -142,7 +152,13 @@ def list_data(name: str, work: Path, seed: int) -> list[Path]:
 
 
 def score_pooled(found: list[dict[str, Any]], seed: int) -> dict[str, float]:
-    """Score the test predictions of all folds: AUC within folds, accuracy over all items, intervals by patient."""
+    """Score the test predictions of all folds: AUC within folds, accuracy over all items, intervals by patient.
+
+    A run by itself has scored them: by the groups that it kept together, which predictions do not name.
+    """
+    scores = {"seconds": sum(each["wall_seconds"] for each in found), "items": float(sum(map(count_items, found)))}
+    if len(found) == 1 and "test" in found[0]["metrics"]:
+        return scores | take_ends(found[0]["metrics"]["test"])
     labels, probabilities = (
         np.concatenate([np.asarray(each[key]) for each in found]) for key in ("labels", "probabilities")
     )
@@ -158,33 +174,38 @@ def score_pooled(found: list[dict[str, Any]], seed: int) -> dict[str, float]:
         folds=folds,
         seed=seed,
     )
-    scores = {"seconds": sum(each["wall_seconds"] for each in found), "items": float(len(labels))}
-    for metric in ("auc", "accuracy"):
-        scores |= {f"{metric}{suffix}": section[metric][end] for suffix, end in ENDS.items()}
-    return scores
+    return scores | take_ends(section)
+
+
+def count_items(found: dict[str, Any]) -> int:
+    """Return how many test items a run has."""
+    return len(found["labels"])
+
+
+def take_ends(section: dict[str, Any]) -> dict[str, float]:
+    """Return AUC and accuracy with their intervals."""
+    return {f"{metric}{suffix}": section[metric][end] for metric in ("auc", "accuracy") for suffix, end in ENDS.items()}
 
 
 ENDS = {"": "value", "_low": "low", "_high": "high"}
 
 
-def compare_everything(name: str, work: Path, parts: Path, flags: list[str], n_jobs: int) -> dict[str, float]:
-    """Return what the ladder saved and lost or gained: the same runs with everything trained from the start, no budget.
-
-    The ladder is climbed once more beside it, without controls, so that seconds are of one machine.
-    """
-    alone = ["--controls", "none", "--seed", "0"]
-    scores = {}
-    for key, only in (
-        ("beside", alone),
-        ("everything", [*alone, "--budget", "none", "--strategy", "fine_tuning_from_scratch"]),
-    ):
-        found = run_folds(list_data(name, work, 0), work / key, parts, [*flags, *only], n_jobs)
-        scores |= {f"{key}_{metric}": value for metric, value in score_pooled(found, 0).items()}
-    return {
-        **scores,
-        "ladder_speed_up": scores["everything_seconds"] / scores["beside_seconds"],
-        "ladder_auc_gain": scores["beside_auc"] - scores["everything_auc"],
-    }
+def compare_first(
+    found: dict[str, Any], kinds: Sequence[str], work: Path, parts: Path, flags: list[str], data: Path
+) -> dict[str, float]:
+    """Return what the first run ``found`` came to, and beside it the same with everything trained, or the ladder again."""
+    if not kinds:
+        return {}
+    scores = {f"first_{metric}": value for metric, value in score_pooled([found], 0).items()}
+    for kind in kinds:
+        beside = run_once(data, work / f"{kind}-fold0", parts, [*flags, *BESIDE[kind]])
+        scores |= {f"{kind}_{metric}": value for metric, value in score_pooled([beside], 0).items()}
+    if "everything" in kinds:
+        scores["ladder_auc_gain"] = scores["first_auc"] - scores["everything_auc"]
+    if {"ladder", "everything"} <= {*kinds}:
+        scores["ladder_speed_up"] = scores["everything_seconds"] / scores["ladder_seconds"]
+        scores["ladder_auc_gain"] = scores["ladder_auc"] - scores["everything_auc"]
+    return scores
 
 
 def choose_rungs(found: list[dict[str, Any]]) -> list[str]:
@@ -198,7 +219,7 @@ def choose_rungs(found: list[dict[str, Any]]) -> list[str]:
 
 def describe_rungs(found: list[dict[str, Any]]) -> dict[str, float]:
     """Return each rung's out-of-fold AUC and accuracy, folds (fewer where only scouted) and seconds, means over the runs
-    that tried it, and how often it won; of one run the intervals too, as development parts of several overlap."""
+    that tried it, and how often it won. Intervals are means too: wide enough, however much the runs' items overlap."""
     rows: dict[str, list[dict[str, Any]]] = {}
     for each in found:
         for rung in each["metrics"]["ladder"]:
@@ -208,14 +229,15 @@ def describe_rungs(found: list[dict[str, Any]]) -> dict[str, float]:
     figures = {}
     for name, rungs in rows.items():
         figures |= {
-            f"rung_{name}_auc": float(np.mean([rung["auc"]["value"] for rung in rungs])),
+            f"rung_{name}_auc{suffix}": float(np.mean([rung["auc"][end] for rung in rungs]))
+            for suffix, end in ENDS.items()
+        }
+        figures |= {
             f"rung_{name}_accuracy": float(np.mean([rung["accuracy"]["value"] for rung in rungs])),
             f"rung_{name}_folds": float(np.mean([rung["n_folds"] for rung in rungs])),
             f"rung_{name}_seconds": float(np.mean([rung["seconds"] for rung in rungs])),
             f"rung_{name}_chosen": float(sum(rung["chosen"] for rung in rungs)),
         }
-        if len(found) == 1:
-            figures |= {f"rung_{name}_auc{suffix}": rungs[0]["auc"][end] for suffix, end in ENDS.items()}
     return figures
 
 

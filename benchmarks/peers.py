@@ -18,7 +18,14 @@ import numpy as np
 
 SHARED = Path(os.environ.get("THAWLINE_SHARED", Path(__file__).parents[2] / "shared"))
 Found = TypeVar("Found")
-MODALITIES = {"covid-ct": "ct", "pneumoniamnist": "xray", "chest-xray3": "xray", "chest-xray3-grouped": "xray"}
+MODALITIES = {
+    "covid-ct": "ct",
+    "pneumoniamnist": "xray",
+    "chest-xray3": "xray",
+    "chest-xray3-grouped": "xray",
+    "breast-us": "ultrasound",
+    "brain-mri": "mri",
+}
 PEER = """
 import contextlib, runpy, sys
 import numpy as np, peer_data, torch
