@@ -91,7 +91,7 @@ def test_what_is_planted_is_found_where_it_harms(films: tuple[Path, list[dict[st
     assert audit.is_fatal
     assert [each.severity for each in audit.findings] == ["fatal", "severe", "severe", "severe", "note", "note"]
     text = format_audit(audit)
-    assert f"  - {' = '.join(sorted([first['path'], 'images/turned.png']))}" in text
+    assert f"  - {', '.join(sorted([first['path'], 'images/turned.png']))}" in text
     found = json.dumps(audit.to_json())
     assert all(row["patient"] not in found and row["path"] not in found for row in rows)
 
@@ -146,6 +146,16 @@ def test_the_same_slices_are_labelled_both_ways_in_covid_ct(shared_data: Path) -
     wanted = [["images/ct_0348.jpg", "images/ct_0544.jpg"], ["images/ct_0349.jpg", "images/ct_0545.jpg"]]
     assert name_groups(audit, "near-duplicates with different labels") == wanted
     assert not audit.is_fatal
+
+
+@pytest.mark.realdata
+def test_the_sources_of_chest_xray3_differ_by_class(shared_data: Path) -> None:
+    """Its classes were gathered from collections of their own, which sizes, borders and backgrounds tell apart."""
+    audit = audit_data(shared_data / "chest-xray3", listener=Notes())
+    low = {each.source: each.low for each in audit.shortcuts}
+    assert min(low["size"], low["border"], low["background"]) > 0.7
+    severe = {each.name for each in audit.findings if each.severity == "severe"}
+    assert {"shortcut: size", "shortcut: border", "shortcut: background"} <= severe
 
 
 @pytest.mark.realdata

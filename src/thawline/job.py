@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import thawline
+from thawline.audit.findings import SHORTCUT
 from thawline.audit.items import Inspection, inspect_items
-from thawline.audit.leaks import draw_pictures, find_copies, judge_near, keep_together
 from thawline.audit.pretraining import check_weights
+from thawline.audit.step import audit_copies, audit_shortcuts
 from thawline.cost import read_duration
 from thawline.data.dataset import Dataset, load_dataset
 from thawline.data.fingerprint import make_fingerprint
@@ -60,6 +61,7 @@ from thawline.types import Augmentation, BackboneFacts, Hardware, Listener, Reci
 if TYPE_CHECKING:
     from thawline.types import Features, Groups, Labels
 
+NEAR, SHORTCUTS = "audit near-duplicates", "audit shortcuts"  # units of the journal
 PACKAGES = ("numpy", "scikit-learn", "torch", "torchvision", "timm", "openvino", "Pillow")
 
 
@@ -119,7 +121,9 @@ def run(
         listener.warn(f"{out} holds this run already, finished; --no-resume starts it over")
         return read_result(out)
     _check_plan(job)
-    _write_findings(job, dataset, time.perf_counter() - at)
+    _keep_findings(job, time.perf_counter() - at)
+    _audit_shortcuts(job)
+    _write_findings(job, dataset)
     if len(candidates) > 1:
         _choose_backbone(job, candidates)
     if given is not None:
@@ -256,7 +260,8 @@ def prepare(
     weights = candidates[0]
     kept = inspection.dataset
     labels = kept.labels()
-    together = _find_near(inspection, hardware, listener) if options.near_duplicates != "ignore" else []
+    near = _audit_copies(inspection, options, journal, hardware, listener)
+    together = near["together"]
     groups = make_groups([item.patient for item in kept.items], [*inspection.identical, *together])
     splits = _split(kept, labels, groups, options)
     n_together = len({item for pair in together for item in pair})
@@ -277,22 +282,40 @@ def prepare(
         fingerprint,
         plan,
         facts,
+        near,
         began,
     )
 
 
-def _find_near(inspection: Inspection, hardware: Hardware, listener: Listener) -> list[tuple[int, int]]:
-    """Return the near-duplicates that must stay together, and keep for the report what all of them mean."""
-    dataset = inspection.dataset
-    pictures = draw_pictures(dataset.contents, inspection.digests, hardware.cores, listener)
-    listener.begin("near-duplicates")
-    copies = find_copies([facts.pixel_digest for facts in inspection.facts], pictures)
-    listener.end(count_things(len(copies.near), "group"))
-    for finding in judge_near(dataset, copies):
-        inspection.record["findings"].append(finding.number(inspection.numbers).to_json())
-        if finding.severity != "note":
-            listener.warn(f"{len(finding.groups)} x {finding.name}: {finding.text}; thawline audit shows them")
-    return keep_together(dataset, copies)
+def _audit_copies(
+    inspection: Inspection, options: RunOptions, journal: Journal, hardware: Hardware, listener: Listener
+) -> dict[str, Any]:
+    """Find near-duplicates, keep for the report what they mean, and return what is found and what must stay together."""
+    if options.audit == "none":
+        return {"findings": [], "together": []}
+    found = audit_copies(inspection, journal.find(NEAR), hardware.cores, listener)
+    inspection.record["findings"] += found["findings"]
+    for finding in found["findings"]:
+        if finding["severity"] != "note":
+            groups = count_things(len(finding["groups"]), "group")
+            listener.warn(f"{finding['name']}, {groups}: {finding['text']}; thawline audit shows them")
+    return found
+
+
+def _audit_shortcuts(job: Job) -> None:
+    """Find what predicts labels of development items that must not, and keep it for the report."""
+    if job.options.audit != "full":
+        return
+    about = job.development_items(), job.labels, job.groups, job.options.seed, job.hardware.cores, job.listener
+    found = job.journal.unit(SHORTCUTS, lambda: audit_shortcuts(job.inspection, *about))
+    job.inspection.record["findings"] += found["findings"]
+    job.inspection.record["shortcuts"] = found["shortcuts"]
+    severe = [each for each in found["findings"] if each["severity"] != "note"]
+    if severe:
+        sources = ", ".join(each["name"].removeprefix(SHORTCUT) for each in severe)
+        job.listener.warn(
+            f"labels are predicted from what may not be the disease: {sources}; the report shows how well"
+        )
 
 
 def _check_channels(inspection: Inspection, options: RunOptions) -> None:
@@ -312,17 +335,23 @@ def _warn_of_weights(
             listener.warn(remark["text"])
 
 
-def _write_findings(job: Job, everything: Dataset, seconds: float) -> None:
-    """Write what was found of ``everything`` into the run folder: only once it is sure that the run goes on here."""
+def _keep_findings(job: Job, seconds: float) -> None:
+    """Record what was found and planned: only once it is sure that the run goes on here."""
+    for unit, value, taken in (
+        ("read", {"content": job.fingerprint["digest"]}, seconds),
+        (NEAR, job.near, 0.0),
+        ("room", {"cache_mib": job.hardware.cache_mib}, 0.0),
+        ("plan", job.plan.values(), 0.0),
+    ):
+        if unit not in job.journal:
+            job.journal.record(unit, value, taken)
+
+
+def _write_findings(job: Job, everything: Dataset) -> None:
+    """Write what was found of ``everything`` into the run folder."""
     write_json(job.out / "audit.json", job.inspection.record)
     write_json(job.out / "fingerprint.json", job.fingerprint)
     write_atomic(job.out / "splits.csv", format_splits(everything, job.inspection.numbers, job.splits))
-    if "read" not in job.journal:
-        job.journal.record("read", {"content": job.fingerprint["digest"]}, seconds)
-    if "room" not in job.journal:
-        job.journal.record("room", {"cache_mib": job.hardware.cache_mib}, 0.0)
-    if "plan" not in job.journal:
-        job.journal.record("plan", job.plan.values(), 0.0)
 
 
 def _split(dataset: Dataset, labels: Labels, groups: Groups, options: RunOptions) -> Splits:

@@ -163,10 +163,10 @@ class RunOptions:
     )
     compile: bool = option(False, "Train through torch.compile, which pays on a GPU for many items.")
     device: str = option("auto", "Where the engine runs.", among=("auto", "cpu", "cuda"))
-    near_duplicates: str = option(
-        "auto",
-        "Look for near-duplicates, and keep them together where no patient is named; ignore: do not look.",
-        among=("auto", "ignore"),
+    audit: str = option(
+        "full",
+        "Look for near-duplicates, which stay together where no patient is named, and shortcuts; leaks: not for shortcuts.",
+        among=("full", "leaks", "none"),
     )
     hold_test: bool = option(False, "Leave the test part closed: report development only.")
     allow_outside: bool = option(False, "Allow a manifest's paths to leave its folder.")

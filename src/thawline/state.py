@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 STEPS = {  # of a run, and how the names of their units begin
     "read": ("read",),
+    "audit": ("audit",),
     "race": ("race",),
     "features": ("features",),
     "choices": ("precision", "choice"),
@@ -36,12 +37,12 @@ STEPS = {  # of a run, and how the names of their units begin
     "final": ("final",),
     "test": ("test",),
 }
-RARE_STEPS = ("race", "views")  # of which most runs have none
+RARE_STEPS = ("audit", "race", "views")  # of which most runs have none
 
 
 @dataclasses.dataclass
 class Job:
-    """The state that the steps of one run share."""
+    """The state that the steps of one run share; ``near`` is what `audit_copies` found."""
 
     out: Path
     options: RunOptions
@@ -56,6 +57,7 @@ class Job:
     fingerprint: dict[str, Any]
     plan: Plan
     facts: BackboneFacts
+    near: dict[str, Any]
     began: float
 
     @property

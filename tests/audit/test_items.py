@@ -72,6 +72,7 @@ def test_clean_items_all_take_part():
         "left_out": [],
         "overrides": [],
         "findings": [],
+        "shortcuts": [],
         "warnings": [],
         "test_openings": None,
     }

@@ -194,7 +194,7 @@ def make_audit(classes: tuple[str, ...]) -> dict[str, Any]:
         "across_split": [{"kind": "patient", "items": [21, 345]}, {"kind": "image", "items": [8, 402]}],
         "left_out": [{"item": 4, "label": classes[0], "reason": "identical items with different labels"}],
         "overrides": ["--allow-leak", "--skip-unreadable"],
-        "findings": [], "warnings": [{"level": "caution", "text":
+        "findings": [], "shortcuts": [], "warnings": [{"level": "caution", "text":
             "Patient MRN-d00003 has a file C:\\scans\\Jane.dcm of an odd size: class0/Scan of Jane Doe (6).png."}],
         "test_openings": {"count": 2, "plans": 2},
     }  # fmt: skip
@@ -503,10 +503,24 @@ def test_findings_of_the_audit_are_shown_with_their_pictures(run: Path) -> None:
     change(run, "audit.json", findings=[{**finding, "shown": shown}])
     page = Page(write_report(run))
     assert "Near-duplicates across splits: 2 groups (items 30, 31, 40, 41): look, then correct it." in page.text
-    assert "Near-duplicates across splits: 2, of which these are the first" in page.text
+    assert "look, then correct it. Shown are the first of 2 groups." in page.text
     assert "Item 30 COVID, test" in page.text
     alts = [attrs.get("alt") for tag, attrs in page.tags if tag == "img"]
     assert alts.count("Item 31: COVID") == 1
+
+
+def test_shortcuts_are_a_table_and_one_warning(run: Path) -> None:
+    auc = {"value": 0.81, "low": 0.77, "high": 0.85}
+    shown = [[{"item": 30, "label": "COVID", "split": None, "image": "examples/30.png"}]]
+    findings = [
+        {"name": f"shortcut: {source}", "severity": severity, "text": "alone it predicts the label", "groups": [[30]],
+         "shown": shown} for source, severity in (("border", "severe"), ("size", "severe"), ("aspect", "note"))
+    ]  # fmt: skip
+    change(run, "audit.json", findings=findings, shortcuts=[{"source": "border", "auc": auc}])
+    page = Page(write_report(run))
+    assert "Labels are predicted from what may not be the disease: border, size." in page.text
+    assert "border 0.810 [0.770, 0.850]" in page.text
+    assert "Shortcut: aspect alone it predicts the label." in page.text
 
 
 def test_a_clean_run_says_only_how_often_the_test_part_was_opened(run: Path) -> None:

@@ -153,6 +153,7 @@ def _record(
         "left_out": out + twice,
         "overrides": (["--allow-leak"] if leaks else []) + (["--skip-unreadable"] if unreadable else []),
         "findings": [],
+        "shortcuts": [],
         "warnings": [],
         "test_openings": None,
     }

@@ -31,7 +31,7 @@ def list_cautions(
     audit: Mapping[str, Any], fingerprint: Mapping[str, Any], section: Mapping[str, Any]
 ) -> list[Caution]:
     """Return all cautions, the gravest first; ``section`` is the part of `metrics.json` that makes the headline."""
-    found = [*describe_overrides(audit), *describe_omissions(audit), *describe_copies(audit), *describe_near(audit)]
+    found = [*describe_overrides(audit), *describe_omissions(audit), *describe_copies(audit), *describe_findings(audit)]
     found += describe_size(fingerprint, section)
     found += [say(remark["level"], str(remark["text"])) for remark in audit["warnings"]]
     found += describe_openings(audit.get("test_openings"))
@@ -87,16 +87,23 @@ def describe_copies(audit: Mapping[str, Any]) -> list[Caution]:
     return found
 
 
-def describe_near(audit: Mapping[str, Any]) -> list[Caution]:
-    """Return what near-duplicates were found, and where."""
-    return [
-        say(
-            "note" if finding["severity"] == "note" else "warning",
-            f"{finding['name'].capitalize()}: {count_things(len(finding['groups']), 'group')} "
-            f"({list_items(finding['groups'])}): {finding['text']}.",
+def describe_findings(audit: Mapping[str, Any]) -> list[Caution]:
+    """Return what near-duplicates and shortcuts were found."""
+    found, shortcuts = [], []
+    for finding in audit["findings"]:
+        level: Level = "note" if finding["severity"] == "note" else "warning"
+        name, _, source = finding["name"].partition("shortcut: ")
+        if source:
+            shortcuts += [source] if level == "warning" else []
+            continue
+        groups = f"{count_things(len(finding['groups']), 'group')} ({list_items(finding['groups'])})"
+        found.append(say(level, f"{name.capitalize()}: {groups}: {finding['text']}."))
+    if shortcuts:
+        text = (
+            f"Labels are predicted from what may not be the disease: {', '.join(shortcuts)}. See what the audit found."
         )
-        for finding in audit["findings"]
-    ]
+        found.append(say("warning", text))
+    return found
 
 
 def describe_openings(openings: Mapping[str, int] | None) -> list[Caution]:

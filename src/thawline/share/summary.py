@@ -72,6 +72,9 @@ def summarise(run: Path) -> dict[str, Any]:
         warnings = list_cautions(audit, fingerprint, metrics[part])
         summary["warnings"] = withhold(warnings, predictions.names)
         summary["findings"] = withhold(summarise_findings(run, audit["findings"]), predictions.names)
+        summary["shortcuts"] = [
+            {"source": str(each["source"]), "auc": take_estimate(each, "auc")} for each in audit["shortcuts"]
+        ]
     with blame(run, "plan.json"):
         summary["plan"] = withhold([summarise_choice(choice) for choice in plan["choices"]], predictions.names)
     with blame(run, "spec.json"):
@@ -353,6 +356,7 @@ def summarise_findings(run: Path, findings: Sequence[Mapping[str, Any]]) -> list
     return [
         {
             "name": str(finding["name"]),
+            "text": str(finding["text"]),
             "n_groups": len(finding["groups"]),
             "groups": [
                 [

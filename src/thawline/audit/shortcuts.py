@@ -1,0 +1,189 @@
+"""Shortcuts: how well labels are predicted from what must not tell them, such as file size, device or border.
+
+A model may learn them in place of the disease (Zech et al., PLOS Medicine 15:e1002683, 2018; DeGrave et al., Nature Machine
+Intelligence 3:610, 2021). Each source is shown alone to a forest of trees, on folds by patient. What it finds in pixels may
+be anatomy as well, which the examples tell; what it finds in a header cannot be.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from thawline.audit.duplicates import SIDE_PX
+from thawline.audit.findings import SHORTCUT, Finding
+from thawline.audit.pictures import Pictures
+from thawline.audit.traits import DICOM, read_traits
+from thawline.data.readers import ImageFacts, read_content
+from thawline.data.splits import make_folds
+from thawline.errors import DataError, ImageError
+from thawline.judge.evaluation import evaluate
+
+if TYPE_CHECKING:
+    from thawline.audit.traits import Traits
+    from thawline.types import Content, FloatArray, Groups, IntArray, Labels
+
+    Sources: TypeAlias = Mapping[str, FloatArray]  # name of a source: what it says of each item, (items, columns)
+
+LEAST_AUC, SEVERE_AUC = 0.6, 0.7  # of the lower bound, from which on a source is found, and is severe
+CELL_PX = 4  # of the pixels that are shown
+BORDER_PX, CORNER_PX, MARGIN_PX = 4, 12, 12  # widths of border and corners, and of the background around the middle
+N_TREES, LEAST_LEAF = 100, 3
+MOST_ITEMS = 4000  # shown to the trees: chosen by chance where there are more
+N_RESAMPLES = 500
+SHOWN_ITEMS = 3  # of each class
+IN_HEADERS = "classes come from different places, which a network sees in the pixels as well: balance the sources"
+IN_PIXELS = "look whether it is the disease that shows there; if not, crop or cover it"
+UNSEEN = -1.0  # what a header does not say
+HEADERS = ("file format", "size", "aspect", "bit depth", "compression", "device")
+PIXELS = ("border", "corners", "background", "burned-in letters")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Shortcut:
+    """How well a source predicts the label: AUC with its interval, and items that show it, a group a class."""
+
+    source: str
+    auc: float
+    low: float
+    high: float
+    shown: tuple[tuple[int, ...], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON data, as `audit.json` holds it."""
+        return {"source": self.source, "auc": {"value": self.auc, "low": self.low, "high": self.high}}
+
+
+def find_shortcuts(
+    contents: Sequence[Content],
+    facts: Sequence[ImageFacts],
+    pictures: Pictures,
+    labels: Labels,
+    groups: Groups,
+    seed: int,
+    threads: int,
+) -> list[Shortcut]:
+    """Return how well each source that differs among these items predicts their labels; all but the last two are aligned."""
+    return measure_shortcuts(gather_sources(contents, facts, pictures, threads), labels, groups, seed, threads)
+
+
+def gather_sources(
+    contents: Sequence[Content], facts: Sequence[ImageFacts], pictures: Pictures, threads: int
+) -> dict[str, FloatArray]:
+    """Return what each source says of each item, sources aside that say the same of all; all arguments are aligned.
+
+    Headers are read again, pixels are not. What device texts say is numbered, and not kept.
+    """
+    with ThreadPoolExecutor(threads) as pool:
+        traits = list(pool.map(_read, contents))
+    return dict(_select_telling(traits, facts, pictures))
+
+
+def _read(content: Content) -> Traits:
+    try:
+        return read_traits(read_content(content))
+    except ImageError:
+        return {}
+
+
+def _select_telling(
+    traits: Sequence[Traits], facts: Sequence[ImageFacts], pictures: Pictures
+) -> Iterator[tuple[str, FloatArray]]:
+    areas = [each.width_px * each.height_px * each.slices for each in facts]
+    columns: dict[str, list[Sequence[Any]]] = {
+        "file format": [[each.format for each in facts], [each.get("mode") for each in traits]],
+        "size": [
+            [each.width_px for each in facts],
+            [each.height_px for each in facts],
+            [each.slices for each in facts],
+        ],
+        "aspect": [[each.width_px / each.height_px for each in facts]],
+        "bit depth": [[each.bits for each in facts], [each.channels for each in facts]],
+        "compression": [
+            [float(each.get("bytes", UNSEEN)) / area for each, area in zip(traits, areas, strict=True)],
+            *([each.get(name) for each in traits] for name in ("compression", "coarseness")),
+        ],
+        "device": [[each.get(name) for each in traits] for name in DICOM],
+    }
+    found = {name: np.column_stack([_number(values) for values in given]) for name, given in columns.items()}
+    found |= dict(zip(PIXELS, _take_pixels(pictures), strict=True))
+    for name, each in found.items():
+        if bool((each != each[:1]).any()):
+            yield name, each
+
+
+def _number(values: Sequence[Any]) -> FloatArray:
+    """Return numbers as they are, texts as their places in the sorted list of them, and nothing as `UNSEEN`."""
+    names = {text: place for place, text in enumerate(sorted({each for each in values if isinstance(each, str)}))}
+    return np.array([UNSEEN if each is None else names.get(each, each) for each in values], np.float64)
+
+
+def _take_pixels(pictures: Pictures) -> tuple[FloatArray, ...]:
+    """Return border, corners and background in cells, and the counts of letters: each (items, columns)."""
+    grey = pictures.grey.astype(np.float64)
+    n_items, n_cells = len(grey), SIDE_PX // CELL_PX
+    cells = grey.reshape(n_items, n_cells, CELL_PX, n_cells, CELL_PX).mean(axis=(2, 4))
+    row, column = np.indices((n_cells, n_cells))
+    depth = np.minimum.reduce([row, column, n_cells - 1 - row, n_cells - 1 - column])  # cells to the nearest side
+    near = [np.minimum(each, n_cells - 1 - each) for each in (row, column)]
+    corner = (near[0] < CORNER_PX // CELL_PX) & (near[1] < CORNER_PX // CELL_PX)
+    border, background = depth < BORDER_PX // CELL_PX, depth < MARGIN_PX // CELL_PX
+    return (*(cells[:, mask] for mask in (border, corner, background)), pictures.letters.astype(np.float64))
+
+
+def measure_shortcuts(sources: Sources, labels: Labels, groups: Groups, seed: int, threads: int) -> list[Shortcut]:
+    """Predict the label from each source alone on folds by group, and return how well; none where nothing can be folded.
+
+    ``labels`` and ``groups`` have shape (items,); items are named by their positions. AUCs of several classes are means.
+    """
+    from sklearn.ensemble import ExtraTreesClassifier
+
+    chosen = np.random.default_rng(seed).permutation(len(labels))[:MOST_ITEMS]
+    chosen.sort()
+    labels, groups = labels[chosen], groups[chosen]
+    _, labels = np.unique(labels, return_inverse=True)
+    classes = tuple(map(str, range(int(labels.max()) + 1)))
+    try:
+        folds, n_folds = make_folds(labels, groups, seed, 5)
+    except DataError:
+        return []
+    found = []
+    for name, values in sources.items():
+        columns, probabilities = values[chosen], np.zeros((len(labels), len(classes)))
+        for fold in range(n_folds):
+            trees = ExtraTreesClassifier(N_TREES, min_samples_leaf=LEAST_LEAF, random_state=seed, n_jobs=threads)
+            trees.fit(columns[folds != fold], labels[folds != fold])
+            probabilities[folds == fold] = trees.predict_proba(columns[folds == fold])
+        section = evaluate(
+            labels, probabilities, groups, classes, classes[-1], folds=folds, seed=seed, n_resamples=N_RESAMPLES
+        )
+        auc = section["auc"]
+        if None not in (auc["value"], auc["low"], auc["high"]):
+            shown = tuple(
+                tuple(chosen[places].tolist()) for places in _show(labels, probabilities, len(classes)) if len(places)
+            )
+            found.append(Shortcut(name, auc["value"], auc["low"], auc["high"], shown))
+    return found
+
+
+def _show(labels: Labels, probabilities: FloatArray, n_classes: int) -> Iterator[IntArray]:
+    """Yield of each class the places of the items that the source tells most surely."""
+    for number in range(n_classes):
+        of_class = np.flatnonzero(labels == number)
+        surest = np.argsort(-probabilities[of_class, number], kind="stable")[:SHOWN_ITEMS]
+        yield of_class[surest]
+
+
+def judge_shortcuts(shortcuts: Sequence[Shortcut]) -> Iterator[Finding]:
+    """Yield the sources that predict the label better than chance, the best first."""
+    for each in sorted(shortcuts, key=lambda shortcut: -shortcut.low):
+        if each.low < LEAST_AUC:
+            continue
+        remedy = IN_HEADERS if each.source in HEADERS else IN_PIXELS
+        how_well = f"{each.auc:.3f} [{each.low:.3f}, {each.high:.3f}]"
+        text = f"alone it predicts the label with an AUC of {how_well}; {remedy}"
+        yield Finding(SHORTCUT + each.source, "severe" if each.low >= SEVERE_AUC else "note", text, each.shown)

@@ -1,0 +1,139 @@
+"""Shortcuts: what is planted in headers and pixels is found with the right AUC, and nothing is where nothing is planted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+
+from thawline.audit.findings import SHORTCUT
+from thawline.audit.pictures import Pictures, draw_pictures
+from thawline.audit.shortcuts import (
+    HEADERS,
+    PIXELS,
+    Shortcut,
+    find_shortcuts,
+    gather_sources,
+    judge_shortcuts,
+    measure_shortcuts,
+)
+from thawline.data.readers import content_digest, describe
+from thawline.types import SilentListener
+
+N_ITEMS = 120
+LABELS = np.arange(N_ITEMS) % 2
+GROUPS = np.arange(N_ITEMS) // 4 * 2 + LABELS  # two items of a patient, of one class
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("THAWLINE_CACHE", str(tmp_path / "cache"))
+
+
+def save(folder: Path, plant: Any = None) -> dict[str, Shortcut]:
+    """Save noise pictures, changed by ``plant`` where the label is 1, and return what predicts the labels."""
+    draw, paths = np.random.default_rng(0), []
+    for number, label in enumerate(LABELS):
+        image = Image.fromarray(draw.integers(60, 200, (64, 64)).astype(np.uint8))
+        paths.append(folder / f"{number}.png")
+        if label and plant is not None:
+            paths[-1] = plant(image, paths[-1])
+        else:
+            image.save(paths[-1])
+    data = [path.read_bytes() for path in paths]
+    pictures = draw_pictures(paths, [content_digest(each) for each in data], 1, SilentListener())
+    facts = [describe(each) for each in data]
+    return {each.source: each for each in find_shortcuts(paths, facts, pictures, LABELS, GROUPS, 0, 1)}
+
+
+def as_jpeg(image: Image.Image, path: Path) -> Path:
+    image.save(path.with_suffix(".jpg"), quality=95)
+    return path.with_suffix(".jpg")
+
+
+def with_frame(image: Image.Image, path: Path) -> Path:
+    pixels = np.array(image)
+    pixels[:3] = 255
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def wider(image: Image.Image, path: Path) -> Path:
+    image.resize((80, 64)).save(path)
+    return path
+
+
+def test_nothing_is_found_where_nothing_is_planted(tmp_path: Path) -> None:
+    found = save(tmp_path)
+    assert "size" not in found  # all say the same
+    assert list(judge_shortcuts(list(found.values()))) == []
+
+
+@pytest.mark.parametrize(
+    ("plant", "sources"),
+    [(as_jpeg, {"file format", "compression"}), (with_frame, {"border", "background"}), (wider, {"size", "aspect"})],
+)
+def test_what_is_planted_is_found(tmp_path: Path, plant: Any, sources: set[str]) -> None:
+    found = save(tmp_path, plant)
+    assert all(found[source].auc > 0.99 for source in sources)
+    assert sources <= {each.name.removeprefix(SHORTCUT) for each in judge_shortcuts(list(found.values()))}
+    for source in sources:
+        shown = found[source].shown
+        assert [{int(LABELS[item]) for item in group} for group in shown] == [{0}, {1}]
+
+
+def test_auc_is_that_of_the_rank_where_one_number_tells(tmp_path: Path) -> None:
+    """A source of one noisy number: trees find about what ranking by the number itself gives."""
+    draw = np.random.default_rng(1)
+    labels, groups = np.arange(800) % 2, np.arange(800)
+    values = draw.normal(size=800) + labels
+    (found,) = measure_shortcuts({"size": values[:, None]}, labels, groups, 0, 1)
+    assert found.auc == pytest.approx(roc_auc_score(labels, values), abs=0.04)
+    assert found.low < found.auc < found.high
+
+
+def test_a_patients_own_mark_is_no_shortcut() -> None:
+    """Each patient has a number of its own, which tells labels only where a patient stands on both sides."""
+    draw = np.random.default_rng(2)
+    groups = np.repeat(np.arange(100), 4)
+    labels = np.repeat(draw.integers(0, 2, 100), 4)
+    values = np.repeat(draw.normal(size=100), 4)[:, None]
+    (found,) = measure_shortcuts({"device": values}, labels, groups, 0, 1)
+    assert found.auc == pytest.approx(0.5, abs=0.15)
+    assert list(judge_shortcuts([found])) == []
+
+
+def test_more_items_than_trees_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("thawline.audit.shortcuts.MOST_ITEMS", 100)
+    labels = np.arange(400) % 2
+    (found,) = measure_shortcuts({"size": labels[:, None].astype(float)}, labels, np.arange(400), 0, 1)
+    assert found.auc == 1.0
+    assert all(int(labels[item]) == place for place, group in enumerate(found.shown) for item in group)
+
+
+def test_classes_of_one_patient_are_not_folded() -> None:
+    labels = np.array([0] * 8 + [1])
+    assert measure_shortcuts({"size": labels[:, None].astype(float)}, labels, np.arange(9), 0, 1) == []
+
+
+def test_severity_and_remedy_follow_bound_and_source() -> None:
+    found = [Shortcut("border", 0.8, 0.75, 0.9, ((1,),)), Shortcut("size", 0.7, 0.65, 0.8, ((2,),)),
+             Shortcut("device", 0.6, 0.55, 0.8, ((3,),))]  # fmt: skip
+    border, size = judge_shortcuts(found[::-1])
+    assert (border.severity, size.severity) == ("severe", "note")
+    assert "0.800 [0.750, 0.900]" in border.text
+    assert "crop or cover" in border.text
+    assert "balance" in size.text
+
+
+def test_volumes_and_arrays_have_no_header(tmp_path: Path) -> None:
+    arrays = [np.random.default_rng(n).integers(0, 256, (40, 40)).astype(np.uint8) for n in range(6)]
+    grey = np.zeros((6, 64, 64), np.uint8)
+    pictures = Pictures(grey, np.zeros((6, 9), np.uint8))
+    found = gather_sources(arrays, [describe(each) for each in arrays], pictures, 1)
+    assert found == {}
+    assert not set(HEADERS) & set(PIXELS)
