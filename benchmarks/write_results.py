@@ -271,8 +271,9 @@ SECTIONS = (
             f"{text} Test AUC and accuracy with 95 % intervals from resampling patients, seed 0: the frozen network with a "
             "linear head; what the ladder delivered, at the line in the name where it thawed; and the same network trained "
             "from a random start on the same images, for as many epochs as its own validation wants, as two networks of two "
-            "folds. Random starts ran on a core and a share of an NVIDIA H100 each, but for VGG16's, on two cores. Runs were made "
-            "on several machines, which their parts in `benchmarks/results/parts/backbones` name: seconds are not comparable.",
+            "folds. Random starts ran on a core and a share of an NVIDIA H100 each, but for VGG16's, on two cores. Runs "
+            "were made on several machines, which their parts in `benchmarks/results/parts/backbones` name: seconds are not "
+            "comparable.",
             (),
             columns=("auc", "auc_low", "auc_high", "accuracy", "accuracy_low", "accuracy_high", "seconds"),
         )
