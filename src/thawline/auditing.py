@@ -10,6 +10,7 @@ from typing import Any
 from thawline.audit.findings import SEVERITIES, SHORTCUT, Finding
 from thawline.audit.leaks import find_copies, judge_identical, judge_near, keep_together
 from thawline.audit.pictures import draw_pictures
+from thawline.audit.privacy import find_identities, judge_privacy
 from thawline.audit.shortcuts import Shortcut, find_shortcuts, judge_shortcuts
 from thawline.cost import count_cores
 from thawline.data.dataset import load_dataset, take_items
@@ -70,7 +71,12 @@ def audit_data(
     groups = make_groups([item.patient for item in seen.items], [*copies.identical, *keep_together(seen, copies)])
     shortcuts = find_shortcuts(seen.contents, facts, pictures, seen.labels(), groups, SEED, cores)
     listener.end(count_things(len(shortcuts), "source"))
-    judged = *judge_identical(seen, copies), *judge_near(seen, copies), *judge_shortcuts(shortcuts)
+    judged = (
+        *judge_identical(seen, copies),
+        *judge_near(seen, copies),
+        *judge_shortcuts(shortcuts),
+        *judge_privacy(find_identities(seen.contents, cores), pictures),
+    )
     findings = [each.number(readable) for each in judged]
     if len(readable) < len(looks):
         text = "cannot be read: repair or remove them, or leave them out with --skip-unreadable"

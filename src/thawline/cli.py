@@ -150,6 +150,27 @@ def audit_command(
         raise typer.Exit(REFUSED)
 
 
+@app.command("deidentify")
+@reported
+def deidentify_command(
+    data: Annotated[Path, typer.Argument(help="Folder of DICOM files.")],
+    out: Annotated[Path, typer.Argument(help="Folder of the copy, new or empty.")],
+    labels: Annotated[Path | None, typer.Option(help="Table of labels, where it lies elsewhere.")] = None,
+    keep_text: Annotated[
+        bool, typer.Option("--keep-text", help="Copy images that seem to have text burned in as well.")
+    ] = False,
+    allow_outside: AllowOutside = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Copy DICOM images without identities: the basic profile of the standard, keys of this site, and a log."""
+    from thawline.deidentify import deidentify
+
+    with TerminalListener(quiet=quiet) as listener:
+        done = deidentify(data, out, labels=labels, keep_text=keep_text, allow_outside=allow_outside, listener=listener)
+    print_result(json.dumps(done.to_json(), indent=1) if as_json else str(done))
+
+
 @app.command("predict")
 @reported
 def predict_command(

@@ -499,6 +499,11 @@ def _is_skipped(name: str) -> bool:
     return name.startswith(".") or name.lower() in SKIPPED
 
 
+def walk_files(folder: Path, *, allow_outside: bool = False) -> Iterator[Path]:
+    """Yield the files in and below a folder, by name. Raises DataError for a link out of it, unless ``allow_outside``."""
+    return _walk(folder, None if allow_outside else _Fence(folder))
+
+
 def _walk(folder: Path, fence: _Fence | None, trail: frozenset[str] = frozenset()) -> Iterator[Path]:
     """Yield the files in and below a folder, by name; a link back to a folder on the way is not followed again.
 

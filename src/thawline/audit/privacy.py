@@ -1,0 +1,94 @@
+"""Who could be told from the data: identity-bearing tags of DICOM headers, and text burned into images.
+
+Said by tag and by place, never by value.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from thawline.audit.findings import Finding
+from thawline.audit.marks import PLACES
+from thawline.audit.pictures import Pictures
+from thawline.data.dicom import is_dicom
+from thawline.data.quiet import silence
+from thawline.data.readers import DECODER_ERRORS, read_content
+from thawline.errors import ImageError
+
+if TYPE_CHECKING:
+    from thawline.types import Content
+
+TAGS = (
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "PatientBirthName",
+    "PatientMotherBirthName",
+    "PatientAddress",
+    "PatientTelephoneNumbers",
+    "OtherPatientIDs",
+    "OtherPatientNames",
+    "MedicalRecordLocator",
+    "MilitaryRank",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+    "PerformingPhysicianName",
+    "NameOfPhysiciansReadingStudy",
+    "RequestingPhysician",
+    "OperatorsName",
+    "InstitutionName",
+    "InstitutionAddress",
+    "PatientComments",
+)
+KEPT_BY_THE_STANDARD = ("YES",)  # PatientIdentityRemoved: what is left are keys
+
+
+def find_identities(contents: Sequence[Content], threads: int) -> dict[str, tuple[int, ...]]:
+    """Return by tag the positions of the items whose header has a value there, in the order of `TAGS`."""
+    with ThreadPoolExecutor(threads) as pool:
+        found = list(pool.map(_list_tags, contents))
+    places: dict[str, list[int]] = defaultdict(list)
+    for number, tags in enumerate(found):
+        for tag in tags:
+            places[tag].append(number)
+    return {tag: tuple(places[tag]) for tag in TAGS if tag in places}
+
+
+def _list_tags(content: Content) -> list[str]:
+    """Return the identity-bearing tags of an item that have a value; none where it is no DICOM object."""
+    import pydicom
+
+    try:
+        data: Any = read_content(content)
+        data = data[0] if isinstance(data, tuple) else data
+        if not isinstance(data, bytes) or not is_dicom(data):
+            return []
+        with silence():
+            wanted = [*TAGS, "PatientIdentityRemoved"]
+            header = pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True, force=True, specific_tags=wanted)
+            if str(header.get("PatientIdentityRemoved", "")).strip().upper() in KEPT_BY_THE_STANDARD:
+                return []
+            return [tag for tag in TAGS if str(header.get(tag) or "").strip()]
+    except (ImageError, *DECODER_ERRORS):
+        return []
+
+
+def judge_privacy(identities: dict[str, tuple[int, ...]], pictures: Pictures) -> Iterator[Finding]:
+    """Yield what tells who somebody is: a group a tag, and a group a place of burned-in text."""
+    if identities:
+        counts = ", ".join(f"{tag} ({len(items)})" for tag, items in identities.items())
+        text = f"{counts}; nothing of it is kept by a run; thawline deidentify writes a copy without"
+        yield Finding("identity-bearing tags", "note", text, tuple(identities.values()))
+    found = {
+        place: tuple(int(item) for item in (pictures.letters[:, number] > 0).nonzero()[0])
+        for number, place in enumerate(PLACES)
+    }
+    places = {place: items for place, items in found.items() if items}
+    if places:
+        counts = ", ".join(f"{place} ({len(items)})" for place, items in places.items())
+        text = f"text seems to be burned in: {counts}; it may name a patient, or tell the label: look, then crop or cover it"
+        yield Finding("burned-in text", "note", text, tuple(places.values()))
