@@ -5,19 +5,32 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from thawline.audit.findings import SEVERITIES, SHORTCUT, Finding
+from thawline.audit.findings import SEVERITIES, Finding
 from thawline.audit.leaks import find_copies, judge_identical, judge_near, keep_together
-from thawline.audit.pictures import draw_pictures
+from thawline.audit.oddities import judge_mislabelled, judge_outliers
+from thawline.audit.pictures import MIDDLE_SLICE, draw_pictures
 from thawline.audit.privacy import find_identities, judge_privacy
+from thawline.audit.quality import judge_quality
 from thawline.audit.shortcuts import Shortcut, find_shortcuts, judge_shortcuts
 from thawline.cost import count_cores
-from thawline.data.dataset import load_dataset, take_items
+from thawline.data.dataset import Dataset, load_dataset, take_items
+from thawline.data.fingerprint import find_wide_range
+from thawline.data.readers import ImageFacts
 from thawline.data.scan import scan
-from thawline.data.splits import make_groups
+from thawline.data.splits import FOLDS, make_folds, make_groups
+from thawline.errors import DataError
+from thawline.learn.engine import detect_hardware
+from thawline.learn.features import extract
+from thawline.learn.heads import cross_fit
+from thawline.learn.weights import find_weights
+from thawline.options import RunOptions
 from thawline.share.words import count_things
 from thawline.types import Listener, Reading, SilentListener
+
+if TYPE_CHECKING:
+    from thawline.types import Groups
 
 SHOWN_GROUPS, SHOWN_ITEMS = 5, 4
 SEED = 0  # of the folds that shortcuts are measured on
@@ -62,7 +75,8 @@ def audit_data(
     looks = scan(dataset.contents, cores, listener, LOOK)
     readable = [number for number, look in enumerate(looks) if look.facts is not None]
     seen = take_items(dataset, readable)
-    pictures = draw_pictures(seen.contents, [looks[number].digest for number in readable], cores, listener)
+    digests = [looks[number].digest for number in readable]
+    pictures = draw_pictures(seen.contents, digests, cores, listener)
     listener.begin("near-duplicates")
     copies = find_copies([look.facts.pixel_digest for look in looks if look.facts is not None], pictures.grey)
     listener.end(count_things(len(copies.near), "group"))
@@ -75,6 +89,8 @@ def audit_data(
         *judge_identical(seen, copies),
         *judge_near(seen, copies),
         *judge_shortcuts(shortcuts),
+        *_judge_by_network(seen, digests, facts, groups, listener),
+        *judge_quality(facts, pictures.grey),
         *judge_privacy(find_identities(seen.contents, cores), pictures),
     )
     findings = [each.number(readable) for each in judged]
@@ -86,13 +102,34 @@ def audit_data(
     return Audit(tuple(findings), tuple(shortcuts), [item.path for item in dataset.items])
 
 
+def _judge_by_network(
+    dataset: Dataset, digests: Sequence[str], facts: Sequence[ImageFacts], groups: Groups, listener: Listener
+) -> list[Finding]:
+    """Return outliers and likely mislabelled items, by features of the default network, of volumes of the middle slice."""
+    hardware, weights = detect_hardware("cpu"), find_weights(RunOptions().backbone)
+    wide = find_wide_range(facts)
+    contract = weights.architecture.contract(
+        wide_range=(wide[0], wide[1]) if wide else None,
+        reading=MIDDLE_SLICE if any(each.slices > 1 for each in facts) else Reading(),
+    )
+    features = extract(dataset.contents, digests, weights, contract, hardware, listener).features
+    found, labels = list(judge_outliers(features)), dataset.labels()
+    try:
+        folds, _ = make_folds(labels, groups, SEED, FOLDS)
+    except DataError:  # too few patients of a class
+        return found
+    settings: dict[str, Any] = {"seed": SEED, "n_jobs": hardware.cores, "listener": listener}
+    out_of_fold = cross_fit("linear", features, labels, groups, folds, len(dataset.classes), **settings)
+    return [*found, *judge_mislabelled(labels, out_of_fold.probabilities)]
+
+
 def format_audit(audit: Audit) -> str:
     """Return the audit as text, with some files that show each finding."""
     if not audit.findings:
-        return f"{len(audit.paths)} items: no copies, near-duplicates or leaks found"
+        return f"{len(audit.paths)} items: nothing found"
     lines = []
     for each in audit.findings:
-        count = "" if each.name.startswith(SHORTCUT) else f"{len(each.groups)} x "
+        count = f"{len(each.groups)} x " if each.counted else ""
         lines.append(f"{each.severity}: {count}{each.name}: {each.text}")
         for group in each.groups[:SHOWN_GROUPS]:
             more = f", … {len(group) - SHOWN_ITEMS} more" if len(group) > SHOWN_ITEMS else ""

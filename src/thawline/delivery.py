@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from thawline.audit.step import audit_labels
 from thawline.cost import read_duration
 from thawline.files import write_atomic, write_json
 from thawline.journal import Value
@@ -258,6 +259,9 @@ def judge(job: Job, climb: Climb, selection: Selection, chosen: TriedRung, test:
     )
     openings = (job.journal.find("test") or {}).get("openings")
     record = job.inspection.record
+    if job.options.audit == "full":
+        about_labels = job.development_items(), development.labels, chosen.probabilities
+        record["findings"] += audit_labels(job.inspection, *about_labels)
     findings = show_findings(job.out, record["findings"], job.dataset, job.inspection.numbers, reading)
     write_json(job.out / "audit.json", {**record, "findings": findings, "test_openings": openings})
     write_atomic(job.out / "model" / "card.md", write_card(metrics, job.plan, job.weights))

@@ -15,7 +15,7 @@ import thawline
 from thawline.audit.findings import SHORTCUT
 from thawline.audit.items import Inspection, inspect_items
 from thawline.audit.pretraining import check_weights
-from thawline.audit.step import audit_copies, audit_shortcuts
+from thawline.audit.step import audit_copies, audit_outliers, audit_shortcuts
 from thawline.cost import read_duration
 from thawline.data.dataset import Dataset, load_dataset
 from thawline.data.fingerprint import make_fingerprint
@@ -135,6 +135,8 @@ def run(
     measure_size(job)
     _follow_size(job)
     features = job.extract(job.development_items(), job.plan.contract(job.facts), "features").features
+    if options.audit == "full":
+        job.inspection.record["findings"] += audit_outliers(job.inspection, job.development_items(), features)
     strategies = _make_strategies(job, features)
     climbed, selection = _climb(job, strategies)
     job.plan = _record_selection(job.plan, climbed, selection)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from thawline.share.examples import SHOWN, SIZE_PX, write_examples
+from thawline.data.dataset import from_arrays
+from thawline.share.examples import SHOWN, SHOWN_GROUPS, SHOWN_OF_GROUP, SIZE_PX, show_findings, write_examples
 
 CLASSES = ("a", "b")
 
@@ -94,3 +95,20 @@ def test_no_error_leaves_an_empty_list_and_none_of_an_earlier_one(tmp_path: Path
     write(tmp_path, [0.9], [0])
     assert write(tmp_path, [0.9], [1]) == []
     assert not (tmp_path / "examples").exists()
+
+
+def test_findings_show_the_first_items_of_the_first_groups(tmp_path: Path) -> None:
+    images = make_images(24)
+    dataset = from_arrays(images, list("ab") * 12)
+    numbers = [100 + number for number in range(24)]
+    pairs = [[100 + 2 * n, 101 + 2 * n] for n in range(5)]
+    many, single = [list(range(100, 110))], [[100 + n] for n in range(12)]
+    findings = [{"name": str(n), "groups": groups} for n, groups in enumerate((pairs, many, single))]
+    shown = [each["shown"] for each in show_findings(tmp_path, findings, dataset, numbers)]
+    assert [[item["item"] for item in group] for group in shown[0]] == pairs[:SHOWN_GROUPS]
+    assert [[item["item"] for item in group] for group in shown[1]] == [many[0][:SHOWN_OF_GROUP]]
+    assert [[item["item"] for item in group] for group in shown[2]] == [list(range(100, 100 + SHOWN))]
+    first = shown[0][0][1]
+    assert (first["label"], first["split"]) == ("b", None)
+    with Image.open(tmp_path / first["image"]) as image:
+        assert image.size == (SIZE_PX, SIZE_PX)

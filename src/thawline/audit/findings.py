@@ -13,12 +13,16 @@ SEVERITIES: tuple[Severity, ...] = ("fatal", "severe", "note")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing found: ``groups`` of item numbers show it, ``text`` says what it means and what to do."""
+    """One thing found: ``groups`` of item numbers show it, ``text`` says what it means and what to do.
+
+    Groups are ``counted`` where each is a case of it, else they are kinds, such as classes or places, with examples.
+    """
 
     name: str
     severity: Severity
     text: str
     groups: tuple[tuple[int, ...], ...]
+    counted: bool = True
 
     def number(self, numbers: Sequence[int]) -> Finding:
         """Return the finding with the numbers of its items for their positions."""

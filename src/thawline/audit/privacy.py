@@ -82,7 +82,7 @@ def judge_privacy(identities: dict[str, tuple[int, ...]], pictures: Pictures) ->
     if identities:
         counts = ", ".join(f"{tag} ({len(items)})" for tag, items in identities.items())
         text = f"{counts}; nothing of it is kept by a run; thawline deidentify writes a copy without"
-        yield Finding("identity-bearing tags", "note", text, tuple(identities.values()))
+        yield Finding("identity-bearing tags", "note", text, tuple(identities.values()), counted=False)
     found = {
         place: tuple(int(item) for item in (pictures.letters[:, number] > 0).nonzero()[0])
         for number, place in enumerate(PLACES)
@@ -91,4 +91,4 @@ def judge_privacy(identities: dict[str, tuple[int, ...]], pictures: Pictures) ->
     if places:
         counts = ", ".join(f"{place} ({len(items)})" for place, items in places.items())
         text = f"text seems to be burned in: {counts}; it may name a patient, or tell the label: look, then crop or cover it"
-        yield Finding("burned-in text", "note", text, tuple(places.values()))
+        yield Finding("burned-in text", "note", text, tuple(places.values()), counted=False)

@@ -186,4 +186,6 @@ def judge_shortcuts(shortcuts: Sequence[Shortcut]) -> Iterator[Finding]:
         remedy = IN_HEADERS if each.source in HEADERS else IN_PIXELS
         how_well = f"{each.auc:.3f} [{each.low:.3f}, {each.high:.3f}]"
         text = f"alone it predicts the label with an AUC of {how_well}; {remedy}"
-        yield Finding(SHORTCUT + each.source, "severe" if each.low >= SEVERE_AUC else "note", text, each.shown)
+        yield Finding(
+            SHORTCUT + each.source, "severe" if each.low >= SEVERE_AUC else "note", text, each.shown, counted=False
+        )

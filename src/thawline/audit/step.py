@@ -1,6 +1,6 @@
-"""The audit as the first step of a run: near-duplicates before items are split, shortcuts among development items after.
+"""The audit as the first step of a run: what needs no label before items are split, the rest among development items after.
 
-Both return plain JSON data, which a run keeps in its journal; items are named by their numbers in all data.
+All return plain JSON data, which a run keeps in its journal; items are named by their numbers in all data.
 """
 
 from __future__ import annotations
@@ -10,19 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 from thawline.audit.items import Inspection
 from thawline.audit.leaks import find_copies, judge_near, keep_together
+from thawline.audit.oddities import judge_mislabelled, judge_outliers
 from thawline.audit.pictures import draw_pictures
+from thawline.audit.privacy import find_identities, judge_privacy
+from thawline.audit.quality import judge_quality
 from thawline.audit.shortcuts import find_shortcuts, judge_shortcuts
 from thawline.files import json_digest
 from thawline.types import Listener
 
 if TYPE_CHECKING:
-    from thawline.types import Groups, IntArray, Labels
+    from thawline.types import Features, Groups, IntArray, Labels, Probabilities
 
 
 def audit_copies(
     inspection: Inspection, known: Mapping[str, Any] | None, threads: int, listener: Listener
 ) -> dict[str, Any]:
-    """Find near-duplicates: what they mean, as ``findings``, and the pairs of positions that stay ``together``.
+    """Find near-duplicates, odd images and identities: ``findings``, and the pairs of positions that stay ``together``.
 
     ``known`` is what an earlier sitting found, which is taken where the items are the same.
     """
@@ -32,8 +35,13 @@ def audit_copies(
     pictures = draw_pictures(inspection.dataset.contents, inspection.digests, threads, listener)
     listener.begin("near-duplicates")
     copies = find_copies([facts.pixel_digest for facts in inspection.facts], pictures.grey)
-    findings = [each.number(inspection.numbers).to_json() for each in judge_near(inspection.dataset, copies)]
     listener.end(f"{len(copies.near)} groups")
+    found = (
+        *judge_near(inspection.dataset, copies),
+        *judge_quality(inspection.facts, pictures.grey),
+        *judge_privacy(find_identities(inspection.dataset.contents, threads), pictures),
+    )
+    findings = [each.number(inspection.numbers).to_json() for each in found]
     return {"content": content, "findings": findings, "together": keep_together(inspection.dataset, copies)}
 
 
@@ -61,3 +69,17 @@ def audit_shortcuts(
     findings = [each.number(numbers).to_json() for each in judge_shortcuts(found)]
     listener.end(f"{len(findings)} of {len(found)} sources")
     return {"findings": findings, "shortcuts": [each.to_json() for each in found]}
+
+
+def audit_outliers(inspection: Inspection, shown: IntArray, features: Features) -> list[dict[str, Any]]:
+    """Return the outliers among the items at the positions ``shown``, whose features are given, as findings."""
+    numbers = [inspection.numbers[place] for place in shown]
+    return [each.number(numbers).to_json() for each in judge_outliers(features)]
+
+
+def audit_labels(
+    inspection: Inspection, shown: IntArray, labels: Labels, probabilities: Probabilities
+) -> list[dict[str, Any]]:
+    """Return the likely mislabelled among the items at the positions ``shown``, which have these labels, as findings."""
+    numbers = [inspection.numbers[place] for place in shown]
+    return [each.number(numbers).to_json() for each in judge_mislabelled(labels, probabilities)]

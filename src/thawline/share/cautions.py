@@ -88,7 +88,7 @@ def describe_copies(audit: Mapping[str, Any]) -> list[Caution]:
 
 
 def describe_findings(audit: Mapping[str, Any]) -> list[Caution]:
-    """Return what near-duplicates and shortcuts were found."""
+    """Return what else the audit found."""
     found, shortcuts = [], []
     for finding in audit["findings"]:
         level: Level = "note" if finding["severity"] == "note" else "warning"
@@ -96,8 +96,8 @@ def describe_findings(audit: Mapping[str, Any]) -> list[Caution]:
         if source:
             shortcuts += [source] if level == "warning" else []
             continue
-        groups = f"{count_things(len(finding['groups']), 'group')} ({list_items(finding['groups'])})"
-        found.append(say(level, f"{name.capitalize()}: {groups}: {finding['text']}."))
+        counted = f": {count_things(len(finding['groups']), 'group')} ({list_items(finding['groups'])})"
+        found.append(say(level, f"{name.capitalize()}{counted if finding['counted'] else ''}: {finding['text']}."))
     if shortcuts:
         text = (
             f"Labels are predicted from what may not be the disease: {', '.join(shortcuts)}. See what the audit found."

@@ -76,12 +76,16 @@ def show_findings(
         return {"item": number, "label": item.label, "split": item.split, "image": image}
 
     return [
-        {
-            **each,
-            "shown": [[show(number) for number in group[:SHOWN_OF_GROUP]] for group in each["groups"][:SHOWN_GROUPS]],
-        }
+        {**each, "shown": [[show(number) for number in group] for group in _choose_shown(each["groups"])]}
         for each in findings
     ]
+
+
+def _choose_shown(groups: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Return the first items of the first groups; of single items as many as there is room for, in one row."""
+    if all(len(group) == 1 for group in groups):
+        return [[number for (number,) in groups[:SHOWN]]]
+    return [list(group[:SHOWN_OF_GROUP]) for group in groups[:SHOWN_GROUPS]]
 
 
 def _write_thumbnail(run: Path, number: int, content: Content, reading: Reading) -> str:

@@ -352,12 +352,12 @@ def name_values(values: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def summarise_findings(run: Path, findings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the names of the audit's findings, how many groups there are, and some with their images as data URIs."""
+    """Return the audit's findings with some of their items as data URIs, and whether there are more."""
     return [
         {
             "name": str(finding["name"]),
             "text": str(finding["text"]),
-            "n_groups": len(finding["groups"]),
+            "more": sum(map(len, finding["groups"])) > sum(map(len, finding["shown"])),
             "groups": [
                 [
                     {

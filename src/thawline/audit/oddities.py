@@ -1,0 +1,90 @@
+"""Items that a network finds odd: far from all others, or likely mislabelled.
+
+Outliers have far neighbours (Ramaswamy, Rastogi and Shim, SIGMOD 2000) by the features of a pretrained network. Mislabelled
+are items that a model, which has not seen them, takes for another class with confidence (Northcutt, Jiang and Chuang, JAIR
+70:1373, 2021).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from thawline.audit.duplicates import EXACT_ITEMS
+from thawline.audit.findings import Finding
+from thawline.judge.metrics import macro_auc
+
+if TYPE_CHECKING:
+    from thawline.types import Features, IntArray, Labels, Probabilities
+
+NEIGHBOURS, FAR = 10, 5.0  # their mean distance, and how many deviations above the median it is far
+LEAST_ITEMS = 50  # that are compared
+LEAST_AUC = 0.75  # out of fold, of a model that may doubt labels
+MAD_TO_SD = 1.4826  # of a normal distribution
+
+
+def find_outliers(features: Features) -> IntArray:
+    """Return the positions of items whose neighbours are far in the features, (items, features), the farthest first.
+
+    Far is by cosine, and by deviations from the median that are robust to outliers (median absolute deviation).
+    """
+    from usearch.index import Index
+
+    if len(features) < LEAST_ITEMS:
+        return np.empty(0, np.int64)
+    rows = np.ascontiguousarray(features, np.float32)
+    index = Index(ndim=rows.shape[1], metric="cos", dtype="f32")
+    index.add(np.arange(len(rows)), rows, threads=1)  # several threads would lay out the graph by chance
+    matches = index.search(rows, NEIGHBOURS + 1, exact=len(rows) <= EXACT_ITEMS, threads=1)
+    distance = np.sort(matches.distances, axis=1)[:, 1:].mean(axis=1)
+    middle = float(np.median(distance))
+    deviation = MAD_TO_SD * float(np.median(np.abs(distance - middle)))
+    found = np.flatnonzero(distance - middle > FAR * max(deviation, 1e-9))
+    return np.asarray(found[np.argsort(-distance[found], kind="stable")], np.int64)
+
+
+def judge_outliers(features: Features) -> Iterator[Finding]:
+    """Yield the outliers, the farthest first."""
+    found = find_outliers(features)
+    if len(found):
+        text = "far from all others, as a network sees them: another body part, view or device, or damage"
+        yield Finding("outliers", "note", text, tuple((int(item),) for item in found))
+
+
+def find_mislabelled(labels: Labels, probabilities: Probabilities) -> IntArray:
+    """Return the positions of likely mislabelled items, the surest first, by the rule of confident learning.
+
+    The threshold of a class is the mean probability of it among items with its label.
+
+    ``probabilities``, (items, classes), are out of fold; items with NaN there were not scored, and are none.
+    """
+    scored = np.isfinite(probabilities).all(axis=1)
+    n_classes = probabilities.shape[1]
+    thresholds = np.array(
+        [
+            probabilities[scored & (labels == k), k].mean() if (scored & (labels == k)).any() else 1.0
+            for k in range(n_classes)
+        ]
+    )
+    own = probabilities[np.arange(len(labels)), labels]
+    confident = np.where(probabilities >= thresholds, probabilities, -1.0)
+    confident[np.arange(len(labels)), labels] = np.where(own >= thresholds[labels], own, -1.0)
+    best = np.where(scored, confident.argmax(axis=1), labels)
+    found = np.flatnonzero(scored & (best != labels) & (confident.max(axis=1) >= 0))
+    margin = probabilities[found, best[found]] - own[found]
+    return np.asarray(found[np.argsort(-margin, kind="stable")], np.int64)
+
+
+def judge_mislabelled(labels: Labels, probabilities: Probabilities) -> Iterator[Finding]:
+    """Yield the likely mislabelled items, the surest first; none where the model hardly tells the classes."""
+    scored = np.isfinite(probabilities).all(axis=1)
+    found = find_mislabelled(labels, probabilities)
+    if len(found) and macro_auc(labels[scored], probabilities[scored]) >= LEAST_AUC:
+        share = len(found) / int(scored.sum())
+        text = (
+            f"{100 * share:.1f} % of the items are taken for another class by a model that has not seen them and is sure: "
+            "mislabelled, or hard; look at the first ones"
+        )
+        yield Finding("likely mislabelled items", "note", text, tuple((int(item),) for item in found))
