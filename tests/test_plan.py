@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from thawline.errors import OptionError
+from thawline.judge.statistics import hanley_mcneil_error
 from thawline.options import ALL_HEADS, RunOptions
 from thawline.plan import (
     EDITABLE,
     Plan,
-    _hanley_mcneil_error,
     apply_given,
     find_depth,
     follow_size,
@@ -227,7 +227,7 @@ def test_the_user_may_name_the_positive_class():
 
 def test_the_headline_says_how_wide_the_interval_will_be():
     plan = plan_for(make_print({"a": (400, 200), "b": (400, 100)}))
-    width = 1.96 * _hanley_mcneil_error(0.85, 20, 40)
+    width = 1.96 * hanley_mcneil_error(0.85, 20, 40)
     assert f"60 test patients: an AUC near .85 would have a 95 % interval of about ±{width:.2f}" in str(plan)
     assert "below 400 patients the cross-validated figure" in plan.find("headline").reason
     assert "cross-validated" not in plan_for(make_print({"a": (400, 200), "b": (400, 200)})).find("headline").reason
@@ -247,7 +247,7 @@ def test_the_error_of_an_auc_is_that_of_exponential_scores(auc, n_positive, n_ne
         found += (positive[:, column : column + 1] > negative).mean(axis=1)
     found /= n_positive
     assert found.mean() == pytest.approx(auc, abs=0.003)
-    assert _hanley_mcneil_error(auc, n_positive, n_negative) == pytest.approx(found.std(), rel=0.02)
+    assert hanley_mcneil_error(auc, n_positive, n_negative) == pytest.approx(found.std(), rel=0.02)
 
 
 def test_square_images_leave_no_aspect_to_measure():

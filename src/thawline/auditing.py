@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from thawline.audit.findings import SEVERITIES, Finding
 from thawline.audit.leaks import find_copies, judge_identical, judge_near, keep_together
+from thawline.audit.names import suggest_patients
 from thawline.audit.oddities import judge_mislabelled, judge_outliers
 from thawline.audit.pictures import MIDDLE_SLICE, draw_pictures
 from thawline.audit.privacy import find_identities, judge_privacy
 from thawline.audit.quality import judge_quality
 from thawline.audit.shortcuts import Shortcut, find_shortcuts, judge_shortcuts
+from thawline.audit.tables import Table, make_tables, say_support
 from thawline.cost import count_cores
 from thawline.data.dataset import Dataset, load_dataset, take_items
 from thawline.data.fingerprint import find_wide_range
@@ -39,10 +41,12 @@ LOOK = Reading(dimensions="auto")  # volumes are looked at whole, and shown by t
 
 @dataclasses.dataclass(frozen=True)
 class Audit:
-    """What was found in a data set; ``paths`` are those of its items, by their numbers."""
+    """What was found in a data set, what it holds and supports; ``paths`` are those of its items, by their numbers."""
 
     findings: tuple[Finding, ...]
     shortcuts: tuple[Shortcut, ...]
+    tables: tuple[Table, ...]
+    support: str
     paths: Sequence[str]
 
     @property
@@ -57,6 +61,8 @@ class Audit:
             "n_items": len(self.paths),
             "findings": [each.to_json() for each in self.findings],
             "shortcuts": [each.to_json() for each in self.shortcuts],
+            "tables": [each.to_json() for each in self.tables],
+            "support": self.support,
         }
 
 
@@ -88,6 +94,7 @@ def audit_data(
     judged = (
         *judge_identical(seen, copies),
         *judge_near(seen, copies),
+        *suggest_patients(seen, copies),
         *judge_shortcuts(shortcuts),
         *_judge_by_network(seen, digests, facts, groups, listener),
         *judge_quality(facts, pictures.grey),
@@ -99,7 +106,8 @@ def audit_data(
         lost = tuple((number,) for number, look in enumerate(looks) if look.facts is None)
         findings.append(Finding("unreadable items", "severe", text, lost))
     findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
-    return Audit(tuple(findings), tuple(shortcuts), [item.path for item in dataset.items])
+    tables, support = tuple(make_tables(dataset)), say_support(dataset)
+    return Audit(tuple(findings), tuple(shortcuts), tables, support, [item.path for item in dataset.items])
 
 
 def _judge_by_network(
@@ -125,9 +133,9 @@ def _judge_by_network(
 
 def format_audit(audit: Audit) -> str:
     """Return the audit as text, with some files that show each finding."""
+    lines = [*map(str, audit.tables), audit.support]
     if not audit.findings:
-        return f"{len(audit.paths)} items: nothing found"
-    lines = []
+        lines.append("nothing found")
     for each in audit.findings:
         count = f"{len(each.groups)} x " if each.counted else ""
         lines.append(f"{each.severity}: {count}{each.name}: {each.text}")

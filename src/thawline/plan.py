@@ -17,6 +17,7 @@ from typing import Any
 from thawline.data.slice_forms import count_shown, read_form
 from thawline.errors import OptionError
 from thawline.files import json_digest
+from thawline.judge.statistics import forecast_interval
 from thawline.options import ALL_HEADS, LEAST_PX, MOST_PX, RunOptions, list_backbones, list_heads, make_reading
 from thawline.plan_thawing import check_recipe, choose_thawing, name_controls, name_strategy
 from thawline.types import (
@@ -343,22 +344,13 @@ def _choose_headline(fingerprint: Mapping[str, Any], options: RunOptions) -> Cho
     if options.hold_test:
         return Choice("headline", "development folds", "given", "--hold-test: the test part stays closed")
     counts = [part["patients"] for part in fingerprint["parts"]["test"].values()]
-    fewest, rest = min(counts), sum(counts) - min(counts)
-    width = 1.96 * _hanley_mcneil_error(0.85, fewest, rest)
-    reason = f"{sum(counts)} test patients: an AUC near .85 would have a 95 % interval of about ±{width:.2f}"
+    reason = f"{sum(counts)} test patients: {forecast_interval(counts)}"
     if fingerprint["n_patients"] < 400 and not fingerprint["split_given"]:
         reason += (
             "; below 400 patients the cross-validated figure beside it is the steadier one, and runs with another "
         )
         reason += "--seed show what the split alone does"
     return Choice("headline", "test part", "rule", reason)
-
-
-def _hanley_mcneil_error(auc: float, n_positive: int, n_negative: int) -> float:
-    """Standard error of an AUC, Hanley and McNeil, Radiology 143:29 (1982), equations 1 and 2."""
-    q1, q2 = auc / (2 - auc), 2 * auc**2 / (1 + auc)
-    spread = auc * (1 - auc) + (n_positive - 1) * (q1 - auc**2) + (n_negative - 1) * (q2 - auc**2)
-    return math.sqrt(spread / max(n_positive * n_negative, 1))
 
 
 def _choose_backbone(facts: BackboneFacts, options: RunOptions) -> Choice:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from thawline.audit.items import Inspection
 from thawline.audit.leaks import find_copies, judge_near, keep_together
+from thawline.audit.names import suggest_patients
 from thawline.audit.oddities import judge_mislabelled, judge_outliers
 from thawline.audit.pictures import draw_pictures
 from thawline.audit.privacy import find_identities, judge_privacy
@@ -38,6 +39,7 @@ def audit_copies(
     listener.end(f"{len(copies.near)} groups")
     found = (
         *judge_near(inspection.dataset, copies),
+        *suggest_patients(inspection.dataset, copies),
         *judge_quality(inspection.facts, pictures.grey),
         *judge_privacy(find_identities(inspection.dataset.contents, threads), pictures),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -242,3 +243,16 @@ def compare_aucs(
     gain = interval(found, last - before[best], n_patients, largest=None)
     defined = found[~np.isnan(found)]
     return gain, float((defined >= useful_gain).mean()) if len(defined) else 0.0
+
+
+def hanley_mcneil_error(auc: float, n_positive: int, n_negative: int) -> float:
+    """Standard error of an AUC, Hanley and McNeil, Radiology 143:29 (1982), equations 1 and 2."""
+    q1, q2 = auc / (2 - auc), 2 * auc**2 / (1 + auc)
+    spread = auc * (1 - auc) + (n_positive - 1) * (q1 - auc**2) + (n_negative - 1) * (q2 - auc**2)
+    return math.sqrt(spread / max(n_positive * n_negative, 1))
+
+
+def forecast_interval(counts: Sequence[int]) -> str:
+    """Say how wide an AUC's interval will be with so many patients of each class, of the rarest against the rest."""
+    width = 1.96 * hanley_mcneil_error(0.85, min(counts), sum(counts) - min(counts))
+    return f"an AUC near .85 would have a 95 % interval of about ±{width:.2f}"

@@ -1,0 +1,86 @@
+"""What the data hold: items and patients by class, part and site, and how sure an AUC on them can be."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from thawline.data.dataset import Dataset
+from thawline.data.splits import TEST_FOLDS
+from thawline.judge.statistics import forecast_interval
+from thawline.types import Item
+
+SITES = ("site", "hospital", "institution", "centre", "center", "clinic", "scanner", "source")  # names of columns
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Counts of items and of patients: of each row by class, in the order of ``classes``."""
+
+    title: str
+    classes: tuple[str, ...]
+    rows: dict[str, tuple[tuple[int, int], ...]]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON data."""
+        counts = {
+            name: {label: {"items": items, "patients": patients} for label, (items, patients) in self._pair(row)}
+            for name, row in self.rows.items()
+        }
+        return {"title": self.title, "counts": counts}
+
+    def _pair(self, row: Sequence[tuple[int, int]]) -> list[tuple[str, tuple[int, int]]]:
+        return list(zip(self.classes, row, strict=True))
+
+    def __str__(self) -> str:
+        """Return a line a row: items of each class, patients in brackets."""
+        lines = [
+            f"{name}: {', '.join(f'{label} {items} ({patients})' for label, (items, patients) in self._pair(row))}"
+            for name, row in self.rows.items()
+        ]
+        return "\n".join([f"{self.title}, items (patients):", *(f"  {line}" for line in lines)])
+
+
+def make_tables(dataset: Dataset) -> list[Table]:
+    """Return the tables of all items, of the parts of a given split, and of sites, where a column names them."""
+    tables = [_count("data", dataset.classes, {"all": dataset.items})]
+    if dataset.split_given:
+        tables.append(
+            _count("split", dataset.classes, _group([str(item.split) for item in dataset.items], dataset.items))
+        )
+    columns = {name.lower(): name for item in dataset.items[:1] for name in item.metadata}
+    site = next((columns[name] for name in SITES if name in columns), None)
+    if site is not None:
+        names = [str(item.metadata.get(site) or "not said") for item in dataset.items]
+        tables.append(_count(site, dataset.classes, _group(names, dataset.items)))
+    return tables
+
+
+def say_support(dataset: Dataset) -> str:
+    """Say what a test part of these data can support: the given one, or one of a fifth of the patients."""
+    test = [item for item in dataset.items if item.split == "test"]
+    given = dataset.split_given and bool(test)
+    (row,) = _count("", dataset.classes, {"": test if given else dataset.items}).rows.values()
+    counts = [patients if given else patients // TEST_FOLDS for _, patients in row]
+    if not min(counts):
+        return "too few patients of a class for a test part of a fifth: report the folds"
+    part = "the given test part" if given else "a test part of a fifth of the patients"
+    return f"on {part} ({' + '.join(map(str, counts))} patients) {forecast_interval(counts)}"
+
+
+def _group(names: Sequence[str], items: Sequence[Item]) -> dict[str, list[Item]]:
+    groups: dict[str, list[Item]] = {name: [] for name in sorted(set(names))}
+    for name, item in zip(names, items, strict=True):
+        groups[name].append(item)
+    return groups
+
+
+def _count(title: str, classes: tuple[str, ...], groups: dict[str, Any]) -> Table:
+    rows = {}
+    for name, members in groups.items():
+        n_items = Counter(item.label for item in members)
+        n_patients = Counter(label for label, _ in {(item.label, item.patient) for item in members})
+        rows[name] = tuple((n_items[label], n_patients[label]) for label in classes)
+    return Table(title, classes, rows)
