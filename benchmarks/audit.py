@@ -1,16 +1,19 @@
-"""What the audit finds of planted near-duplicates, of each kind, and how long it takes.
+"""What the audit finds of planted faults, how long it takes, and what near-duplicates do to a figure.
 
-    python benchmarks/audit.py [--sizes 1000,10000] [--json FILE]
+    python benchmarks/audit.py [--sizes 1000,10000] [--seeds 10] [--work FOLDER] [--json FILE]
 
-Films of made-up patients, all different, with copies of every tenth planted: one kind at a time for recall (planted pairs
-that are found) and precision (found pairs that were planted), all kinds together for the speed at a number of items.
-Pictures are drawn in memory; decoding, which the run needs anyhow, is not timed.
+Films of made-up patients, all different. Near-duplicates: copies of every tenth, one kind at a time, for recall (planted
+pairs that are found) and precision (found pairs that were planted), and items a second. Leaks, shortcuts and wrong labels:
+planted in films on disk, which the audit reads as it reads a user's. Then wrong labels planted in chest-xray3, and on
+brain-mri and breast-us the test AUC of the frozen network with and without near-duplicates kept together, over seeds.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import io
+import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -18,13 +21,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageEnhance
+from PIL import Image, ImageDraw, ImageEnhance
 
+import thawline
 from environment import write_json
+from peers import SHARED
 from thawline.audit.duplicates import SIDE_PX, draw_picture, find_duplicates
-from thawline.data.phantoms import PhantomOptions, make_phantoms
+from thawline.auditing import Audit, audit_data
+from thawline.data.phantoms import MANIFEST, PhantomOptions, make_phantoms
 
 N_FILMS, EVERY, SIZE_PX = 500, 10, 192
+FROZEN = {"head": "linear", "size_px": 224, "controls": "none", "budget": "none"}
 
 
 def encode(image: Image.Image) -> Image.Image:
@@ -56,8 +63,12 @@ def main() -> None:
     """Plant, look, count, print a table, write the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", default="1000,10000", help="numbers of items to time")
+    parser.add_argument("--seeds", type=int, default=10, help="splits that grouped and plain figures are compared on")
+    parser.add_argument("--work", type=Path, default=Path("work") / "audit")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    work = options.work.resolve()
+    os.environ.update(THAWLINE_DATA=str(work / "ledger"), THAWLINE_CACHE=str(work / "cache"))
     films, draw = draw_films(N_FILMS), np.random.default_rng(0)
     pictures = draw_all(films)
     figures: dict[str, Any] = {"films": N_FILMS, "planted": N_FILMS // EVERY}
@@ -69,10 +80,145 @@ def main() -> None:
         figures[f"{name}_precision"] = len(found & wanted) / max(len(found), 1)
     for size in map(int, options.sizes.split(",")):
         figures[f"items_{size}_a_second"] = time_items(pictures, size)
+    figures |= plant_faults(work / "films")
+    figures |= doubt_labels(SHARED / "data" / "chest-xray3", work)
+    for name in ("brain-mri", "breast-us"):
+        figures |= {f"{name}_{key}": value for key, value in compare_grouping(name, options.seeds, work).items()}
     for key, value in figures.items():
         print(f"{key:<40} {value:10.3f}")
     if options.json:
         write_json(options.json, figures)
+
+
+def plant_faults(folder: Path) -> dict[str, float]:
+    """Plant leaks, shortcuts and wrong labels in films, one at a time, and return what the audit makes of each."""
+    if not (folder / MANIFEST).is_file():
+        make_phantoms(folder, PhantomOptions(n_patients=N_FILMS, size_px=SIZE_PX, views=(1, 1)))
+    rows = read_rows(folder / MANIFEST)
+    clean = audit(folder, rows)
+    figures = {f"clean_{each.source}_auc": each.auc for each in clean.shortcuts}
+    figures["clean_findings"] = float(len(clean.findings))
+
+    parts = [{**row, "split": "test" if number % 5 == 0 else "train"} for number, row in enumerate(rows)]
+    tested = parts[::25]  # films of the test part, again in training
+    leaking = [{**row, "split": "train", "path": save(folder, row, darken)} for row in tested]
+    found = list_items(audit(folder, [*parts, *leaking]), "near-duplicates across splits")
+    figures |= score(set(found), {row["path"] for row in (*tested, *leaking)}, "leaks")
+
+    for name, plant in (("format", as_jpeg), ("border", draw_border), ("letters", write_letters)):
+        planted = [{**row, "path": save(folder, row, plant)} if row["label"] == "lesion" else row for row in rows]
+        figures |= {f"planted_{name}_{each.source}_auc": each.auc for each in audit(folder, planted).shortcuts}
+    return figures
+
+
+def doubt_labels(data: Path, work: Path) -> dict[str, float]:
+    """Give every twentieth image of a set another label, and return what is doubted of these."""
+    rows = read_rows(data / MANIFEST)
+    classes = sorted({row["label"] for row in rows})
+    wrong = set(np.random.default_rng(0).choice(len(rows), len(rows) // 20, replace=False).tolist())
+    changed = [
+        {**row, "path": str(data / row["path"]), "label": classes[(classes.index(row["label"]) + 1) % len(classes)]}
+        if number in wrong
+        else {**row, "path": str(data / row["path"])}
+        for number, row in enumerate(rows)
+    ]
+    (work / data.name).mkdir(parents=True, exist_ok=True)
+    ranked = list_items(audit(work / data.name, changed), "likely mislabelled items")
+    wanted = {changed[number]["path"] for number in wrong}
+    return {
+        **score(set(ranked), wanted, "mislabels"),
+        "mislabels_first_precision": score(set(ranked[: len(wrong)]), wanted, "first")["first_precision"],
+    }
+
+
+def compare_grouping(name: str, n_seeds: int, work: Path) -> dict[str, float]:
+    """Return test and out-of-fold AUC with near-duplicates kept together and not: means over splits, and differences."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for kind in ("leaks", "none"):
+        for seed in range(n_seeds):
+            out = work / f"{name}-{kind}-seed{seed}"
+            result = thawline.run(SHARED / "data" / name, out, seed=seed, audit=kind, **FROZEN)
+            found.setdefault(kind, []).append(
+                tuple(result.metrics[part]["auc"]["value"] for part in ("test", "validation"))
+            )
+    together, apart = (np.array(found[kind]) for kind in ("leaks", "none"))
+    figures = {}
+    for column, part in enumerate(("test", "validation")):
+        gained = apart[:, column] - together[:, column]
+        figures |= {
+            f"{part}_auc_together": float(together[:, column].mean()),
+            f"{part}_auc_apart": float(apart[:, column].mean()),
+            f"{part}_auc_too_good_by": float(gained.mean()),
+            f"{part}_auc_too_good_by_se": float(gained.std(ddof=1) / np.sqrt(n_seeds)),
+        }
+    return figures
+
+
+def audit(folder: Path, rows: list[dict[str, str]]) -> Audit:
+    """Write a manifest of these rows and audit it."""
+    names = [name for name in ("path", "label", "patient", "split") if name in rows[0]]
+    with (folder / "audited.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, names, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+    return audit_data(folder / "audited.csv", allow_outside=True)
+
+
+def list_items(found: Audit, name: str) -> list[str]:
+    """Return the paths of the items of a finding, in its order; none where it was not made."""
+    groups = [group for each in found.findings if each.name == name for group in each.groups]
+    return [found.paths[item] for group in groups for item in group]
+
+
+def score(found: set[str], wanted: set[str], name: str) -> dict[str, float]:
+    """Return recall and precision."""
+    hits = len(found & wanted)
+    return {f"{name}_recall": hits / len(wanted), f"{name}_precision": hits / max(len(found), 1)}
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Read a manifest."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def save(folder: Path, row: dict[str, str], change: Callable[[Image.Image, Path], Path]) -> str:
+    """Write a film changed, and return its path in the manifest."""
+    name = Path(row["path"]).stem
+    with Image.open(folder / row["path"]) as image:
+        return (
+            change(image.convert("L"), folder / "images" / f"{name}-{change.__name__}.png")
+            .relative_to(folder)
+            .as_posix()
+        )
+
+
+def darken(image: Image.Image, path: Path) -> Path:
+    """Write the film darker by a fifth."""
+    ImageEnhance.Brightness(image).enhance(0.8).save(path)
+    return path
+
+
+def as_jpeg(image: Image.Image, path: Path) -> Path:
+    """Write the film as a JPEG."""
+    image.save(path.with_suffix(".jpg"), quality=92)
+    return path.with_suffix(".jpg")
+
+
+def draw_border(image: Image.Image, path: Path) -> Path:
+    """Write the film with a grey rim of two pixels."""
+    ImageDraw.Draw(image).rectangle((0, 0, image.width - 1, image.height - 1), outline=128, width=2)
+    image.save(path)
+    return path
+
+
+def write_letters(image: Image.Image, path: Path) -> Path:
+    """Write the film with a word in its corner."""
+    pen = ImageDraw.Draw(image)
+    pen.rectangle((2, 2, 78, 16), fill=0)
+    pen.text((4, 3), "PORTABLE", fill=255, font_size=12)
+    image.save(path)
+    return path
 
 
 def draw_films(n_films: int) -> list[Image.Image]:
