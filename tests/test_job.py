@@ -21,7 +21,7 @@ from sklearn.metrics import accuracy_score, brier_score_loss, log_loss, roc_auc_
 import thawline
 from helpers import Notes, make_films
 from thawline import delivery, job, state
-from thawline.errors import LeakError, OptionError
+from thawline.errors import DataError, LeakError, OptionError
 from thawline.learn.engine import detect_hardware
 from thawline.learn.weights import find_weights
 from thawline.ledger import ledger_path
@@ -494,6 +494,30 @@ def test_several_classes(films: Path, tmp_path: Path) -> None:
     assert table.sum(axis=1) == pytest.approx(np.ones(len(table)), abs=1e-8)
     assert result.metrics["test"]["auc"]["value"] == pytest.approx(expected, abs=1e-12)
     assert result.metrics["test"]["accuracy"]["value"] == pytest.approx((table.argmax(axis=1) == truth).mean())
+
+
+@pytest.mark.slow
+def test_grades_in_their_order(films: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    (data / "images").mkdir(parents=True)
+    rows, grades = read_rows(films / "manifest.csv"), ("none", "mild", "grave")
+    for row in rows:
+        row["label"] = grades[int(row["patient"][1:]) % 3]
+        (data / row["path"]).write_bytes((films / row["path"]).read_bytes())
+    write_rows(data / "manifest.csv", rows)
+    result = run_job(data, tmp_path / "run", grades="none, mild,grave")
+    assert result.metrics["task"]["kind"] == "ordinal"
+    assert result.metrics["task"]["classes"] == list(grades)
+    test = [row for row in read_rows(tmp_path / "run" / "predictions.csv") if row["split"] == "test"]
+    called = [grades[int(np.argmax([float(row[f"p_{name}"]) for name in grades]))] for row in test]
+    apart = [abs(grades.index(row["label"]) - grades.index(call)) for row, call in zip(test, called, strict=True)]
+    assert result.metrics["test"]["grade_error"]["value"] == pytest.approx(np.mean(apart))
+    page = (tmp_path / "run" / "report.html").read_text("utf-8")
+    assert "Weighted kappa" in page
+    assert result.load_model().classes == grades
+    for wrong in ("none,mild", "none,mild,worse"):
+        with pytest.raises(DataError, match="--grades: expected each of three classes"):
+            run_job(data, tmp_path / "other", grades=wrong)
 
 
 @pytest.mark.slow

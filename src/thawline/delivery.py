@@ -218,12 +218,13 @@ def judge(job: Job, climb: Climb, selection: Selection, chosen: TriedRung, test:
     task, development = job.describe_task(), job.development()
     about = (job.dataset.classes, task["positive"], task["threshold"])
     is_test = job.splits.is_test
+    settings = {"seed": job.options.seed, "ordinal": task["kind"] == "ordinal"}
 
     def measure(each: TriedRung) -> dict[str, Any]:
         part = development.keep_folds(len(each.folds))
         scored = part.scored()
         given = part.labels[scored], each.probabilities[scored], part.groups[scored]
-        return evaluate(*given, *about, folds=part.folds[scored], seed=job.options.seed)
+        return evaluate(*given, *about, folds=part.folds[scored], **settings)
 
     sections = [measure(each) for each in climb.tried]
     place = [each.rung for each in climb.tried].index(chosen.rung)
@@ -240,9 +241,7 @@ def judge(job: Job, climb: Climb, selection: Selection, chosen: TriedRung, test:
             "head": chosen.rung.head,
             "n_networks": (job.journal.find("final") or {}).get("networks"),
         },
-        "test": None
-        if test is None
-        else evaluate(job.labels[is_test], test, job.groups[is_test], *about, seed=job.options.seed),
+        "test": None if test is None else evaluate(job.labels[is_test], test, job.groups[is_test], *about, **settings),
         "validation": delivered,
         "ladder": describe_ladder(climb.tried, sections, compared, chosen.rung),
         "stops": list(climb.stops),

@@ -17,7 +17,7 @@ from thawline.audit.items import Inspection, inspect_items
 from thawline.audit.pretraining import check_weights
 from thawline.audit.step import audit_copies, audit_outliers, audit_shortcuts
 from thawline.cost import read_duration
-from thawline.data.dataset import Dataset, load_dataset
+from thawline.data.dataset import Dataset, load_dataset, order_classes
 from thawline.data.fingerprint import make_fingerprint
 from thawline.data.scan import scan
 from thawline.data.splits import Splits, keep_given_validation, make_groups, split_as_given, split_items
@@ -44,6 +44,7 @@ from thawline.options import (
     change_options,
     check_options,
     list_backbones,
+    list_grades,
     list_strategies,
     make_reading,
     steps_by_layers,
@@ -108,7 +109,7 @@ def run(
     if network is not None:
         options = _name_own(options, network)
     given = read_plan(plan) if plan else None
-    dataset = load_dataset(Path(data), labels=options.labels, keys=options.keys, allow_outside=options.allow_outside)
+    dataset = _load(data, options)
     hardware = _find_hardware(options)
     candidates = _find_candidates(options, given, network)
     spec = make_spec(dataset, options, candidates, hardware, given)
@@ -149,6 +150,13 @@ def run(
     journal.record("done", {}, 0.0)
     journal.discard("weights")
     return dataclasses.replace(read_result(out), n_resumed=journal.n_resumed)
+
+
+def _load(data: Path | str, options: RunOptions) -> Dataset:
+    """Load the data, their classes in the order of the grades where these are named. Raises DataError."""
+    dataset = load_dataset(Path(data), labels=options.labels, keys=options.keys, allow_outside=options.allow_outside)
+    grades = list_grades(options)
+    return order_classes(dataset, grades) if grades else dataset
 
 
 def _find_candidates(options: RunOptions, given: Plan | None, network: OwnNetwork | None = None) -> list[Weights]:
@@ -197,7 +205,7 @@ def _recall_room(journal: Journal, hardware: Hardware) -> Hardware:
 def plan_only(data: Path | str, options: RunOptions | None = None, *, listener: Listener | None = None) -> Plan:
     """Read the data and return the plan, with what is still to be measured left open; nothing is written but the cache."""
     options = check_options(options or RunOptions())
-    dataset = load_dataset(Path(data), labels=options.labels, keys=options.keys, allow_outside=options.allow_outside)
+    dataset = _load(data, options)
     candidates = _find_candidates(options, None)[:1]
     hardware = _find_hardware(options)
     with tempfile.TemporaryDirectory() as folder:

@@ -154,6 +154,7 @@ class RunOptions:
         "20m", "Time to spend on choosing, with its unit: 90s, 20m, 2h, or none. The first rung is always finished."
     )
     positive: str | None = option(None, "Positive class of a two-class task.")
+    grades: str | None = option(None, "Classes that are grades, in their order, commas between: an ordinal task.")
     seed: int = option(0, "Seed of splits, heads and intervals.", least=0, most=2**32 - 1)
     folds: int = option(5, "Development folds by patient; fewer where a class has too few patients.", least=2)
     validation: str = option("folds", "Score development by folds, or on the given val part.", among=("folds", "given"))
@@ -303,6 +304,11 @@ def list_strategies(options: RunOptions) -> tuple[str, ...]:
     if options.controls != RunOptions().controls:  # asked for, whatever else is
         wanted |= {name for name in _list_controls(options) if name in CONTROLS}
     return tuple(name for name in STRATEGIES if name in wanted)
+
+
+def list_grades(options: RunOptions) -> tuple[str, ...]:
+    """Return the classes that are named as grades, from low to high; none where the task is not ordinal."""
+    return tuple(name.strip() for name in (options.grades or "").split(",") if name.strip())
 
 
 def steps_by_layers(options: RunOptions) -> bool:

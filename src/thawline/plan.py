@@ -146,7 +146,7 @@ def make_plan(fingerprint: Mapping[str, Any], hardware: Hardware, facts: Backbon
     heads = _choose_heads(fingerprint, options)
     thawing = choose_thawing(fingerprint, hardware, facts, options)
     choices = (
-        _choose_task(fingerprint),
+        _choose_task(fingerprint, options),
         _choose_positive(fingerprint, options),
         _choose_split(fingerprint, options),
         _choose_headline(fingerprint, options),
@@ -300,8 +300,10 @@ def _is_range(value: Any) -> bool:
     return pair and all(isinstance(end, int | float) and math.isfinite(end) for end in value) and value[0] < value[1]
 
 
-def _choose_task(fingerprint: Mapping[str, Any]) -> Choice:
+def _choose_task(fingerprint: Mapping[str, Any], options: RunOptions) -> Choice:
     n_classes = len(fingerprint["classes"])
+    if options.grades is not None:
+        return Choice("task", "ordinal", "given", f"--grades: {', '.join(fingerprint['classes'])}, from low to high")
     kind = "binary" if n_classes == 2 else "multiclass"
     return Choice("task", kind, "rule", f"{n_classes} classes: {', '.join(fingerprint['classes'])}")
 

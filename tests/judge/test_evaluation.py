@@ -303,3 +303,36 @@ def test_unusable_input_is_refused():
         evaluate(labels, broken, groups, TWO, "COVID", folds=np.arange(10) - 5)
     with pytest.raises(DataError, match="found none"):
         evaluate(labels, probabilities, groups, TWO, "COVID", folds=np.full(10, -1))
+
+
+@pytest.mark.parametrize("n_classes", [3, 5])
+def test_grades_have_the_kappa_and_the_error_that_scikit_learn_finds(n_classes):
+    labels, probabilities, groups = make_study(n_classes=n_classes, gain=0.7)
+    classes = tuple("abcde"[:n_classes])
+    found = evaluate(labels, probabilities, groups, classes, None, seed=1, n_resamples=40, level=0.9, ordinal=True)
+    called, place = probabilities.argmax(axis=1), np.unique(groups, return_inverse=True)[1]
+    grades = list(range(n_classes))
+    expected = referee.cohen_kappa_score(labels, called, weights="quadratic", labels=grades)
+    assert found["weighted_kappa"]["value"] == pytest.approx(expected, abs=1e-12)
+    assert found["grade_error"]["value"] == pytest.approx(referee.mean_absolute_error(labels, called), abs=1e-12)
+    slow = {"weighted_kappa": [], "grade_error": []}
+    for counts in statistics.patient_counts(groups, 40, seed=1):
+        weights = counts[place]
+        kappa = referee.cohen_kappa_score(labels, called, weights="quadratic", labels=grades, sample_weight=weights)
+        slow["weighted_kappa"].append(kappa)
+        slow["grade_error"].append(np.average(np.abs(labels - called), weights=weights))
+    for name, values in slow.items():
+        low, high = np.quantile(values, [0.05, 0.95])
+        assert (found[name]["low"], found[name]["high"]) == pytest.approx((low, high), abs=1e-9)
+
+
+def test_kappa_counts_how_far_off_a_call_is_and_plain_tasks_have_none():
+    labels, groups = np.arange(300) % 3, np.arange(300)
+    near, far = np.where(labels == 2, 1, labels), np.where(labels == 2, 0, labels)
+    found = [
+        evaluate(labels, np.eye(3)[called], groups, THREE, None, n_resamples=20, ordinal=True) for called in (near, far)
+    ]
+    kappas = [each["weighted_kappa"]["value"] for each in found]
+    assert kappas[0] > kappas[1]
+    assert [each["grade_error"]["value"] for each in found] == pytest.approx([1 / 3, 2 / 3])
+    assert "weighted_kappa" not in evaluate(labels, np.eye(3)[near], groups, THREE, None, n_resamples=20)

@@ -194,6 +194,15 @@ def list_files(paths: Sequence[Path], *, allow_outside: bool = False) -> list[Pa
     return list(files)
 
 
+def order_classes(dataset: Dataset, grades: Sequence[str]) -> Dataset:
+    """Return the data set with its classes in the order of the grades. Raises DataError where these are not its classes."""
+    if sorted(grades) != sorted(dataset.classes) or len(grades) < 3:
+        raise DataError(
+            f"--grades: expected each of three classes or more once, {', '.join(dataset.classes)}; found {', '.join(grades)}"
+        )
+    return dataclasses.replace(dataset, classes=tuple(grades))
+
+
 def take_items(dataset: Dataset, numbers: Sequence[int]) -> Dataset:
     """Return the data set with the items of these numbers alone; classes stay."""
     items = tuple(dataset.items[number] for number in numbers)

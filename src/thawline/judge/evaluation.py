@@ -43,6 +43,7 @@ class Sheet:
     folds: IntArray
     n_patients: int
     positive: int | None
+    ordinal: bool = False
 
     @property
     def n_classes(self) -> int:
@@ -90,6 +91,7 @@ def evaluate(
     seed: int = 0,
     n_resamples: int = 2000,
     level: float = 0.95,
+    ordinal: bool = False,
 ) -> dict[str, Any]:
     """Return all metrics with intervals as plain JSON data, in the shape of a part of `metrics.json`.
 
@@ -102,11 +104,15 @@ def evaluate(
     patient's items, over patients whose items agree in label; None where every patient has one item. An undefined
     number is None. One set of patient resamples serves all metrics.
 
+    Where classes are ``ordinal``, grades in their order, ``weighted_kappa`` is Cohen's kappa with quadratic weights (Cohen,
+    Psychological Bulletin 70:213, 1968), and ``grade_error`` the mean number of grades between call and label.
+
     Raises DataError where arrays do not fit together, OptionError as `predict_labels` and `interval` do.
     """
     sheet = _make_sheet(
         labels, probabilities, groups, classes=classes, positive=positive, threshold=threshold, folds=folds
     )
+    sheet = dataclasses.replace(sheet, ordinal=ordinal)
     by_patient = _merge_patients(sheet, classes, positive, threshold)
     sheets = {"items": sheet, **({"patients": by_patient} if by_patient else {})}
     sums = {name: _sum_patients(each) for name, each in sheets.items()}
@@ -201,14 +207,15 @@ def _sum_patients(sheet: Sheet) -> FloatArray:
     confidence, came_true = select_confidences(sheet.labels, sheet.probabilities, positive=sheet.positive or 0)
     gaps = np.eye(N_BINS)[assign_bins(confidence)] * (confidence - came_true)[:, np.newaxis]
     squared = item_brier(sheet.labels, sheet.probabilities, positive=sheet.positive or 0)
-    losses = np.column_stack([squared, item_log_loss(sheet.labels, sheet.probabilities)])
+    apart = (sheet.labels - sheet.predicted).astype(np.float64)
+    losses = np.column_stack([squared, item_log_loss(sheet.labels, sheet.probabilities), np.abs(apart), apart**2])
     return _sum_by(sheet.patients, np.hstack([truth, predicted, truth * predicted, losses, gaps]), sheet.n_patients)
 
 
 def _measure(sheet: Sheet, sums: FloatArray, weights: FloatArray) -> Resampled:
     """Return every metric under weightings of the patients, shape (resamples, patients)."""
     k = sheet.n_classes
-    truth, predicted, hits, losses, gaps = np.split(weights @ sums, [k, 2 * k, 3 * k, 3 * k + 2], axis=1)
+    truth, predicted, hits, losses, gaps = np.split(weights @ sums, [k, 2 * k, 3 * k, 3 * k + 4], axis=1)
     n_items = truth.sum(axis=1, keepdims=True)
     recall = divide(hits, truth)
     rest = divide(n_items - truth - predicted + hits, n_items - truth)
@@ -227,9 +234,22 @@ def _measure(sheet: Sheet, sums: FloatArray, weights: FloatArray) -> Resampled:
         "brier": divide(losses[:, 0], n),
         "ece": divide(np.abs(gaps).sum(axis=1), n),
         "log_loss": divide(losses[:, 1], n),
+        **({"grade_error": divide(losses[:, 2], n)} if sheet.ordinal else {}),
+        **({"weighted_kappa": _weigh_kappa(truth, predicted, losses[:, 3])} if sheet.ordinal else {}),
         "class_sensitivity": recall,
         "class_specificity": rest,
     }
+
+
+def _weigh_kappa(truth: FloatArray, predicted: FloatArray, squared: FloatArray) -> FloatArray:
+    """Return kappa with quadratic weights, (resamples,), from how many items have and are called each grade, and by how much
+    calls miss: the sum of squared differences, which chance would make that of all pairs of a label and a call.
+    """
+    grades = np.arange(truth.shape[1], dtype=np.float64)
+    n_items = truth.sum(axis=1)
+    moments = [(counts @ grades, counts @ grades**2) for counts in (truth, predicted)]
+    by_chance = moments[0][1] + moments[1][1] - 2 * divide(moments[0][0] * moments[1][0], n_items)
+    return 1 - divide(squared, by_chance)
 
 
 def _measure_auc(sheet: Sheet, weights: FloatArray) -> Resampled:
@@ -266,6 +286,8 @@ def _report_items(
         "ece": (everyone, 1.0),
         "log_loss": (everyone, None),
     }
+    if sheet.ordinal:
+        counts |= {"weighted_kappa": (everyone, 1.0), "grade_error": (everyone, sheet.n_classes - 1.0)}
     result: dict[str, Any] = {"n_items": len(sheet.labels), "n_patients": everyone}
     for name, (n_patients, largest) in counts.items():
         result[name] = _estimate(resampled[name], points[name][0], n_patients, level, largest, recentre=name == "ece")

@@ -35,6 +35,8 @@ PARTS = {"test": "Test", "validation": "Cross-validation"}
 SCORES = {  # key in metrics.json: name on the page
     "auc": "AUC",
     "accuracy": "Accuracy",
+    "weighted_kappa": "Weighted kappa",
+    "grade_error": "Grades between call and label",
     "balanced_accuracy": "Balanced accuracy",
     "sensitivity": "Sensitivity",
     "specificity": "Specificity",
@@ -42,7 +44,8 @@ SCORES = {  # key in metrics.json: name on the page
     "ece": "Expected calibration error",
     "log_loss": "Log-loss",
 }
-LOWER_IS_BETTER = ("brier", "ece", "log_loss")
+LOWER_IS_BETTER = ("grade_error", "brier", "ece", "log_loss")
+OF_GRADES = ("weighted_kappa", "grade_error")  # where classes have an order
 PRIVATE_OPTIONS = ("data", "out", "run")
 
 
@@ -178,11 +181,13 @@ def summarise_scores(task: Mapping[str, Any], sections: Mapping[str, Mapping[str
     notes = {
         **dict.fromkeys(LOWER_IS_BETTER, "lower is better"),
         **dict.fromkeys(("sensitivity", "specificity"), of_class),
+        "weighted_kappa": "quadratic weights",
         "auc": of_class if binary else "mean over classes, one against the rest",
     }
     rows: list[dict[str, Any]] = [
         {"name": name, "note": notes.get(key, ""), "estimates": [take_estimate(s, key) for s in sections.values()]}
         for key, name in SCORES.items()
+        if key not in OF_GRADES or any(key in section for section in sections.values())
     ]
     for key, name in (("auc", "AUC per patient"), ("accuracy", "Accuracy per patient")):
         patients = [section.get("patient_level") or {} for section in sections.values()]
