@@ -121,6 +121,18 @@ def test_unreadable_items_are_a_finding_and_do_not_stop_it(films: tuple[Path, li
     assert name_groups(audit, "unreadable items") == [["images/broken.png"]]
 
 
+def test_unreadable_classes_leave_the_tables_and_the_unreadable(tmp_path: Path) -> None:
+    for label in "ab":
+        (tmp_path / label).mkdir()
+        for number in range(8):
+            (tmp_path / label / f"{number}.png").write_bytes(b"no image")
+    audit = audit_data(tmp_path, listener=Notes())
+    assert [(each.name, len(each.groups)) for each in audit.findings] == [("unreadable items", 16)]
+    Image.fromarray(np.eye(20, dtype=np.uint8)).save(tmp_path / "a" / "0.png")
+    assert [len(each.groups) for each in audit_data(tmp_path, listener=Notes()).findings] == [15]
+    assert format_audit(audit).startswith("data, items (patients):")
+
+
 def test_volumes_are_audited_by_their_middle_slices(tmp_path: Path) -> None:
     draw = np.random.default_rng(0)
     volumes = np.cumsum(draw.normal(size=(12, 9, 40, 40)), axis=2)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import warnings
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +208,73 @@ def test_the_command_says_what_was_done(tmp_path: Path) -> None:
     (file,) = log["files"]
     assert file["private"] == 2
     assert {"PatientName", "PatientBirthDate"} <= {*file["removed"], *file["emptied"], *file["replaced"]}
+
+
+def test_what_no_table_foresees_tells_nothing_either(tmp_path: Path) -> None:
+    """Codes of persons in sequences, elements without a name, UIDs in texts and addresses, values among others."""
+    given = make_telling()
+    person = Dataset()
+    person.CodeValue, person.CodingSchemeDesignator, person.CodeMeaning = "jsmith", "99X", "Smith, Jane"
+    given.OperatorIdentificationSequence = Sequence([person])
+    given.InstitutionCodeSequence = Sequence([person])
+    given.add_new(0x00541111, "UN", b"MUSTERMANN PAT-4711 ")
+    given.RetrieveURL = "https://pacs.clinic.example/studies/1.2.826.77.5.1"
+    given.SOPInstanceUIDOfConcatenationSource = "1.2.826.77.5.8"
+    given.ImageType = ["ORIGINAL", "PRIMARY", "MUSTERMANN"]
+    given.FilterMaterial = "MUSTERMANN"
+    deidentify(save(tmp_path / "data", given), tmp_path / "out")
+    (path,) = list_copies(tmp_path / "out")
+    content = path.read_bytes().lower()
+    telling = (*TELLING, "jsmith", "Smith, Jane", "clinic.example")
+    assert [text for text in telling if text.lower().encode() in content] == []
+    assert list(pydicom.dcmread(path).ImageType) == ["ORIGINAL", "PRIMARY"]
+
+
+def test_no_uid_leads_out_of_the_copy(tmp_path: Path) -> None:
+    given = make_telling()
+    given.save_as(tmp_path / "whole.dcm", enforce_file_format=True)
+    content = (tmp_path / "whole.dcm").read_bytes()
+    uid = b"1.2.826.77.5.1.1.1"
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.dcm").write_bytes(content.replace(uid, b"1.2.840.10008./../x"[: len(uid)]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        deidentify(tmp_path / "data", tmp_path / "out")
+    (path,) = tmp_path.glob("out/**/*.dcm")
+    assert path.name.startswith("2.25.")
+    assert len(path.relative_to(tmp_path / "out").parts) == 4
+
+
+def test_two_images_of_one_uid_are_not_written_over_each_other(tmp_path: Path) -> None:
+    first, second = make_telling(0), make_telling(1)
+    second.SOPInstanceUID = second.file_meta.MediaStorageSOPInstanceUID = first.SOPInstanceUID
+    done = deidentify(save(tmp_path / "data", first, first, second), tmp_path / "out")
+    assert len(done.copies) == 1
+    assert {reason for _, reason in done.left_out} == {
+        "the same image as another file", "another image has its SOP Instance UID"
+    }  # fmt: skip
+
+
+def test_patients_of_the_table_are_kept_apart_and_together(tmp_path: Path) -> None:
+    """The table knows two ids as one person, and the copy's table says so."""
+    given = [make_telling(number, f"PAT-{number}", SeriesInstanceUID=f"1.2.826.77.6.{number}") for number in range(12)]
+    data = save(tmp_path / "data", *given)
+    lines = [f"{each.SeriesInstanceUID},{'ab'[number % 2]},person {number // 3}" for number, each in enumerate(given)]
+    (data / "labels.csv").write_text("\n".join(["series,label,patient", *lines]) + "\n", "utf-8")
+    before = load_dataset(data)
+    deidentify(data, tmp_path / "out")
+    after = load_dataset(tmp_path / "out")
+    count = [sorted(Counter(item.patient for item in dataset.items).values()) for dataset in (before, after)]
+    assert count[0] == count[1] == [3, 3, 3, 3]
+    assert "person" not in (tmp_path / "out" / "labels.csv").read_text("utf-8")
+
+
+def test_a_table_that_fits_nothing_is_said_before_anything_is_written(tmp_path: Path) -> None:
+    data = save(tmp_path / "data", make_telling())
+    (data / "labels.csv").write_text("patient,label\nsomeone,a\n", "utf-8")
+    with pytest.raises(DataError, match="none of the 1 values"):
+        deidentify(data, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_uids_of_the_standard_are_kept_and_others_are_valid() -> None:

@@ -20,7 +20,7 @@ from thawline.cost import count_cores
 from thawline.data.dataset import Dataset, load_dataset, take_items
 from thawline.data.fingerprint import find_wide_range
 from thawline.data.readers import ImageFacts
-from thawline.data.scan import scan
+from thawline.data.scan import Look, scan
 from thawline.data.splits import FOLDS, make_folds, make_groups
 from thawline.errors import DataError
 from thawline.learn.engine import detect_hardware
@@ -81,26 +81,11 @@ def audit_data(
     looks = scan(dataset.contents, cores, listener, LOOK)
     readable = [number for number, look in enumerate(looks) if look.facts is not None]
     seen = take_items(dataset, readable)
-    digests = [looks[number].digest for number in readable]
-    pictures = draw_pictures(seen.contents, digests, cores, listener)
-    listener.begin("near-duplicates")
-    copies = find_copies([look.facts.pixel_digest for look in looks if look.facts is not None], pictures.grey)
-    listener.end(count_things(len(copies.near), "group"))
-    listener.begin("shortcuts")
-    facts = [look.facts for look in looks if look.facts is not None]
-    groups = make_groups([item.patient for item in seen.items], [*copies.identical, *keep_together(seen, copies)])
-    shortcuts = find_shortcuts(seen.contents, facts, pictures, seen.labels(), groups, SEED, cores)
-    listener.end(count_things(len(shortcuts), "source"))
-    judged = (
-        *judge_identical(seen, copies),
-        *judge_near(seen, copies),
-        *suggest_patients(seen, copies),
-        *judge_shortcuts(shortcuts),
-        *_judge_by_network(seen, digests, facts, groups, listener),
-        *judge_quality(facts, pictures.grey),
-        *judge_privacy(find_identities(seen.contents, cores), pictures),
-    )
-    findings = [each.number(readable) for each in judged]
+    findings: list[Finding] = []
+    shortcuts: list[Shortcut] = []
+    if len({item.label for item in seen.items}) > 1:
+        judged, shortcuts = _judge(seen, [looks[number] for number in readable], cores, listener)
+        findings = [each.number(readable) for each in judged]
     if len(readable) < len(looks):
         text = "cannot be read: repair or remove them, or leave them out with --skip-unreadable"
         lost = tuple((number,) for number, look in enumerate(looks) if look.facts is None)
@@ -108,6 +93,31 @@ def audit_data(
     findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
     tables, support = tuple(make_tables(dataset)), say_support(dataset)
     return Audit(tuple(findings), tuple(shortcuts), tables, support, [item.path for item in dataset.items])
+
+
+def _judge(
+    dataset: Dataset, looks: Sequence[Look], cores: int, listener: Listener
+) -> tuple[list[Finding], list[Shortcut]]:
+    """Return what is found among readable items of several classes."""
+    digests, facts = [look.digest for look in looks], [look.facts for look in looks if look.facts is not None]
+    pictures = draw_pictures(dataset.contents, digests, cores, listener)
+    listener.begin("near-duplicates")
+    copies = find_copies([each.pixel_digest for each in facts], pictures.grey)
+    listener.end(count_things(len(copies.near), "group"))
+    listener.begin("shortcuts")
+    groups = make_groups([item.patient for item in dataset.items], [*copies.identical, *keep_together(dataset, copies)])
+    shortcuts = find_shortcuts(dataset.contents, facts, pictures, dataset.labels(), groups, SEED, cores)
+    listener.end(count_things(len(shortcuts), "source"))
+    found = [
+        *judge_identical(dataset, copies),
+        *judge_near(dataset, copies),
+        *suggest_patients(dataset, copies),
+        *judge_shortcuts(shortcuts),
+        *_judge_by_network(dataset, digests, facts, groups, listener),
+        *judge_quality(facts, pictures.grey),
+        *judge_privacy(find_identities(dataset.contents, cores), pictures),
+    ]
+    return found, shortcuts
 
 
 def _judge_by_network(
@@ -122,12 +132,12 @@ def _judge_by_network(
     )
     features = extract(dataset.contents, digests, weights, contract, hardware, listener).features
     found, labels = list(judge_outliers(features)), dataset.labels()
+    settings: dict[str, Any] = {"seed": SEED, "n_jobs": hardware.cores, "listener": listener}
     try:
         folds, _ = make_folds(labels, groups, SEED, FOLDS)
+        out_of_fold = cross_fit("linear", features, labels, groups, folds, len(dataset.classes), **settings)
     except DataError:  # too few patients of a class
         return found
-    settings: dict[str, Any] = {"seed": SEED, "n_jobs": hardware.cores, "listener": listener}
-    out_of_fold = cross_fit("linear", features, labels, groups, folds, len(dataset.classes), **settings)
     return [*found, *judge_mislabelled(labels, out_of_fold.probabilities)]
 
 

@@ -16,10 +16,10 @@ from thawline.data.dataset import walk_files
 from thawline.data.dicom import read_object
 from thawline.data.dicom_values import guard
 from thawline.data.identity import key_patient, read_secret
-from thawline.data.manifest import LABEL_NAMES, Manifest, read_labels
+from thawline.data.manifest import LABEL_NAMES, Manifest, Row, read_labels
 from thawline.data.profile import METHOD, Changes, clean, key_uid
 from thawline.data.quiet import silence
-from thawline.data.readers import decode
+from thawline.data.readers import content_digest, decode
 from thawline.errors import DataError, ImageError, OutputError, bullets
 from thawline.files import said_plainly, write_atomic, write_json
 from thawline.types import Listener, SilentListener
@@ -98,14 +98,15 @@ def deidentify(
         raise OutputError(f"{out} lies in the data themselves; choose a folder outside {data}")
     files = list(walk_files(data, allow_outside=allow_outside))
     tables = {path for path in (labels, *(data / name for name in LABEL_NAMES)) if path is not None}
-    table = _find_table(data, labels, files)
     secret = read_secret()
+    rows = _join_labels(_find_table(data, labels, files), files, secret)
     copies: list[Copy] = []
     left_out: list[tuple[Path, str]] = []
+    written: dict[str, str] = {}
     listener.begin("files", len(files))
     for path in files:
         try:
-            copies.append(_copy(path, out, secret, keep_text=keep_text))
+            copies.append(_copy(path, out, secret, written, keep_text=keep_text))
         except ImageError as error:
             if path not in tables:
                 left_out.append((path, str(error)))
@@ -114,21 +115,23 @@ def deidentify(
     if not copies:
         lines = [f"{path}: {reason}" for path, reason in left_out]
         raise DataError(f"{data}: expected DICOM images, none of {len(files)} files could be copied:\n{bullets(lines)}")
-    kept = set(files) - {path for path, _ in left_out}
-    n_labels = _write_labels(table, [path for path in files if path in kept], out, secret) if table else 0
+    n_labels = _write_labels(rows, {path for path, _ in left_out}, out)
     done = Deidentified(out, tuple(copies), tuple(left_out), n_labels)
     write_json(out / LOG, done.to_json())
     return done
 
 
-def _copy(path: Path, out: Path, secret: bytes, *, keep_text: bool) -> Copy:
-    """Write one file without identities. Raises ImageError with the reason that leaves it out."""
+def _copy(path: Path, out: Path, secret: bytes, written: dict[str, str], *, keep_text: bool) -> Copy:
+    """Write one file without identities. Raises ImageError with the reason that leaves it out.
+
+    ``written`` are the digests of what was written, by name.
+    """
+    if not dicom_index.is_dicom_file(path):
+        raise ImageError(NO_IMAGE)
     try:
         data = path.read_bytes()
     except OSError as error:
         raise ImageError(f"the file cannot be read: {error.strerror}") from error
-    if not dicom_index.is_dicom_file(path):
-        raise ImageError(NO_IMAGE)
     with silence():
         dataset = read_object(data)
         places = _find_text(dataset, data, keep_text=keep_text)
@@ -137,6 +140,11 @@ def _copy(path: Path, out: Path, secret: bytes, *, keep_text: bool) -> Copy:
         name = "/".join(_name_folders(dataset, secret)) + ".dcm"
         changes = guard("elements", lambda: clean(dataset, secret))
         content = guard("elements", lambda: _write(dataset))
+    digest = content_digest(content)
+    if name in written:
+        same = "the same image as another file" if written[name] == digest else "another image has its SOP Instance UID"
+        raise ImageError(same)
+    written[name] = digest
     write_atomic(out / name, content)
     return Copy(name, changes, places)
 
@@ -191,25 +199,43 @@ def _find_table(data: Path, labels: Path | None, files: Sequence[Path]) -> Manif
     return read_labels(found[0]) if found else None
 
 
-def _write_labels(table: Manifest, files: Sequence[Path], out: Path, secret: bytes) -> int:
-    """Write the table of labels of the copies: of its columns the one that joins, label and split; return its rows.
+def _join_labels(table: Manifest | None, files: Sequence[Path], secret: bytes) -> dict[Path, dict[str, str]]:
+    """Return the row of the new table that each labelled file has. Raises DataError where none has one.
 
-    Accession numbers are not kept, and become those of studies.
+    Of its columns those that join, patient, label and split are kept. Accession numbers are not, and become series,
+    or instances where a series has several.
     """
+    if table is None:
+        return {}
     headers, _ = dicom_index.read_headers(files)
     joined, _ = dicom_index.join_labels(table, headers, "the table of labels")
-    column = "study" if table.column == "accession" else table.column
-    rows: dict[tuple[str, ...], None] = {}
+    column = "series" if table.column == "accession" else table.column
+    if column != table.column and _is_ambiguous(joined):
+        column = "instance"
+    rows = {}
     for header, row in joined:
-        value = (
-            key_patient(secret, header.patient, header.issuer)
-            if column == "patient"
-            else key_uid(secret, getattr(header, column))
-        )
-        rows[(value, row.label, *([row.split or ""] if table.split_given else []))] = None
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([column, "label", *(["split"] if table.split_given else [])])
-    writer.writerows(rows)
-    write_atomic(out / LABELS, text.getvalue())
-    return len(rows)
+        own = key_patient(secret, header.patient, header.issuer) if header.patient else ""
+        named = "" if not row.patient else own if row.patient == header.patient else key_patient(secret, row.patient)
+        key = own if column == "patient" else key_uid(secret, getattr(header, column))
+        joins = {"patient": key} if column == "patient" else {column: key, "patient": named}
+        rows[header.path] = {**joins, "label": row.label, "split": row.split or ""}
+    return rows
+
+
+def _is_ambiguous(joined: Sequence[tuple[dicom_index.Header, Row]]) -> bool:
+    """Tell whether images of one series have rows that say different things."""
+    said = {(header.series, row.label, row.split, row.patient) for header, row in joined}
+    return len(said) > len({header.series for header, _ in joined})
+
+
+def _write_labels(rows: dict[Path, dict[str, str]], left_out: set[Path], out: Path) -> int:
+    """Write the table of labels of the copies, and return its rows; columns without a value are left out."""
+    kept = list({tuple(row.values()): row for path, row in rows.items() if path not in left_out}.values())
+    names = [name for name in (kept[0] if kept else ()) if any(row[name] for row in kept)]
+    if kept:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, names, lineterminator="\n", extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(kept)
+        write_atomic(out / LABELS, text.getvalue())
+    return len(kept)

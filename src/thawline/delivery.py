@@ -261,7 +261,9 @@ def judge(job: Job, climb: Climb, selection: Selection, chosen: TriedRung, test:
     if job.options.audit == "full":
         about_labels = job.development_items(), development.labels, chosen.probabilities
         record["findings"] += audit_labels(job.inspection, *about_labels)
-    findings = show_findings(job.out, record["findings"], job.dataset, job.inspection.numbers, reading)
+    numbers = job.inspection.numbers
+    held = {numbers[item] for item in np.flatnonzero(is_test)} if test is None else set()
+    findings = show_findings(job.out, record["findings"], job.dataset, numbers, reading, held)
     write_json(job.out / "audit.json", {**record, "findings": findings, "test_openings": openings})
     write_atomic(job.out / "model" / "card.md", write_card(metrics, job.plan, job.weights))
     job.listener.end()

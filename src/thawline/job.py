@@ -303,7 +303,7 @@ def _audit_copies(
     """Find near-duplicates, keep for the report what they mean, and return what is found and what must stay together."""
     if options.audit == "none":
         return {"findings": [], "together": []}
-    found = audit_copies(inspection, journal.find(NEAR), hardware.cores, listener)
+    found = audit_copies(inspection, make_reading(options), journal.find(NEAR), hardware.cores, listener)
     inspection.record["findings"] += found["findings"]
     for finding in found["findings"]:
         if finding["severity"] != "note":
@@ -316,8 +316,10 @@ def _audit_shortcuts(job: Job) -> None:
     """Find what predicts labels of development items that must not, and keep it for the report."""
     if job.options.audit != "full":
         return
-    about = job.development_items(), job.labels, job.groups, job.options.seed, job.hardware.cores, job.listener
-    found = job.journal.unit(SHORTCUTS, lambda: audit_shortcuts(job.inspection, *about))
+    about = job.development_items(), job.labels, job.groups, make_reading(job.options), job.options.seed
+    found = job.journal.unit(
+        SHORTCUTS, lambda: audit_shortcuts(job.inspection, *about, job.hardware.cores, job.listener)
+    )
     job.inspection.record["findings"] += found["findings"]
     job.inspection.record["shortcuts"] = found["shortcuts"]
     severe = [each for each in found["findings"] if each["severity"] != "note"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -75,3 +76,19 @@ def test_what_nearly_all_share_is_no_patient() -> None:
 def test_names_of_all_kinds_have_patterns() -> None:
     for pattern in list_patterns(["a/1.png", "b/ü_ä.png", "c", "d/.png", "e/x_y_z_1_2_3.tif"]):
         assert len(pattern.keys) == 5
+
+
+def test_folders_of_classes_are_no_patients_and_hide_none() -> None:
+    paths = [f"class{number // 20}/p{number // 2}_{number % 2}.png" for number in range(160)]
+    items = tuple(Item(path, path.split("/")[0], own_patient(path)) for path in paths)
+    classes = tuple(sorted({item.label for item in items}))
+    dataset = Dataset(Path(), "folder", items, classes, [Path(path) for path in paths])
+    (found,) = suggest_patients(dataset, pair_up(*((2 * number, 2 * number + 1) for number in range(80))))
+    assert found.text.startswith("the first part of the name joins 100 %")
+
+
+def test_items_of_arrays_have_numbers_and_no_names() -> None:
+    dataset = dataclasses.replace(make_dataset([f"{number:05d}" for number in range(60)]), kind="arrays")
+    assert list(suggest_patients(dataset, pair_up(*((number, number + 1) for number in range(40))))) == []
+    loose = dataclasses.replace(dataset, kind="folder")
+    assert list(suggest_patients(loose, pair_up(*((number, number + 1) for number in range(40))))) == []

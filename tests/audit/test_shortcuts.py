@@ -16,6 +16,7 @@ from thawline.audit.shortcuts import (
     HEADERS,
     PIXELS,
     Shortcut,
+    choose_items,
     find_shortcuts,
     gather_sources,
     judge_shortcuts,
@@ -107,12 +108,24 @@ def test_a_patients_own_mark_is_no_shortcut() -> None:
     assert list(judge_shortcuts([found])) == []
 
 
-def test_more_items_than_trees_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_many_items_rare_classes_are_all_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("thawline.audit.shortcuts.MOST_ITEMS", 100)
-    labels = np.arange(400) % 2
-    (found,) = measure_shortcuts({"size": labels[:, None].astype(float)}, labels, np.arange(400), 0, 1)
+    labels = np.array([0] * 5000 + [1] * 30)
+    chosen = choose_items(labels, 0)
+    assert (int((labels[chosen] == 0).sum()), int((labels[chosen] == 1).sum())) == (50, 30)
+    assert len(np.unique(chosen)) == 80
+    assert choose_items(np.empty(0, int), 0).tolist() == []
+
+
+def test_items_that_are_shown_keep_their_positions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("thawline.audit.shortcuts.MOST_ITEMS", 60)
+    found = save(tmp_path, wider)["size"]
     assert found.auc == 1.0
-    assert all(int(labels[item]) == place for place, group in enumerate(found.shown) for item in group)
+    assert all(int(LABELS[item]) == place for place, group in enumerate(found.shown) for item in group)
+
+
+def test_one_class_has_no_shortcuts() -> None:
+    assert measure_shortcuts({"size": np.arange(9.0)[:, None]}, np.zeros(9, int), np.arange(9), 0, 1) == []
 
 
 def test_classes_of_one_patient_are_not_folded() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from thawline.audit.tables import make_tables, say_support
@@ -45,3 +46,9 @@ def test_support_is_that_of_the_test_part() -> None:
     fifth = say_support(make_dataset())
     assert fifth == f"on a test part of a fifth of the patients (2 + 2 patients) {forecast_interval([2, 2])}"
     assert "report the folds" in say_support(make_dataset(12))
+
+
+def test_a_column_of_as_many_values_as_items_names_no_sites() -> None:
+    dataset = make_dataset()
+    items = tuple(dataclasses.replace(item, metadata={"site": item.path}) for item in dataset.items)
+    assert [table.title for table in make_tables(dataclasses.replace(dataset, items=items))] == ["data"]

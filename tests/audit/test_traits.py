@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,24 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from helpers import make_dicom
-from thawline.audit.traits import read_traits
+from thawline.audit import traits
+from thawline.data.dicom_series import DicomSeries
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (32, 40)).astype(np.uint8)
+
+
+class Held:
+    """Bytes where a file would be."""
+
+    def __init__(self, data: Any) -> None:
+        self.data = data
+
+    def read(self) -> Any:
+        return self.data
+
+
+def read_traits(data: Any) -> Any:
+    return traits.read_traits(Held(data))
 
 
 def encode(kind: str, mode: str = "L", **options: Any) -> bytes:
@@ -38,7 +54,7 @@ def test_maker_and_software_of_exif() -> None:
     assert "model" not in found
 
 
-def test_devices_of_dicom_objects_and_no_patient() -> None:
+def test_devices_of_dicom_objects_and_no_patient(tmp_path: Path) -> None:
     given = make_dicom(Manufacturer="A maker", StationName="CT2", SoftwareVersions=["1", "2"], InstitutionName="")
     stream = io.BytesIO()
     given.save_as(stream, enforce_file_format=True)
@@ -48,10 +64,14 @@ def test_devices_of_dicom_objects_and_no_patient() -> None:
     assert found["compression"] == "1.2.840.10008.1.2.1"
     assert not any("MUSTERMANN" in str(value) or value == "17" for value in found.values())
     assert read_traits((stream.getvalue(), b"")) == found
+    path = tmp_path / "one.dcm"
+    path.write_bytes(stream.getvalue())
+    assert traits.read_traits(path) == traits.read_traits(DicomSeries((path, tmp_path / "gone.dcm"))) == found
+    assert traits.read_traits(tmp_path / "gone.dcm") == {}
 
 
 def test_arrays_say_nothing() -> None:
-    assert read_traits(PIXELS) == {}
+    assert traits.read_traits(PIXELS) == {}
     assert read_traits(()) == {}
 
 

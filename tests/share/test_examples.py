@@ -112,3 +112,5 @@ def test_findings_show_the_first_items_of_the_first_groups(tmp_path: Path) -> No
     assert (first["label"], first["split"]) == ("b", None)
     with Image.open(tmp_path / first["image"]) as image:
         assert image.size == (SIZE_PX, SIZE_PX)
+    (held,) = show_findings(tmp_path, findings[:1], dataset, numbers, held={100})
+    assert [item["label"] for item in held["shown"][0]] == ["held back", "b"]

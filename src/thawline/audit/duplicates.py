@@ -70,7 +70,8 @@ def find_duplicates(pictures: NDArray[np.uint8]) -> list[Duplicate]:
     """Return the pairs of pictures, (items, SIDE_PX, SIDE_PX), that are one, in the order of their items."""
     from threadpoolctl import threadpool_limits
 
-    usable = np.flatnonzero(pictures.reshape(len(pictures), SIDE_PX**2).std(axis=1) >= LEAST_CONTRAST)
+    batches = (pictures[start : start + BATCH_PAIRS] for start in range(0, len(pictures), BATCH_PAIRS))
+    usable = np.flatnonzero([each.std() >= LEAST_CONTRAST for batch in batches for each in batch])
     if len(usable) < 2:
         return []
     chosen = pictures[usable]
@@ -110,29 +111,33 @@ def _find_candidates(pictures: NDArray[np.uint8]) -> tuple[IntArray, IntArray]:
     index = Index(ndim=coarse.shape[1], metric="cos", dtype="f32")
     index.add(np.arange(len(coarse)), coarse, threads=1)  # several threads would lay out the graph by chance
 
-    def look_up(queries: FloatArray, n_neighbours: int) -> Iterator[tuple[int, int, float]]:
-        matches = index.search(queries, min(n_neighbours + 1, len(coarse)), exact=len(coarse) <= EXACT_ITEMS, threads=1)
+    def look_up(turned: NDArray[np.uint8], n_neighbours: int) -> tuple[IntArray, FloatArray]:
+        """Return rows of a query and a neighbour that is alike, and how much."""
+        n_sought = min(n_neighbours + 1, len(coarse))
+        matches = index.search(_describe(turned), n_sought, exact=len(coarse) <= EXACT_ITEMS, threads=1)
         keys, alike = matches.keys, 1 - matches.distances
-        rows, places = np.nonzero((alike >= LEAST_ALIKE) & (keys != np.arange(len(queries))[:, None]))
-        yield from zip(rows.tolist(), keys[rows, places].tolist(), alike[rows, places].tolist(), strict=True)
+        queries, places = np.nonzero((alike >= LEAST_ALIKE) & (keys != np.arange(len(turned))[:, None]))
+        return np.stack([queries, keys[queries, places].astype(np.int64)], axis=1), alike[queries, places]
 
-    whole: dict[tuple[int, int], tuple[float, tuple[int, int, int]]] = {}
+    whole, alike = [], []
     for number in range(len(TURNS)):
-        for query, neighbour, alike in look_up(_describe(turn(pictures, number)), NEIGHBOURS):
-            pair = min(query, neighbour), max(query, neighbour)
-            if pair not in whole or alike > whole[pair][0]:
-                whole[pair] = alike, (query, neighbour, number)
-    crops = {
-        (neighbour, query)
-        for cropped in _crop(pictures)
-        for query, neighbour, _ in look_up(_describe(cropped), CROP_NEIGHBOURS)
-    }
-    as_rows = [row for _, row in whole.values()]
-    return _as_array(as_rows), _as_array([(crop, other, 0) for crop, other in sorted(crops)])
+        pairs, values = look_up(turn(pictures, number), NEIGHBOURS)
+        whole.append(np.column_stack([pairs, np.full(len(pairs), number)]))
+        alike.append(values)
+    crops = [look_up(cropped, CROP_NEIGHBOURS)[0][:, ::-1] for cropped in _crop(pictures)]
+    as_crops = np.unique(np.concatenate(crops), axis=0)
+    return _keep_best(np.concatenate(whole), np.concatenate(alike)), np.column_stack(
+        [as_crops, np.zeros(len(as_crops), int)]
+    )
 
 
-def _as_array(rows: Sequence[tuple[int, int, int]]) -> IntArray:
-    return np.array(rows, np.int64).reshape(-1, 3)
+def _keep_best(rows: IntArray, alike: FloatArray) -> IntArray:
+    """Return of the rows of each pair, whichever is first, the one that is most alike, of equals the first."""
+    low, high = rows[:, :2].min(axis=1), rows[:, :2].max(axis=1)
+    order = np.lexsort((np.arange(len(rows)), -alike, high, low))
+    is_new = np.ones(len(rows), bool)
+    is_new[1:] = (np.diff(low[order]) != 0) | (np.diff(high[order]) != 0)
+    return rows[order[is_new]]
 
 
 def _describe(pictures: NDArray[Any]) -> Any:
@@ -140,10 +145,13 @@ def _describe(pictures: NDArray[Any]) -> Any:
     import torch
     from torch.nn.functional import adaptive_avg_pool2d
 
-    given = torch.from_numpy(np.ascontiguousarray(pictures, np.float32))[:, None]
-    rows = adaptive_avg_pool2d(given, COARSE_PX).flatten(1)
-    rows = rows - rows.mean(1, keepdim=True)
-    return (rows / rows.norm(dim=1, keepdim=True).clamp_min(1e-6)).numpy()
+    found = np.empty((len(pictures), COARSE_PX**2), np.float32)
+    for start in range(0, len(pictures), BATCH_PAIRS):
+        given = torch.from_numpy(np.ascontiguousarray(pictures[start : start + BATCH_PAIRS], np.float32))[:, None]
+        rows = adaptive_avg_pool2d(given, COARSE_PX).flatten(1)
+        rows = rows - rows.mean(1, keepdim=True)
+        found[start : start + BATCH_PAIRS] = (rows / rows.norm(dim=1, keepdim=True).clamp_min(1e-6)).numpy()
+    return found
 
 
 def _crop(pictures: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:

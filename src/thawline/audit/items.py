@@ -44,6 +44,7 @@ def inspect_items(dataset: Dataset, looks: Sequence[Look], options: RunOptions, 
     if leaks and not options.allow_leak:
         raise LeakError(_describe_leaks(dataset, leaks))
     contradicting = [group for group in copies if len({dataset.items[n].label for n in group}) > 1]
+    refused = set(contradicting)
     out = {number for group in contradicting for number in group}
     kept = [number for number in readable if number not in out]
     for message in _warn(dataset, looks, unreadable, copies, contradicting):
@@ -54,7 +55,7 @@ def inspect_items(dataset: Dataset, looks: Sequence[Look], options: RunOptions, 
         facts=tuple(_facts(looks[number]) for number in kept),
         digests=tuple(looks[number].digest for number in kept),
         numbers=tuple(kept),
-        identical=tuple(tuple(position[n] for n in group) for group in copies if group not in contradicting),
+        identical=tuple(tuple(position[n] for n in group) for group in copies if group not in refused),
         record=_record(dataset, looks, unreadable, copies, contradicting, leaks),
     )
 

@@ -33,7 +33,8 @@ def find_copies(pixel_digests: Sequence[str], pictures: NDArray[np.uint8]) -> Co
     pairs = tuple(find_duplicates(pictures))
     same = {(group[0], other) for group in identical for other in group[1:]}
     clusters = make_clusters([*same, *((each.first, each.second) for each in pairs)])
-    return Copies(identical, tuple(group for group in clusters if group not in identical), pairs)
+    known = set(identical)
+    return Copies(identical, tuple(group for group in clusters if group not in known), pairs)
 
 
 def keep_together(dataset: Dataset, copies: Copies) -> list[tuple[int, int]]:

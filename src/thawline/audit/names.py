@@ -31,12 +31,13 @@ def suggest_patients(dataset: Dataset, copies: Copies) -> Iterator[Finding]:
     pairs = {(each.first, each.second) for each in copies.pairs}
     pairs |= {(group[0], other) for group in copies.identical for other in group[1:]}
     pairs = {(first, second) for first, second in pairs if unnamed[first] and unnamed[second]}
-    if len(pairs) < LEAST_PAIRS:
+    if len(pairs) < LEAST_PAIRS or dataset.kind in ("npz", "arrays"):  # whose items have numbers, no names
         return
+    labels = [item.label for item in dataset.items]
     best, most = None, 0.0
     for pattern in list_patterns([item.path for item in dataset.items]):
         shared = sum(_agree(pattern, pair) for pair in pairs) / len(pairs)
-        if shared >= LEAST_SHARED and shared > most and _agree_by_chance(pattern) <= MOST_BY_CHANCE:
+        if shared >= LEAST_SHARED and shared > most and _agree_by_chance(pattern, labels) <= MOST_BY_CHANCE:
             best, most = pattern, shared
     if best is not None:
         groups = defaultdict(list)
@@ -68,7 +69,7 @@ def list_patterns(paths: Sequence[str]) -> Iterator[Pattern]:
 
 def _take_number(stem: str) -> str | None:
     """Return letters and digits that a name begins with, where more follows."""
-    found = re.match(r"[A-Za-z]*\d+(?=.)", stem)
+    found = re.match(r"[A-Za-z]*\d+(?=\D)", stem)
     return found[0] if found else None
 
 
@@ -77,7 +78,8 @@ def _agree(pattern: Pattern, pair: tuple[int, int]) -> bool:
     return first is not None and first == second
 
 
-def _agree_by_chance(pattern: Pattern) -> float:
-    """Return the share of any two items that agree."""
-    counts = Counter(key for key in pattern.keys if key is not None)
-    return sum((count / len(pattern.keys)) ** 2 for count in counts.values())
+def _agree_by_chance(pattern: Pattern, labels: Sequence[str]) -> float:
+    """Return the share of any two items of one class that agree: a part that only tells classes is no patient."""
+    of_class = Counter(labels)
+    of_both = Counter((label, key) for label, key in zip(labels, pattern.keys, strict=True) if key is not None)
+    return sum(count**2 for count in of_both.values()) / sum(count**2 for count in of_class.values())

@@ -40,20 +40,28 @@ class Pictures:
         return Pictures(self.grey[places], self.letters[places])
 
 
-def draw_pictures(contents: Sequence[Content], digests: Sequence[str], threads: int, listener: Listener) -> Pictures:
+def draw_pictures(
+    contents: Sequence[Content],
+    digests: Sequence[str],
+    threads: int,
+    listener: Listener,
+    given: Reading = MIDDLE_SLICE,
+) -> Pictures:
     """Return what is seen of readable items; what the cache knows is not decoded again.
 
-    Raises DataError where an item has become unreadable since.
+    Of the ``given`` reading windows and plane count. An item that cannot be shown so is seen as blank. Raises DataError
+    where the file of an item has become unreadable.
     """
+    reading = dataclasses.replace(MIDDLE_SLICE, windows=given.windows, plane=given.plane)
     how = {"reader": READER_VERSION, "version": VERSION, "side_px": SIDE_PX, "marks_px": MARKS_PX}
-    space = Space("pictures", {**how, "reading": dataclasses.asdict(MIDDLE_SLICE)})
+    space = Space("pictures", {**how, "reading": dataclasses.asdict(reading)})
     first = {digest: place for place, digest in reversed(list(enumerate(digests)))}
     missing = [digest for digest in first if digest not in space]
     listener.begin("pictures", len(missing))
     with ThreadPoolExecutor(threads) as pool:
         for start in range(0, len(missing), SHARD_ROWS):  # so that what is drawn is kept when it is interrupted
             part = missing[start : start + SHARD_ROWS]
-            rows = list(pool.map(_see, [contents[first[digest]] for digest in part]))
+            rows = list(pool.map(lambda digest: _see(contents[first[digest]], reading), part))
             space.write(part, np.stack(rows))
             listener.advance(len(part))
     listener.end(f"{len(missing)} drawn, {len(first) - len(missing)} from the cache")
@@ -62,10 +70,14 @@ def draw_pictures(contents: Sequence[Content], digests: Sequence[str], threads: 
     return Pictures(found[:, :_PIXELS].reshape(-1, SIDE_PX, SIDE_PX), found[:, _PIXELS:])
 
 
-def _see(content: Content) -> NDArray[np.uint8]:
+def _see(content: Content, reading: Reading) -> NDArray[np.uint8]:
     """Return one row of the cache: picture and letters of an item."""
     try:
-        pixels = decode(read_content(content), reduce_to_px=MARKS_PX // 2, reading=MIDDLE_SLICE)
+        data = read_content(content)
     except ImageError as error:
         raise DataError(f"an item cannot be read any more: {error}") from error
+    try:
+        pixels = decode(data, reduce_to_px=MARKS_PX // 2, reading=reading)
+    except ImageError:  # what the run shows of the item can be read, but not its middle
+        return np.zeros(_PIXELS + len(PLACES), np.uint8)
     return np.concatenate([draw_picture(pixels).ravel(), count_places(find_lines(pixels))])

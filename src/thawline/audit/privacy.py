@@ -5,19 +5,18 @@ Said by tag and by place, never by value.
 
 from __future__ import annotations
 
-import io
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from thawline.audit.findings import Finding
 from thawline.audit.marks import PLACES
 from thawline.audit.pictures import Pictures
-from thawline.data.dicom import is_dicom
+from thawline.audit.traits import open_header
+from thawline.data.dicom import PREFIX, is_dicom
 from thawline.data.quiet import silence
-from thawline.data.readers import DECODER_ERRORS, read_content
-from thawline.errors import ImageError
+from thawline.data.readers import DECODER_ERRORS
 
 if TYPE_CHECKING:
     from thawline.types import Content
@@ -44,7 +43,6 @@ TAGS = (
     "InstitutionAddress",
     "PatientComments",
 )
-KEPT_BY_THE_STANDARD = ("YES",)  # PatientIdentityRemoved: what is left are keys
 
 
 def find_identities(contents: Sequence[Content], threads: int) -> dict[str, tuple[int, ...]]:
@@ -62,19 +60,19 @@ def _list_tags(content: Content) -> list[str]:
     """Return the identity-bearing tags of an item that have a value; none where it is no DICOM object."""
     import pydicom
 
-    try:
-        data: Any = read_content(content)
-        data = data[0] if isinstance(data, tuple) else data
-        if not isinstance(data, bytes) or not is_dicom(data):
+    with open_header(content) as (stream, _):
+        if stream is None or not is_dicom(stream.read(PREFIX[0].stop)):
             return []
-        with silence():
-            wanted = [*TAGS, "PatientIdentityRemoved"]
-            header = pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True, force=True, specific_tags=wanted)
-            if str(header.get("PatientIdentityRemoved", "")).strip().upper() in KEPT_BY_THE_STANDARD:
-                return []
-            return [tag for tag in TAGS if str(header.get(tag) or "").strip()]
-    except (ImageError, *DECODER_ERRORS):
-        return []
+        stream.seek(0)
+        wanted = [*TAGS, "PatientIdentityRemoved"]
+        try:
+            with silence():
+                header = pydicom.dcmread(stream, stop_before_pixels=True, force=True, specific_tags=list(wanted))
+                values = {tag: str(header.get(tag) or "").strip() for tag in wanted}
+        except DECODER_ERRORS:
+            return []
+    is_removed = values["PatientIdentityRemoved"].upper() == "YES"  # what is left are keys
+    return [] if is_removed else [tag for tag in TAGS if values[tag]]
 
 
 def judge_privacy(identities: dict[str, tuple[int, ...]], pictures: Pictures) -> Iterator[Finding]:

@@ -25,6 +25,7 @@ MOST_WHITE, FAR_WHITE = (
 LEAST_COMMON = 0.4  # median correlation with the mean picture, from which on the images show one thing in one pose
 INVERTED = -0.3  # correlation with it, below which an image is its negative
 LEAST_ITEMS = 50  # that are compared
+BATCH = 1024
 
 
 def judge_quality(facts: Sequence[ImageFacts], grey: NDArray[np.uint8]) -> Iterator[Finding]:
@@ -58,16 +59,16 @@ def _judge_kinds(facts: Sequence[ImageFacts]) -> Iterator[Finding]:
 
 def find_blank(grey: NDArray[np.uint8]) -> BoolArray:
     """Tell which images are of one value but for a few pixels."""
-    rows = grey.reshape(len(grey), -1).astype(np.int16)
-    differs = np.abs(rows - np.median(rows, axis=1, keepdims=True)) > SAME
-    return np.asarray(differs.mean(axis=1) < LEAST_SHOWN)
+    shares = [(np.abs(rows - np.median(rows, axis=1, keepdims=True)) > SAME).mean(axis=1) for rows in _cut(grey)]
+    return np.asarray(np.concatenate(shares) < LEAST_SHOWN)
 
 
 def find_clipped(grey: NDArray[np.uint8]) -> BoolArray:
     """Tell which images have one bright value over a large part, far larger than in the others."""
-    rows = grey.reshape(len(grey), -1).astype(np.int16)
-    bright = np.quantile(rows, 0.95, axis=1, keepdims=True)  # not the brightest: resizing leaves a rim above a plateau
-    share = (np.abs(rows - bright) <= 1).mean(axis=1)
+    shares = [  # not of the brightest value: resizing leaves a rim above a plateau
+        (np.abs(rows - np.quantile(rows, 0.95, axis=1, keepdims=True)) <= 1).mean(axis=1) for rows in _cut(grey)
+    ]
+    share = np.concatenate(shares)
     low, high = np.quantile(share, [0.25, 0.75])
     return np.asarray(share > max(MOST_WHITE, float(high + FAR_WHITE * (high - low))))
 
@@ -86,9 +87,16 @@ def find_inverted(grey: NDArray[np.uint8], usable: BoolArray) -> BoolArray:
     return found
 
 
+def _cut(grey: NDArray[np.uint8]) -> Iterator[NDArray[np.int16]]:
+    """Yield the pixels of some pictures at a time, a row each."""
+    for start in range(0, len(grey), BATCH):
+        yield grey[start : start + BATCH].reshape(-1, grey[0].size).astype(np.int16)
+
+
 def _shrink(grey: NDArray[np.uint8]) -> FloatArray:
     """Return coarse pictures as rows of mean zero and length one."""
     cell = grey.shape[1] // COARSE_PX
-    rows = grey.reshape(len(grey), COARSE_PX, cell, COARSE_PX, cell).mean(axis=(2, 4)).reshape(len(grey), -1)
+    cells = grey.reshape(len(grey), COARSE_PX, cell, COARSE_PX, cell)
+    rows = cells.mean(axis=(2, 4), dtype=np.float32).reshape(len(grey), -1).astype(np.float64)
     rows -= rows.mean(axis=1, keepdims=True)
     return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9))

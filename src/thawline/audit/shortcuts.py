@@ -18,9 +18,9 @@ from thawline.audit.duplicates import SIDE_PX
 from thawline.audit.findings import SHORTCUT, Finding
 from thawline.audit.pictures import Pictures
 from thawline.audit.traits import DICOM, read_traits
-from thawline.data.readers import ImageFacts, read_content
+from thawline.data.readers import ImageFacts
 from thawline.data.splits import make_folds
-from thawline.errors import DataError, ImageError
+from thawline.errors import DataError
 from thawline.judge.evaluation import evaluate
 
 if TYPE_CHECKING:
@@ -67,8 +67,28 @@ def find_shortcuts(
     seed: int,
     threads: int,
 ) -> list[Shortcut]:
-    """Return how well each source that differs among these items predicts their labels; all but the last two are aligned."""
-    return measure_shortcuts(gather_sources(contents, facts, pictures, threads), labels, groups, seed, threads)
+    """Return how well each source that differs among these items predicts their labels; all but the last two are aligned.
+
+    Of very many items some are chosen by chance, as many of each class.
+    """
+    chosen = choose_items(labels, seed)
+    sources = gather_sources(
+        [contents[item] for item in chosen], [facts[item] for item in chosen], pictures.take(chosen), threads
+    )
+    found = measure_shortcuts(sources, labels[chosen], groups[chosen], seed, threads)
+    shown = ([[int(chosen[item]) for item in group] for group in each.shown] for each in found)
+    return [
+        dataclasses.replace(each, shown=tuple(map(tuple, groups_shown)))
+        for each, groups_shown in zip(found, shown, strict=True)
+    ]
+
+
+def choose_items(labels: Labels, seed: int) -> IntArray:
+    """Return the positions of at most `MOST_ITEMS` items, a share of each class, of rare ones all."""
+    draw, present = np.random.default_rng(seed), np.unique(labels)
+    share = MOST_ITEMS // max(len(present), 1)
+    parts = [draw.permutation(np.flatnonzero(labels == number))[:share] for number in present]
+    return np.sort(np.concatenate(parts)) if parts else np.empty(0, np.int64)
 
 
 def gather_sources(
@@ -79,15 +99,8 @@ def gather_sources(
     Headers are read again, pixels are not. What device texts say is numbered, and not kept.
     """
     with ThreadPoolExecutor(threads) as pool:
-        traits = list(pool.map(_read, contents))
+        traits = list(pool.map(read_traits, contents))
     return dict(_select_telling(traits, facts, pictures))
-
-
-def _read(content: Content) -> Traits:
-    try:
-        return read_traits(read_content(content))
-    except ImageError:
-        return {}
 
 
 def _select_telling(
@@ -142,29 +155,28 @@ def measure_shortcuts(sources: Sources, labels: Labels, groups: Groups, seed: in
     """
     from sklearn.ensemble import ExtraTreesClassifier
 
-    chosen = np.random.default_rng(seed).permutation(len(labels))[:MOST_ITEMS]
-    chosen.sort()
-    labels, groups = labels[chosen], groups[chosen]
-    _, labels = np.unique(labels, return_inverse=True)
-    classes = tuple(map(str, range(int(labels.max()) + 1)))
+    present, labels = np.unique(labels, return_inverse=True)
+    if len(present) < 2:
+        return []
+    classes = tuple(map(str, range(len(present))))
     try:
         folds, n_folds = make_folds(labels, groups, seed, 5)
     except DataError:
         return []
     found = []
     for name, values in sources.items():
-        columns, probabilities = values[chosen], np.zeros((len(labels), len(classes)))
+        probabilities = np.zeros((len(labels), len(classes)))
         for fold in range(n_folds):
             trees = ExtraTreesClassifier(N_TREES, min_samples_leaf=LEAST_LEAF, random_state=seed, n_jobs=threads)
-            trees.fit(columns[folds != fold], labels[folds != fold])
-            probabilities[folds == fold] = trees.predict_proba(columns[folds == fold])
+            trees.fit(values[folds != fold], labels[folds != fold])
+            probabilities[folds == fold] = trees.predict_proba(values[folds == fold])
         section = evaluate(
             labels, probabilities, groups, classes, classes[-1], folds=folds, seed=seed, n_resamples=N_RESAMPLES
         )
         auc = section["auc"]
         if None not in (auc["value"], auc["low"], auc["high"]):
             shown = tuple(
-                tuple(chosen[places].tolist()) for places in _show(labels, probabilities, len(classes)) if len(places)
+                tuple(places.tolist()) for places in _show(labels, probabilities, len(classes)) if len(places)
             )
             found.append(Shortcut(name, auc["value"], auc["low"], auc["high"], shown))
     return found

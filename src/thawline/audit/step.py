@@ -17,14 +17,14 @@ from thawline.audit.privacy import find_identities, judge_privacy
 from thawline.audit.quality import judge_quality
 from thawline.audit.shortcuts import find_shortcuts, judge_shortcuts
 from thawline.files import json_digest
-from thawline.types import Listener
+from thawline.types import Listener, Reading
 
 if TYPE_CHECKING:
     from thawline.types import Features, Groups, IntArray, Labels, Probabilities
 
 
 def audit_copies(
-    inspection: Inspection, known: Mapping[str, Any] | None, threads: int, listener: Listener
+    inspection: Inspection, reading: Reading, known: Mapping[str, Any] | None, threads: int, listener: Listener
 ) -> dict[str, Any]:
     """Find near-duplicates, odd images and identities: ``findings``, and the pairs of positions that stay ``together``.
 
@@ -33,7 +33,7 @@ def audit_copies(
     content = json_digest([facts.pixel_digest for facts in inspection.facts])
     if known is not None and known["content"] == content:
         return dict(known)
-    pictures = draw_pictures(inspection.dataset.contents, inspection.digests, threads, listener)
+    pictures = draw_pictures(inspection.dataset.contents, inspection.digests, threads, listener, reading)
     listener.begin("near-duplicates")
     copies = find_copies([facts.pixel_digest for facts in inspection.facts], pictures.grey)
     listener.end(f"{len(copies.near)} groups")
@@ -52,6 +52,7 @@ def audit_shortcuts(
     shown: IntArray,
     labels: Labels,
     groups: Groups,
+    reading: Reading,
     seed: int,
     threads: int,
     listener: Listener,
@@ -63,7 +64,7 @@ def audit_shortcuts(
     contents, digests = (
         [whole[place] for place in shown] for whole in (inspection.dataset.contents, inspection.digests)
     )
-    pictures = draw_pictures(contents, digests, threads, listener)
+    pictures = draw_pictures(contents, digests, threads, listener, reading)
     listener.begin("shortcuts")
     facts = [inspection.facts[place] for place in shown]
     found = find_shortcuts(contents, facts, pictures, labels[shown], groups[shown], seed, threads)

@@ -12,7 +12,8 @@ from thawline.data.splits import TEST_FOLDS
 from thawline.judge.statistics import forecast_interval
 from thawline.types import Item
 
-SITES = ("site", "hospital", "institution", "centre", "center", "clinic", "scanner", "source")  # names of columns
+SITES = ("site", "hospital", "institution", "centre", "center", "clinic", "scanner")  # names of columns
+MOST_SITES = 50  # of a column that names sites
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +55,8 @@ def make_tables(dataset: Dataset) -> list[Table]:
     site = next((columns[name] for name in SITES if name in columns), None)
     if site is not None:
         names = [str(item.metadata.get(site) or "not said") for item in dataset.items]
-        tables.append(_count(site, dataset.classes, _group(names, dataset.items)))
+        if len(set(names)) <= min(MOST_SITES, len(names) // 2):
+            tables.append(_count(site, dataset.classes, _group(names, dataset.items)))
     return tables
 
 

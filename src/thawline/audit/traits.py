@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import statistics
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
-from thawline.data.dicom import is_dicom
+from thawline.data.dicom import PREFIX, is_dicom
+from thawline.data.dicom_series import DicomSeries
 from thawline.data.quiet import silence
-from thawline.data.readers import DECODER_ERRORS
+from thawline.data.readers import DECODER_ERRORS, read_content
+from thawline.errors import ImageError
 
 if TYPE_CHECKING:
-    from thawline.types import Data
+    from thawline.types import Content
 
 Traits: TypeAlias = Mapping[str, str | float]
 
@@ -26,27 +30,45 @@ DICOM = {
 }
 
 
-def read_traits(data: Data) -> Traits:
+def read_traits(content: Content) -> Traits:
     """Return what the header of an item says; nothing for an array, or where the header cannot be read.
 
     Texts of the device are as the file has them: they are compared with each other, and must not be printed.
     """
-    if isinstance(data, tuple):
-        return read_traits(data[0]) if data else {}
-    if not isinstance(data, bytes):
-        return {}
+    with open_header(content) as (stream, size):
+        if stream is None:
+            return {}
+        start = stream.read(PREFIX[0].stop)
+        stream.seek(0)
+        try:
+            return {"bytes": float(size), **(_read_dicom(stream) if is_dicom(start) else _read_image(stream))}
+        except DECODER_ERRORS:
+            return {"bytes": float(size)}
+
+
+@contextlib.contextmanager
+def open_header(content: Content) -> Iterator[tuple[BinaryIO | None, int]]:
+    """Open the file of an item, of several the first, and say how long it is; None for an array, or where it is gone."""
+    path = content.paths[0] if isinstance(content, DicomSeries) else content
     try:
-        return {"bytes": float(len(data)), **(_read_dicom(data) if is_dicom(data) else _read_image(data))}
-    except DECODER_ERRORS:
-        return {"bytes": float(len(data))}
+        if isinstance(path, Path):
+            with path.open("rb") as stream:
+                yield stream, path.stat().st_size
+            return
+        data = read_content(path)
+    except (OSError, ImageError):
+        yield None, 0
+        return
+    data = data[0] if isinstance(data, tuple) and data else data
+    yield (io.BytesIO(data), len(data)) if isinstance(data, bytes) else (None, 0)
 
 
-def _read_image(data: bytes) -> dict[str, str | float]:
+def _read_image(stream: BinaryIO) -> dict[str, str | float]:
     """Read what Pillow finds before it decodes anything."""
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with silence(), Image.open(io.BytesIO(data)) as image:
+        with silence(), Image.open(stream) as image:
             tables = getattr(image, "quantization", None) or {}
             exif = image.getexif()
             found: dict[str, str | float] = {"mode": image.mode, "compression": str(image.info.get("compression", ""))}
@@ -58,12 +80,12 @@ def _read_image(data: bytes) -> dict[str, str | float]:
         return {}
 
 
-def _read_dicom(data: bytes) -> dict[str, str | float]:
+def _read_dicom(stream: BinaryIO) -> dict[str, str | float]:
     """Read the header of a DICOM object."""
     import pydicom
 
     with silence():
-        header = pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True, force=True)
+        header = pydicom.dcmread(stream, stop_before_pixels=True, force=True)
         meta = getattr(header, "file_meta", None)
         found = {name: str(header.get(keyword, "")).strip() for name, keyword in DICOM.items()}
         syntax = str(meta.get("TransferSyntaxUID", "")) if meta is not None else ""

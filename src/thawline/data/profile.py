@@ -6,6 +6,7 @@ The table is dicom-anonymizer's. What it says is done at every depth of sequence
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -34,10 +35,12 @@ ACTIONS: Mapping[str, Change] = {  # of several that an element may need the one
     "X_Z_U_STAR_TAGS": "emptied",
     "U_TAGS": "replaced",
 }
-STANDARD_UIDS = "1.2.840.10008."
-TEXTS = ("AE", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT")  # that a person may have written into
+BULK = ("OB", "OD", "OF", "OL", "OV", "OW", "AT", "SQ")  # which hold no text, pixels among them
 NAMES = ("PatientName", "PatientBirthName", "PatientMotherBirthName", "OtherPatientNames")
-IDS = ("PatientID", "OtherPatientIDs", "AccessionNumber", "StudyID", "AdmissionID", "PatientBirthDate")
+IDS = (
+    *("PatientID", "OtherPatientIDs", "AccessionNumber", "StudyID", "AdmissionID", "PatientBirthDate"),
+    *("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"),
+)
 LEAST_LETTERS = 4  # of a name or id that is looked for in texts: shorter ones are in everything
 
 
@@ -88,8 +91,10 @@ def find_change(tag: Any) -> Change | None:
 
 
 def key_uid(secret: bytes, uid: str) -> str:
-    """Return the key of a UID, itself one (PS3.5, annex B.2); those of the standard are kept."""
-    if uid.startswith(STANDARD_UIDS) or not uid:
+    """Return the key of a UID, itself one (PS3.5, annex B.2); those that the standard lists are kept."""
+    from pydicom.uid import UID
+
+    if not uid or UID(uid).name != uid:  # which has a name
         return uid
     return f"2.25.{int.from_bytes(hmac.new(secret, f'uid {uid}'.encode(), hashlib.sha256).digest()[:16], 'big')}"
 
@@ -128,7 +133,10 @@ def _make_code(code: Any) -> Dataset:
 def _clean_level(
     dataset: Dataset, key: Callable[[str], str], pattern: re.Pattern[str] | None, done: dict[Change, set[str]]
 ) -> int:
-    """Do to the elements of one level, and to those of the sequences in it, what the profile says; count private ones."""
+    """Do to the elements of one level, and to those of the sequences in it, what the profile says; count private ones.
+
+    Beyond it goes what has no place in the standard, or no known type, and UIDs of instances get keys.
+    """
     n_private = 0
     for tag in list(dataset.keys()):
         if tag.is_private:
@@ -136,14 +144,41 @@ def _clean_level(
             n_private += 1
             continue
         element, change = dataset[tag], find_change(tag)
-        name = element.keyword or str(tag)
-        if change is None and element.VR in TEXTS and pattern is not None and pattern.search(str(element.value)):
+        if not element.keyword or element.VR in ("UN", "UR"):
             change = "removed"
+        elif change is None and element.VR == "UI" and "Class" not in element.keyword:
+            change = "replaced"
         if change is not None:
-            done[_change(dataset, element, change, key)].add(name)
+            done[_change(dataset, element, change, key)].add(element.keyword or str(tag))
+        elif pattern is not None and not _drop_told(dataset, element, pattern):
+            done["removed"].add(element.keyword)
         if tag in dataset and element.VR == "SQ":
             n_private += sum(_clean_level(item, key, pattern, done) for item in dataset[tag].value)
     return n_private
+
+
+def _drop_told(dataset: Dataset, element: DataElement, pattern: re.Pattern[str]) -> bool:
+    """Drop the values of a kept element that repeat an identity, or all of it; return whether there was none."""
+    from pydicom.multival import MultiValue
+
+    if element.VR in BULK:
+        return True
+    values = list(element.value) if isinstance(element.value, MultiValue) else [element.value]
+    kept = [value for value in values if not pattern.search(_as_text(value))]
+    if len(kept) == len(values):
+        return True
+    if kept and element.VR == "CS":
+        element.value = kept
+    else:
+        del dataset[element.tag]
+    return False
+
+
+def _as_text(value: Any) -> str:
+    """Return what may have been written by a person: a number is none."""
+    if isinstance(value, bytes):
+        return value.decode("latin-1")
+    return "" if isinstance(value, int | float) and not isinstance(value, str) else str(value)
 
 
 def _change(dataset: Dataset, element: DataElement, change: Change, key: Callable[[str], str]) -> Change:
@@ -151,24 +186,20 @@ def _change(dataset: Dataset, element: DataElement, change: Change, key: Callabl
     from dicomanonymizer.simpledicomanonymizer import empty_element, replace_element
     from pydicom.multival import MultiValue
 
-    if element.VR == "UI" and change != "removed":
+    if change != "removed" and element.VR == "UI":
         value = element.value
         element.value = [key(str(each)) for each in value] if isinstance(value, MultiValue) else key(str(value or ""))
         return "replaced"
     if change == "emptied" and element.VR in ("DA", "DT", "TM"):
         element.value = ""
         return change
-    if change != "removed" and element.VR != "SQ":
-        try:
-            (empty_element if change == "emptied" else replace_element)(element)
-        except NotImplementedError:
-            pass
-        else:
-            return change
-    if change != "removed":  # a sequence: that of items without anything, or the items, which are cleaned by themselves
-        if change == "emptied":
-            element.value = []
+    if change == "emptied" and element.VR == "SQ":
+        element.value = []
         return change
+    if change != "removed" and element.VR != "SQ":  # of a sequence to be replaced no item can be made up
+        with contextlib.suppress(NotImplementedError):
+            (empty_element if change == "emptied" else replace_element)(element)
+            return change
     del dataset[element.tag]
     return "removed"
 

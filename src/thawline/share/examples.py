@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 SHOWN = 8
 SIZE_PX = 160
+HELD = "held back"  # in place of the label of a test part that stays closed
 SHOWN_GROUPS, SHOWN_OF_GROUP = 3, 4  # of each finding of the audit
 
 
@@ -62,18 +63,24 @@ def write_examples(
 
 
 def show_findings(
-    run: Path, findings: Sequence[Mapping[str, Any]], dataset: Dataset, numbers: Sequence[int], reading: Reading = USUAL
+    run: Path,
+    findings: Sequence[Mapping[str, Any]],
+    dataset: Dataset,
+    numbers: Sequence[int],
+    reading: Reading = USUAL,
+    held: Collection[int] = (),
 ) -> list[dict[str, Any]]:
     """Return the findings of the audit with the first items of their first groups, whose thumbnails are written.
 
-    ``numbers`` are those of the items of the ``dataset``; ``reading`` is the contract's.
+    ``numbers`` are those of the items of the ``dataset``; ``reading`` is the contract's. Of items whose number is ``held``
+    the label is not told.
     """
     position = {number: index for index, number in enumerate(numbers)}
 
     def show(number: int) -> dict[str, Any]:
         item, content = dataset.items[position[number]], dataset.contents[position[number]]
         image = _write_thumbnail(run, number, content, reading)
-        return {"item": number, "label": item.label, "split": item.split, "image": image}
+        return {"item": number, "label": HELD if number in held else item.label, "split": item.split, "image": image}
 
     return [
         {**each, "shown": [[show(number) for number in group] for group in _choose_shown(each["groups"])]}
