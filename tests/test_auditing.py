@@ -179,3 +179,24 @@ def test_the_sources_of_chest_xray3_differ_by_class(shared_data: Path) -> None:
 def test_the_known_copies_of_brain_mri_are_found(shared_data: Path) -> None:
     audit = audit_data(shared_data / "brain-mri", listener=Notes())
     assert len(name_groups(audit, "identical images")) == 22
+
+
+def test_the_page_shows_an_example_of_each_finding(films: tuple[Path, list[dict[str, str]]], tmp_path: Path) -> None:
+    folder, rows = films
+    (folder / "images" / "broken.png").write_bytes(b"no image")
+    planted = [plant(folder, rows[0], "turned.png", turn), {**rows[1], "path": "images/broken.png"}]
+    path = write(folder, [*rows, *planted], ("path", "label", "patient"))
+    done = CliRunner().invoke(app, ["audit", str(path), "--out", str(tmp_path / "out"), "--quiet"])
+    assert done.exit_code == 0
+    assert str(tmp_path / "out" / "audit.html") in done.stdout.replace("\n", "")
+    page = (tmp_path / "out" / "audit.html").read_text("utf-8")
+    found = json.loads((tmp_path / "out" / "audit.json").read_text("utf-8"))
+    names = [each["name"] for each in found["findings"]]
+    assert {"near-duplicates", "unreadable items"} <= set(names)
+    assert all(name.capitalize() in page for name in names)
+    n_shown = sum(len(group) for each in found["findings"] for group in each["shown"])
+    assert page.count("<img") == n_shown >= 2
+    assert "healthy" in page
+    assert all(row["path"] not in page and row["patient"] not in page for row in rows)
+    again = CliRunner().invoke(app, ["audit", str(path), "--out", str(tmp_path / "out"), "--quiet"])
+    assert (again.exit_code, "new or empty folder" in again.output) == (2, True)

@@ -22,12 +22,15 @@ from thawline.data.fingerprint import find_wide_range
 from thawline.data.readers import ImageFacts
 from thawline.data.scan import Look, scan
 from thawline.data.splits import FOLDS, make_folds, make_groups
-from thawline.errors import DataError
+from thawline.errors import DataError, OutputError
+from thawline.files import said_plainly, write_atomic, write_json
 from thawline.learn.engine import detect_hardware
 from thawline.learn.features import extract
 from thawline.learn.heads import cross_fit
 from thawline.learn.weights import find_weights
 from thawline.options import RunOptions
+from thawline.share.examples import show_findings
+from thawline.share.report import render_audit
 from thawline.share.words import count_things
 from thawline.types import Listener, Reading, SilentListener
 
@@ -35,19 +38,25 @@ if TYPE_CHECKING:
     from thawline.types import Groups
 
 SHOWN_GROUPS, SHOWN_ITEMS = 5, 4
+UNREADABLE = "unreadable items"  # of which there is nothing to show
 SEED = 0  # of the folds that shortcuts are measured on
 LOOK = Reading(dimensions="auto")  # volumes are looked at whole, and shown by their middle slice
 
 
 @dataclasses.dataclass(frozen=True)
 class Audit:
-    """What was found in a data set, what it holds and supports; ``paths`` are those of its items, by their numbers."""
+    """What was found in a data set, what it holds, and what it supports."""
 
     findings: tuple[Finding, ...]
     shortcuts: tuple[Shortcut, ...]
     tables: tuple[Table, ...]
     support: str
-    paths: Sequence[str]
+    dataset: Dataset
+
+    @property
+    def paths(self) -> list[str]:
+        """Paths of the items, by their numbers."""
+        return [item.path for item in self.dataset.items]
 
     @property
     def is_fatal(self) -> bool:
@@ -58,7 +67,7 @@ class Audit:
         """Return plain JSON data; items by their numbers only."""
         return {
             "schema": 1,
-            "n_items": len(self.paths),
+            "n_items": len(self.dataset.items),
             "findings": [each.to_json() for each in self.findings],
             "shortcuts": [each.to_json() for each in self.shortcuts],
             "tables": [each.to_json() for each in self.tables],
@@ -89,10 +98,10 @@ def audit_data(
     if len(readable) < len(looks):
         text = "cannot be read: repair or remove them, or leave them out with --skip-unreadable"
         lost = tuple((number,) for number, look in enumerate(looks) if look.facts is None)
-        findings.append(Finding("unreadable items", "severe", text, lost))
+        findings.append(Finding(UNREADABLE, "severe", text, lost))
     findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
     tables, support = tuple(make_tables(dataset)), say_support(dataset)
-    return Audit(tuple(findings), tuple(shortcuts), tables, support, [item.path for item in dataset.items])
+    return Audit(tuple(findings), tuple(shortcuts), tables, support, dataset)
 
 
 def _judge(
@@ -141,8 +150,31 @@ def _judge_by_network(
     return [*found, *judge_mislabelled(labels, out_of_fold.probabilities)]
 
 
+def write_audit(audit: Audit, out: Path) -> Path:
+    """Write an audit into a new or empty folder, as a page with examples and as JSON data, and return the page.
+
+    Both name items by their numbers. Raises OutputError where the folder holds something.
+    """
+    with said_plainly(out):
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise OutputError(f"{out}: expected a new or empty folder for the audit; choose another one")
+    found = audit.to_json()
+    lost = {
+        item for each in found["findings"] if each["name"] == UNREADABLE for group in each["groups"] for item in group
+    }
+    shown = [each for each in found["findings"] if each["name"] != UNREADABLE]
+    numbers = [number for number in range(len(audit.dataset.items)) if number not in lost]
+    found["findings"] = [
+        *show_findings(out, shown, take_items(audit.dataset, numbers), numbers, MIDDLE_SLICE),
+        *({**each, "shown": []} for each in found["findings"] if each["name"] == UNREADABLE),
+    ]
+    write_json(out / "audit.json", found)
+    return write_atomic(out / "audit.html", render_audit(out, found, audit.dataset.classes))
+
+
 def format_audit(audit: Audit) -> str:
     """Return the audit as text, with some files that show each finding."""
+    paths = audit.paths
     lines = [*map(str, audit.tables), audit.support]
     if not audit.findings:
         lines.append("nothing found")
@@ -151,7 +183,7 @@ def format_audit(audit: Audit) -> str:
         lines.append(f"{each.severity}: {count}{each.name}: {each.text}")
         for group in each.groups[:SHOWN_GROUPS]:
             more = f", … {len(group) - SHOWN_ITEMS} more" if len(group) > SHOWN_ITEMS else ""
-            lines.append("  - " + ", ".join(audit.paths[number] for number in group[:SHOWN_ITEMS]) + more)
+            lines.append("  - " + ", ".join(paths[number] for number in group[:SHOWN_ITEMS]) + more)
         if len(each.groups) > SHOWN_GROUPS:
             lines.append(f"  … {len(each.groups) - SHOWN_GROUPS} more (--json lists all)")
     return "\n".join(lines)

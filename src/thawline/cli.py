@@ -134,18 +134,22 @@ def demo_command(
 @reported
 def audit_command(
     data: Data,
+    out: Annotated[Path | None, typer.Option(help="New folder for a page with pictures, and audit.json.")] = None,
     labels: Annotated[Path | None, typer.Option(help="Table of labels of DICOM files.")] = None,
     keys: Annotated[str | None, typer.Option(help="Arrays of an .npz, HDF5 or Zarr file.")] = None,
     allow_outside: AllowOutside = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Look for copies, near-duplicates and patients where they would let a model be judged by what it has seen."""
-    from thawline.auditing import audit_data, format_audit
+    """Look for what would fool a model or its judges: copies, leaks, shortcuts, doubtful labels, odd images, identities."""
+    from thawline.auditing import audit_data, format_audit, write_audit
 
     with TerminalListener(quiet=quiet) as listener:
         found = audit_data(data, labels=labels, keys=keys, allow_outside=allow_outside, listener=listener)
+        page = write_audit(found, out) if out is not None else None
     print_result(json.dumps(found.to_json(), indent=1) if as_json else format_audit(found))
+    if page is not None and not as_json:
+        print_result(f"page: {page}")
     if found.is_fatal:
         raise typer.Exit(REFUSED)
 

@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import thawline
 from thawline.files import write_atomic
 from thawline.share.figures import Caption, draw_ladder, draw_reliability, draw_roc, draw_training, shorten
-from thawline.share.summary import PARTS, summarise
+from thawline.share.summary import PARTS, summarise, summarise_findings, summarise_shortcuts
 from thawline.share.words import (
     count_things,
     format_estimate,
@@ -92,6 +93,22 @@ def describe_reliability(bins: Mapping[str, Any], part: str) -> str:
     points = zip(bins["predicted"], bins["observed"], strict=True)
     said = ", ".join(f"{predicted:.2f} predicted and {observed:.2f} observed" for predicted, observed in points)
     return f"Reliability curve of {bins['name']}, {part}: {said}."
+
+
+def render_audit(folder: Path, audit: Mapping[str, Any], classes: Sequence[str]) -> str:
+    """Return the page of an audit, as `audit.json` in the folder holds it, whose examples lie there."""
+    names = {name: audit[name] for name in ("n_items", "tables", "support")}
+    return (
+        make_environment()
+        .get_template("audit.html.j2")
+        .render(
+            **names,
+            classes=classes,
+            findings=summarise_findings(folder, audit["findings"]),
+            shortcuts=summarise_shortcuts(audit),
+            version=thawline.__version__,
+        )
+    )
 
 
 def make_environment() -> Environment:

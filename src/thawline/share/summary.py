@@ -75,9 +75,7 @@ def summarise(run: Path) -> dict[str, Any]:
         warnings = list_cautions(audit, fingerprint, metrics[part])
         summary["warnings"] = withhold(warnings, predictions.names)
         summary["findings"] = withhold(summarise_findings(run, audit["findings"]), predictions.names)
-        summary["shortcuts"] = [
-            {"source": str(each["source"]), "auc": take_estimate(each, "auc")} for each in audit["shortcuts"]
-        ]
+        summary["shortcuts"] = summarise_shortcuts(audit)
     with blame(run, "plan.json"):
         summary["plan"] = withhold([summarise_choice(choice) for choice in plan["choices"]], predictions.names)
     with blame(run, "spec.json"):
@@ -354,6 +352,11 @@ def summarise_versions(
 def name_values(values: Mapping[str, Any]) -> list[dict[str, str]]:
     """Return a mapping as rows of name and value, in words."""
     return [{"name": put_in_words(name), "value": format_plain(value)} for name, value in values.items()]
+
+
+def summarise_shortcuts(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return how well each source predicts the labels."""
+    return [{"source": str(each["source"]), "auc": take_estimate(each, "auc")} for each in audit["shortcuts"]]
 
 
 def summarise_findings(run: Path, findings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
