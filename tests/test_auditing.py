@@ -196,7 +196,9 @@ def test_the_page_shows_an_example_of_each_finding(films: tuple[Path, list[dict[
     assert all(name.capitalize() in page for name in names)
     n_shown = sum(len(group) for each in found["findings"] for group in each["shown"])
     assert page.count("<img") == n_shown >= 2
-    assert "healthy" in page
+    assert ("healthy" in page, "built-in" in page) == (True, False)
+    n_healthy = sum(row["label"] == "healthy" for row in [*rows, planted[0], planted[1]])
+    assert f'<td class="n">{n_healthy} (' in page
     assert all(row["path"] not in page and row["patient"] not in page for row in rows)
     again = CliRunner().invoke(app, ["audit", str(path), "--out", str(tmp_path / "out"), "--quiet"])
     assert (again.exit_code, "new or empty folder" in again.output) == (2, True)
