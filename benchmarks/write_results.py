@@ -219,7 +219,7 @@ SECTIONS = (
             f"python benchmarks/accuracy.py {data} {BESIDE.get(data, '')}--json benchmarks/results/accuracy_{data}.json",
             f"{text} The delivered model on test items, with 95 % intervals from resampling patients; then the rungs "
             "out of fold on development items, as the ladder saw them. A rung with fewer folds was scouted only: its "
-            "figures are of those folds, and not comparable with the others'. Of several runs figures and intervals are means.",
+            "figures are of those folds, and not comparable with the others'. Of several runs all figures are means.",
             (),
             rungs=True,
             goals=goals,
