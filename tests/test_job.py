@@ -63,7 +63,9 @@ class Finished:
 
 
 def run_job(data: Path, out: Path, **options: Any) -> thawline.RunResult:
-    return thawline.run(data, out, listener=options.pop("listener", Notes()), **{"head": "linear", **options})
+    return thawline.run(
+        data, out, listener=options.pop("listener", Notes()), **{"head": "linear", "audit": "leaks", **options}
+    )
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -141,7 +143,9 @@ def main(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
     notes = Notes()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("THAWLINE_DATA", str(folder / "ledger"))
-        yield Finished(data, folder / "run", run_job(data, folder / "run", listener=notes), notes.warnings)
+        yield Finished(
+            data, folder / "run", run_job(data, folder / "run", listener=notes, audit="full"), notes.warnings
+        )
 
 
 @pytest.fixture(scope="module")

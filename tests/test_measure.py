@@ -28,7 +28,7 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(films: Path, out: Path, weights: Path, **options: Any) -> thawline.RunResult:
-    return thawline.run(films, out, listener=Notes(), weights=weights, backbone="tiny", **options)
+    return thawline.run(films, out, listener=Notes(), weights=weights, backbone="tiny", audit="leaks", **options)
 
 
 def find_choice(result: thawline.RunResult, name: str) -> dict[str, Any]:

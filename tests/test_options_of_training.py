@@ -17,7 +17,7 @@ from thawline.learn import engine
 from thawline.options import RunOptions
 
 pytestmark = pytest.mark.slow
-FAST = {"controls": "none", "folds": 2, "views": 1, "size_px": 64}
+FAST = {"audit": "leaks", "controls": "none", "folds": 2, "views": 1, "size_px": 64}
 
 
 @pytest.fixture(scope="module")

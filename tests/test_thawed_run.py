@@ -25,7 +25,7 @@ from thawline.learn.weights import find_weights
 
 pytestmark = pytest.mark.slow
 
-FAST = {"backbone": "tiny", "size_px": 64, "thaw_line": "conv_head", "folds": 2, "views": 1}
+FAST = {"audit": "leaks", "backbone": "tiny", "size_px": 64, "thaw_line": "conv_head", "folds": 2, "views": 1}
 TELLING = "MUSTERMANN"
 
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 LEAST_AUC, SEVERE_AUC = 0.6, 0.7  # of the lower bound, from which on a source is found, and is severe
 CELL_PX = 4  # of the pixels that are shown
 BORDER_PX, CORNER_PX, MARGIN_PX = 4, 12, 12  # widths of border and corners, and of the background around the middle
-N_TREES, LEAST_LEAF = 100, 3
+N_TREES, LEAST_LEAF = 50, 3
 MOST_ITEMS = 4000  # shown to the trees: chosen by chance where there are more
 N_RESAMPLES = 500
 SHOWN_ITEMS = 3  # of each class
@@ -163,23 +163,25 @@ def measure_shortcuts(sources: Sources, labels: Labels, groups: Groups, seed: in
         folds, n_folds = make_folds(labels, groups, seed, 5)
     except DataError:
         return []
-    found = []
-    for name, values in sources.items():
+
+    def measure(source: tuple[str, FloatArray]) -> Shortcut | None:
+        name, values = source
         probabilities = np.zeros((len(labels), len(classes)))
         for fold in range(n_folds):
-            trees = ExtraTreesClassifier(N_TREES, min_samples_leaf=LEAST_LEAF, random_state=seed, n_jobs=threads)
+            trees = ExtraTreesClassifier(N_TREES, min_samples_leaf=LEAST_LEAF, random_state=seed)
             trees.fit(values[folds != fold], labels[folds != fold])
             probabilities[folds == fold] = trees.predict_proba(values[folds == fold])
         section = evaluate(
             labels, probabilities, groups, classes, classes[-1], folds=folds, seed=seed, n_resamples=N_RESAMPLES
         )
         auc = section["auc"]
-        if None not in (auc["value"], auc["low"], auc["high"]):
-            shown = tuple(
-                tuple(places.tolist()) for places in _show(labels, probabilities, len(classes)) if len(places)
-            )
-            found.append(Shortcut(name, auc["value"], auc["low"], auc["high"], shown))
-    return found
+        if None in (auc["value"], auc["low"], auc["high"]):
+            return None
+        shown = tuple(tuple(places.tolist()) for places in _show(labels, probabilities, len(classes)) if len(places))
+        return Shortcut(name, auc["value"], auc["low"], auc["high"], shown)
+
+    with ThreadPoolExecutor(threads) as pool:  # a source each: trees of few items are too small to be shared out
+        return [found for found in pool.map(measure, sources.items()) if found is not None]
 
 
 def _show(labels: Labels, probabilities: FloatArray, n_classes: int) -> Iterator[IntArray]:
