@@ -274,7 +274,7 @@ def test_a_finished_run_is_returned_untouched(main: Finished, monkeypatch: pytes
 
     before, notes = digest_files(), Notes()
     monkeypatch.setattr(state, "extract", None)  # nothing is computed again
-    again = run_job(main.data, main.run, listener=notes)
+    again = run_job(main.data, main.run, listener=notes, audit="full")
     assert again.metrics == main.result.metrics
     assert digest_files() == before
     assert "finished" in notes.warnings[-1]
