@@ -25,7 +25,7 @@ def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run_squashed(data: Path, folder: Path, size_px: int | None = 224, **options: Any) -> thawline.RunResult:
     """Run with the linear head, one size and one aspect rule, given in a plan, which extracts features only once."""
-    given = RunOptions(head="linear", size_px=size_px, **options)
+    given = RunOptions(head="linear", size_px=size_px, audit="none", **options)
     plan = thawline.plan_only(data, given, listener=Notes()).to_json()
     next(choice for choice in plan["choices"] if choice["name"] == "aspect")["value"] = "squash"
     (folder / "plan.json").write_text(json.dumps(plan), "utf-8")
@@ -65,6 +65,9 @@ def test_brain_mri_has_22_groups_of_identical_images(shared_data: Path, tmp_path
     assert audit["contradicting"] == []
     assert all(len({(rows[n]["split"], rows[n]["fold"]) for n in group}) == 1 for group in audit["identical"])
     assert any("22 sets of identical images" in warning for warning in notes.warnings)
+    (near,) = [each for each in audit["findings"] if each["name"] == "near-duplicates"]
+    assert len(near["groups"]) == 18
+    assert all(len({(rows[n]["split"], rows[n]["fold"]) for n in group}) == 1 for group in near["groups"])
     assert result.metrics["task"]["positive"] == "yes"
     assert result.metrics["validation"]["auc"]["value"] > 0.8
 
@@ -113,7 +116,7 @@ def test_chest_films_by_patient(shared_data: Path, tmp_path: Path) -> None:
 
 def test_pneumonia_mnist_is_read_and_its_copies_across_the_split_are_found(shared_data: Path) -> None:
     data = shared_data / "npz" / "pneumoniamnist.npz"
-    plan = thawline.plan_only(data, RunOptions(allow_leak=True), listener=Notes())
+    plan = thawline.plan_only(data, RunOptions(allow_leak=True, audit="none"), listener=Notes())
     assert plan["task"] == "binary"
     assert plan["split"] == "as given"
     assert plan["aspect"] == "squash"
