@@ -14,6 +14,7 @@ from PIL import Image
 
 from helpers import make_dicom
 from thawline.audit import traits
+from thawline.audit.privacy import _list_tags as list_tags
 from thawline.data.dicom_series import DicomSeries
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (32, 40)).astype(np.uint8)
@@ -93,3 +94,14 @@ def test_damaged_headers_are_no_error(kind: str, data: st.DataObject) -> None:
         whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
     cut = bytes(whole[: data.draw(st.integers(0, len(whole)))])
     assert read_traits(cut)["bytes"] == len(cut)
+
+
+def test_an_element_of_a_wrong_length_is_no_error() -> None:
+    """What pydicom raises for it is no ValueError, and once went through."""
+    stream = io.BytesIO()
+    make_dicom(Manufacturer="A maker").save_as(stream, enforce_file_format=True)
+    whole = bytearray(stream.getvalue())
+    assert whole[132:140] == b"\x02\x00\x00\x00UL\x04\x00"
+    whole[138] = 1
+    assert read_traits(bytes(whole))["bytes"] == len(whole)
+    assert list_tags(Held(bytes(whole))) in ([], ["PatientName", "PatientID"])

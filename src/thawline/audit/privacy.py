@@ -15,8 +15,9 @@ from thawline.audit.marks import PLACES
 from thawline.audit.pictures import Pictures
 from thawline.audit.traits import open_header
 from thawline.data.dicom import PREFIX, is_dicom
+from thawline.data.dicom_values import guard
 from thawline.data.quiet import silence
-from thawline.data.readers import DECODER_ERRORS
+from thawline.errors import ImageError
 
 if TYPE_CHECKING:
     from thawline.types import Content
@@ -65,11 +66,15 @@ def _list_tags(content: Content) -> list[str]:
             return []
         stream.seek(0)
         wanted = [*TAGS, "PatientIdentityRemoved"]
+
+        def read() -> dict[str, str]:
+            header = pydicom.dcmread(stream, stop_before_pixels=True, force=True, specific_tags=list(wanted))
+            return {tag: str(header.get(tag) or "").strip() for tag in wanted}
+
         try:
             with silence():
-                header = pydicom.dcmread(stream, stop_before_pixels=True, force=True, specific_tags=list(wanted))
-                values = {tag: str(header.get(tag) or "").strip() for tag in wanted}
-        except DECODER_ERRORS:
+                values = guard("header", read)
+        except ImageError:
             return []
     is_removed = values["PatientIdentityRemoved"].upper() == "YES"  # what is left are keys
     return [] if is_removed else [tag for tag in TAGS if values[tag]]

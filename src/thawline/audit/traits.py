@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 from thawline.data.dicom import PREFIX, is_dicom
 from thawline.data.dicom_series import DicomSeries
+from thawline.data.dicom_values import guard
 from thawline.data.quiet import silence
 from thawline.data.readers import DECODER_ERRORS, read_content
 from thawline.errors import ImageError
@@ -42,7 +43,7 @@ def read_traits(content: Content) -> Traits:
         stream.seek(0)
         try:
             return {"bytes": float(size), **(_read_dicom(stream) if is_dicom(start) else _read_image(stream))}
-        except DECODER_ERRORS:
+        except (ImageError, *DECODER_ERRORS):
             return {"bytes": float(size)}
 
 
@@ -84,9 +85,12 @@ def _read_dicom(stream: BinaryIO) -> dict[str, str | float]:
     """Read the header of a DICOM object."""
     import pydicom
 
-    with silence():
+    def read() -> dict[str, str | float]:
         header = pydicom.dcmread(stream, stop_before_pixels=True, force=True)
         meta = getattr(header, "file_meta", None)
         found = {name: str(header.get(keyword, "")).strip() for name, keyword in DICOM.items()}
         syntax = str(meta.get("TransferSyntaxUID", "")) if meta is not None else ""
-    return {**{name: value for name, value in found.items() if value}, "compression": syntax}
+        return {**{name: value for name, value in found.items() if value}, "compression": syntax}
+
+    with silence():
+        return guard("header", read)
