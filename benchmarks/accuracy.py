@@ -156,7 +156,10 @@ def score_pooled(found: list[dict[str, Any]], seed: int) -> dict[str, float]:
 
     A run by itself has scored them: by the groups that it kept together, which predictions do not name.
     """
-    scores = {"seconds": sum(each["wall_seconds"] for each in found), "items": float(sum(map(count_items, found)))}
+    scores = {
+        "seconds": sum(each["wall_seconds"] for each in found),
+        "items": float(sum(len(each["labels"]) for each in found)),
+    }
     if len(found) == 1 and "test" in found[0]["metrics"]:
         return scores | take_ends(found[0]["metrics"]["test"])
     labels, probabilities = (
@@ -175,11 +178,6 @@ def score_pooled(found: list[dict[str, Any]], seed: int) -> dict[str, float]:
         seed=seed,
     )
     return scores | take_ends(section)
-
-
-def count_items(found: dict[str, Any]) -> int:
-    """Return how many test items a run has."""
-    return len(found["labels"])
 
 
 def take_ends(section: dict[str, Any]) -> dict[str, float]:

@@ -22,8 +22,8 @@ from thawline.data.fingerprint import find_wide_range
 from thawline.data.readers import ImageFacts
 from thawline.data.scan import Look, scan
 from thawline.data.splits import FOLDS, make_folds, make_groups
-from thawline.errors import DataError, OutputError
-from thawline.files import said_plainly, write_atomic, write_json
+from thawline.errors import DataError
+from thawline.files import require_empty, write_atomic, write_json
 from thawline.learn.engine import detect_hardware
 from thawline.learn.features import extract
 from thawline.learn.heads import cross_fit
@@ -155,9 +155,7 @@ def write_audit(audit: Audit, out: Path) -> Path:
 
     Both name items by their numbers. Raises OutputError where the folder holds something.
     """
-    with said_plainly(out):
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise OutputError(f"{out}: expected a new or empty folder for the audit; choose another one")
+    require_empty(out, "the audit")
     found = audit.to_json()
     lost = {
         item for each in found["findings"] if each["name"] == UNREADABLE for group in each["groups"] for item in group

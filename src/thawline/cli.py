@@ -143,7 +143,10 @@ def audit_command(
 ) -> None:
     """Look for what would fool a model or its judges: copies, leaks, shortcuts, doubtful labels, odd images, identities."""
     from thawline.auditing import audit_data, format_audit, write_audit
+    from thawline.files import require_empty
 
+    if out is not None:
+        require_empty(out, "the audit")  # before minutes of work, not after
     with TerminalListener(quiet=quiet) as listener:
         found = audit_data(data, labels=labels, keys=keys, allow_outside=allow_outside, listener=listener)
         page = write_audit(found, out) if out is not None else None

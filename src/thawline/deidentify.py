@@ -21,7 +21,7 @@ from thawline.data.profile import METHOD, Changes, clean, key_uid
 from thawline.data.quiet import silence
 from thawline.data.readers import content_digest, decode
 from thawline.errors import DataError, ImageError, OutputError, bullets
-from thawline.files import said_plainly, write_atomic, write_json
+from thawline.files import require_empty, write_atomic, write_json
 from thawline.types import Listener, SilentListener
 
 if TYPE_CHECKING:
@@ -91,9 +91,7 @@ def deidentify(
     listener = listener or SilentListener()
     if not data.is_dir():
         raise DataError(f"{data}: expected a folder of DICOM files; found none there")
-    with said_plainly(out):
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise OutputError(f"{out}: expected a new or empty folder for the copy; choose another one")
+    require_empty(out, "the copy")
     if out.resolve().is_relative_to(data.resolve()):
         raise OutputError(f"{out} lies in the data themselves; choose a folder outside {data}")
     files = list(walk_files(data, allow_outside=allow_outside))

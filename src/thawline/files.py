@@ -34,6 +34,13 @@ def said_plainly(path: Path) -> Iterator[None]:
         raise OutputError(f"cannot write {path}: {reason}") from error
 
 
+def require_empty(folder: Path, purpose: str) -> None:
+    """Raise OutputError where a folder that is to be written holds something, or is none."""
+    with said_plainly(folder):
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise OutputError(f"{folder}: expected a new or empty folder for {purpose}; choose another one")
+
+
 def write_atomic(path: Path, data: bytes | str) -> Path:
     """Write ``data`` so that ``path`` holds all of it or what it held before; raises OutputError."""
     raw = data.encode() if isinstance(data, str) else data

@@ -37,7 +37,7 @@ STEPS = {  # of a run, and how the names of their units begin
     "final": ("final",),
     "test": ("test",),
 }
-RARE_STEPS = ("audit", "race", "views")  # of which most runs have none
+RARE_STEPS = ("audit", "race", "views")  # which a run may do without, and are not told where they took no time
 
 
 @dataclasses.dataclass

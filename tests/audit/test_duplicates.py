@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from thawline.audit import duplicates
+from thawline.audit import duplicates, neighbours
 from thawline.audit.duplicates import (
     SIDE_PX,
     TURNS,
@@ -80,7 +80,7 @@ def test_planted_duplicates_are_found_and_nothing_else(films: list[Image.Image],
 def test_a_large_set_is_searched_by_neighbours_alike(films: list[Image.Image], monkeypatch: pytest.MonkeyPatch) -> None:
     pictures = draw([*films, *(encode(film) for film in films[:5]), *(crop(film) for film in films[5:10])])
     whole = find_duplicates(pictures)
-    monkeypatch.setattr(duplicates, "EXACT_ITEMS", 0)
+    monkeypatch.setattr(neighbours, "EXACT_ITEMS", 0)
     monkeypatch.setattr(duplicates, "BATCH_PAIRS", 7)
     assert [(each.first, each.second, each.kind) for each in find_duplicates(pictures)] == [
         (each.first, each.second, each.kind) for each in whole

@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_predict
 from sklearn.neighbors import NearestNeighbors
 
-from thawline.audit import oddities
+from thawline.audit import neighbours
 from thawline.audit.oddities import (
     FAR,
     LEAST_ITEMS,
@@ -47,7 +47,7 @@ def test_distances_are_those_of_scikit_learn() -> None:
 
 
 def test_the_index_of_many_items_finds_them_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(oddities, "EXACT_ITEMS", 10)
+    monkeypatch.setattr(neighbours, "EXACT_ITEMS", 10)
     assert {300, 301} <= set(find_outliers(np.concatenate([draw_features(), draw_features(2, seed=9)])).tolist())
 
 

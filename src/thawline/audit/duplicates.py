@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from thawline.audit.neighbours import Neighbours
 from thawline.data.splits import find_leaders
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ NEIGHBOURS, CROP_NEIGHBOURS = 10, 5
 LEAST_ALIKE = 0.5  # cosine of coarse pictures from which on a pair is verified
 LEAST_CORRELATION, LEAST_OF_CROPS = 0.9, 0.93  # of details, of two pictures that are one; crops may choose their place
 LEAST_CONTRAST = 2.0  # grey levels of 255: a picture of less has no details
-EXACT_ITEMS = 4096  # up to so many the index is searched whole
 BATCH_PAIRS = 1024
 
 Kind = Literal["copy", "turned", "cropped"]
@@ -105,19 +105,14 @@ def turn(pictures: NDArray[Any], number: int) -> NDArray[Any]:
 
 def _find_candidates(pictures: NDArray[np.uint8]) -> tuple[IntArray, IntArray]:
     """Return pairs to verify, rows of (first, second, turn of the first), as wholes; and (crop, of what, 0)."""
-    from usearch.index import Index
-
-    coarse = _describe(pictures)
-    index = Index(ndim=coarse.shape[1], metric="cos", dtype="f32")
-    index.add(np.arange(len(coarse)), coarse, threads=1)  # several threads would lay out the graph by chance
+    index = Neighbours(_describe(pictures))
 
     def look_up(turned: NDArray[np.uint8], n_neighbours: int) -> tuple[IntArray, FloatArray]:
         """Return rows of a query and a neighbour that is alike, and how much."""
-        n_sought = min(n_neighbours + 1, len(coarse))
-        matches = index.search(_describe(turned), n_sought, exact=len(coarse) <= EXACT_ITEMS, threads=1)
-        keys, alike = matches.keys, 1 - matches.distances
+        keys, distances = index.search(_describe(turned), min(n_neighbours + 1, len(turned)))
+        alike = 1 - distances
         queries, places = np.nonzero((alike >= LEAST_ALIKE) & (keys != np.arange(len(turned))[:, None]))
-        return np.stack([queries, keys[queries, places].astype(np.int64)], axis=1), alike[queries, places]
+        return np.stack([queries, keys[queries, places]], axis=1), alike[queries, places]
 
     whole, alike = [], []
     for number in range(len(TURNS)):

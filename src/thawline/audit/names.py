@@ -55,8 +55,7 @@ def list_patterns(paths: Sequence[str]) -> Iterator[Pattern]:
     """Yield the parts of names that may be patients: the folder, the first parts, a single part, letters with a number."""
     names = [PurePosixPath(path) for path in paths]
     parts = [[each for each in re.split(r"[^A-Za-z0-9]+", name.stem) if each] for name in names]
-    classes = len({name.parent for name in names})
-    if classes > 1:
+    if len({name.parent for name in names}) > 1:
         yield Pattern("the folder of a file", tuple(name.parent.as_posix() for name in names))
     for length in range(1, MOST_PARTS):
         called = "the first part of the name" if length == 1 else f"the first {length} parts of the name"

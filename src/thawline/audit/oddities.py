@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from thawline.audit.duplicates import EXACT_ITEMS
 from thawline.audit.findings import Finding
+from thawline.audit.neighbours import Neighbours
 from thawline.judge.metrics import macro_auc
 
 if TYPE_CHECKING:
@@ -30,15 +30,11 @@ def find_outliers(features: Features) -> IntArray:
 
     Far is by cosine, and by deviations from the median that are robust to outliers (median absolute deviation).
     """
-    from usearch.index import Index
-
     if len(features) < LEAST_ITEMS:
         return np.empty(0, np.int64)
     rows = np.ascontiguousarray(features, np.float32)
-    index = Index(ndim=rows.shape[1], metric="cos", dtype="f32")
-    index.add(np.arange(len(rows)), rows, threads=1)  # several threads would lay out the graph by chance
-    matches = index.search(rows, NEIGHBOURS + 1, exact=len(rows) <= EXACT_ITEMS, threads=1)
-    distance = np.sort(matches.distances, axis=1)[:, 1:].mean(axis=1)
+    _, distances = Neighbours(rows).search(rows, NEIGHBOURS + 1)
+    distance = np.sort(distances, axis=1)[:, 1:].mean(axis=1)
     middle = float(np.median(distance))
     deviation = MAD_TO_SD * float(np.median(np.abs(distance - middle)))
     found = np.flatnonzero(distance - middle > FAR * max(deviation, 1e-9))

@@ -76,10 +76,9 @@ def find_shortcuts(
         [contents[item] for item in chosen], [facts[item] for item in chosen], pictures.take(chosen), threads
     )
     found = measure_shortcuts(sources, labels[chosen], groups[chosen], seed, threads)
-    shown = ([[int(chosen[item]) for item in group] for group in each.shown] for each in found)
     return [
-        dataclasses.replace(each, shown=tuple(map(tuple, groups_shown)))
-        for each, groups_shown in zip(found, shown, strict=True)
+        dataclasses.replace(each, shown=tuple(tuple(chosen[list(group)].tolist()) for group in each.shown))
+        for each in found
     ]
 
 
