@@ -39,7 +39,7 @@ class Section:
     goals: tuple[tuple[str, float, str], ...] = ()
 
 
-BESIDE = {"covid-ct": "--beside ladder,everything ", "brain-mri": "--beside random "}
+BESIDE = {"covid-ct": "--beside ladder,everything,random ", "brain-mri": "--beside random "}
 TOGETHER = "No patients are named: near-duplicates stay together, and every other image counts as one."
 OPTIMISTIC = (
     "Optimistic even by patient: the sources of these films differ by class, and those of Covid-19 have no patient id."
@@ -476,7 +476,8 @@ def format_accuracy(figures: Mapping[str, float]) -> list[str]:
     for key, name in (
         ("ladder", "once more, on the machine of the next"),
         ("everything", "everything trained from the start"),
-        ("random", "everything trained from a random start"),
+        ("pretrained", "everything trained from the start, two networks"),
+        ("random", "everything trained from a random start, two networks"),
     ):
         rows += [(f"0, {name}", f"{key}_{{}}")] if f"{key}_auc" in figures else []
     for name, pattern in rows:
@@ -489,6 +490,9 @@ def format_accuracy(figures: Mapping[str, float]) -> list[str]:
         table += ["", f"Training everything takes {more} times as long as the ladder, whose AUC is {gain} beside it."]
     elif "ladder_auc_gain" in figures:
         table += ["", f"The ladder's AUC is {figures['ladder_auc_gain']:+.3f} beside that of training everything."]
+    if "transfer_auc_gain" in figures:
+        gain = f"{figures['transfer_auc_gain']:+.3f}"
+        table += ["", f"The pretrained start brings {gain} AUC where everything is trained."]
     table += [
         "",
         "| seed | rung | AUC out of fold | accuracy | folds | seconds | chosen |",

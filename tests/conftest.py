@@ -12,7 +12,7 @@ from thawline.files import file_digest, write_json
 
 
 def pytest_configure() -> None:
-    """Give each of several workers a core of its own, so that engine, decoder and BLAS start no threads that wait for others'."""
+    """Give each of several workers a core of its own: engine, decoder and BLAS then start no threads that only wait."""
     number = os.environ.get("PYTEST_XDIST_WORKER", "")[2:]
     if number and hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))

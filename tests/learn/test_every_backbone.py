@@ -49,7 +49,17 @@ def settle_norms(network, size_px):
     network.eval()
 
 
-@pytest.fixture(scope="module", params=BACKBONES, ids=lambda row: row.name)
+def list_different():
+    """Rows of which no earlier one builds the same backbone: what is trained for other classes is walked once."""
+    found = {}
+    for row in BACKBONES:
+        about = row.architecture.to_json()
+        options = sorted((name, str(value)) for name, value in about["options"].items() if name != "num_classes")
+        found.setdefault((about["builder"], about["model"].partition(".")[0], *options), row)
+    return list(found.values())
+
+
+@pytest.fixture(scope="module", params=list_different(), ids=lambda row: row.name)
 def built(request):
     """A row and its backbone with random weights from a fixed seed."""
     import torch
@@ -113,10 +123,12 @@ def test_the_engine_computes_what_torch_computes(built, monkeypatch, tmp_path):
     assert smallest_cosine(found, expected) >= 0.9999
 
 
-def test_its_onnx_export_runs(built, tmp_path):
+def test_its_onnx_export_runs(built, tmp_path, monkeypatch):
     import onnxruntime
     import torch
+    from torch.onnx._internal.torchscript_exporter._globals import GLOBALS
 
+    monkeypatch.setattr(GLOBALS, "onnx_shape_inference", False)  # two thirds of the time; the file is run to prove it
     row, network = built
     images, newer = make_images(choose_size(row), items=1), row.family == "DINOv3"
     with warnings.catch_warnings(), torch.no_grad():
