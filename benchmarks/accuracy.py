@@ -10,8 +10,8 @@ pooled. Seed 0 climbs the whole ladder; the others try the frozen head and the l
 
 ``--beside ladder,everything,pretrained,random`` also runs, with seed 0 and of five folds on the first: the ladder once more
 without controls, so that seconds are of one machine; everything trained from the pretrained network, without a ladder or a
-budget; the same as two networks of two folds, and such a pair from a random start: what lies between them is what transfer
-bought.
+budget; the same as two networks of two folds at 224 px, and two such from a random start: what lies between them is what
+transfer bought.
 Runs are kept in the work folder; a second start goes on where the first was stopped. What a finished run came to is also
 kept in the folder of parts, small enough to be committed, so that folds of hours can be made one a day, or on several
 machines.
@@ -38,11 +38,12 @@ from thawline.options import CONTROLS
 
 N_FOLDS = 5
 ALONE = ["--controls", "none", "--seed", "0"]
+PAIR = [*ALONE, "--budget", "none", "--size-px", "224", "--folds", "2"]  # five folds of large images take hours
 BESIDE = {
     "ladder": ALONE,
     "everything": [*ALONE, "--budget", "none", "--strategy", "fine_tuning_from_scratch"],
-    "pretrained": [*ALONE, "--budget", "none", "--strategy", "fine_tuning_from_scratch", "--folds", "2"],
-    "random": [*ALONE, "--budget", "none", "--strategy", "random_init", "--folds", "2"],  # five folds take hours
+    "pretrained": [*PAIR, "--strategy", "fine_tuning_from_scratch"],
+    "random": [*PAIR, "--strategy", "random_init"],
 }
 
 

@@ -63,9 +63,8 @@ class Finished:
 
 
 def run_job(data: Path, out: Path, **options: Any) -> thawline.RunResult:
-    return thawline.run(
-        data, out, listener=options.pop("listener", Notes()), **{"head": "linear", "audit": "leaks", **options}
-    )
+    given = {"head": "linear", "audit": "leaks", "precision": "f32", **options}  # which leaves none to be measured
+    return thawline.run(data, out, listener=given.pop("listener", Notes()), **given)
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -535,7 +534,7 @@ def test_edited_plan_is_followed_and_marked_as_given(main: Finished, tmp_path: P
     result = run_job(main.data, tmp_path / "run", plan=file, head=None, strategy=FROZEN)
     values = take_values(result.folder)
     assert {name: values[name] for name in edits} == edits
-    changed = {"aspect", "heads", "threshold"}  # precision may have been f32 anyway
+    changed = {"aspect", "heads", "threshold"}  # precision is f32 anyway
     assert {name for name in changed if find_choice(result.folder, name)["kind"] == "given"} == changed
     assert [rung["head"] for rung in result.metrics["ladder"]] == ["linear", "k_nn"]
     model = result.load_model()

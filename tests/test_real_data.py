@@ -58,7 +58,8 @@ def test_covid_ct_on_its_official_split(shared_data: Path, tmp_path: Path) -> No
 
 def test_brain_mri_has_22_groups_of_identical_images(shared_data: Path, tmp_path: Path) -> None:
     notes = Notes()
-    result = thawline.run(shared_data / "brain-mri", tmp_path / "run", head="linear", listener=notes)
+    given = {"head": "linear", "size_px": 224, "precision": "f32"}
+    result = thawline.run(shared_data / "brain-mri", tmp_path / "run", listener=notes, **given)
     audit, rows = read_audit(result), read_splits(result)
     assert len(rows) == 253
     assert len(audit["identical"]) == 22
