@@ -51,6 +51,7 @@ SIZED = {  # built for one size, by the option that says which
 LARGE = {  # whose fine lines are many, of kinds that smaller networks have as well: found, and not run each
     *("torchvision/resnet50", "torchvision/densenet121", "torchvision/swin_t", "torchvision/vit_b_16"),
     *("timm/swin_tiny_patch4_window7_224", "timm/inception_v3", "timm/legacy_xception", "timm/resnetv2_50"),
+    "timm/cait_xxs24_224",
 }
 WALKED = {f"{row.architecture.builder}/{row.architecture.model}" for row in BACKBONES}  # see test_every_backbone
 every_architecture = pytest.mark.parametrize(
