@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
 from thawline.data.phantoms import PhantomOptions, make_phantoms
 from thawline.types import SilentListener
+
+MARKS = ("bar", "disc", "ring")  # labels of marked films, sorted
 
 
 class Notes(SilentListener):
@@ -62,3 +65,39 @@ def save_dicom(found: Dataset) -> bytes:
     buffer = io.BytesIO()
     found.save_as(buffer, enforce_file_format=True)
     return buffer.getvalue()
+
+
+def make_marked_films(folder: Path, *, missing: float = 0.25, **changes: Any) -> tuple[Path, np.ndarray]:
+    """Small phantoms with independent marks as labels: a disc, a bar and a ring, each in its own place, for a patient.
+
+    The manifest has a column for each, in which a share of the cells is ``missing``; returns the folder and the truth,
+    (films, marks) of 1 and 0, in the order of the sorted paths.
+    """
+    make_films(folder, **{"n_patients": 40, "contrast": 0.0, **changes})
+    with (folder / "manifest.csv").open(encoding="utf-8", newline="") as stream:
+        rows = sorted(csv.DictReader(stream), key=lambda row: row["path"])
+    draw = np.random.default_rng(0)
+    patients = sorted({row["patient"] for row in rows})
+    marked = dict(zip(patients, draw.random((len(patients), 3)) < (0.4, 0.5, 0.3), strict=True))
+    truth = np.array([marked[row["patient"]] for row in rows]).astype(np.int64)
+    for row, has in zip(rows, truth, strict=True):
+        with Image.open(folder / row["path"]) as image:
+            pixels = np.array(image)
+        y, x = np.indices(pixels.shape) / len(pixels)
+        radius = np.hypot(x - 0.25, y - 0.7)
+        disc = np.hypot(x - 0.3, y - 0.3) < 0.13
+        shapes = (abs(x - 0.75) < 0.16) & (abs(y - 0.5) < 0.05), disc, abs(radius - 0.12) < 0.04
+        for shape, present in zip(shapes, has, strict=True):
+            pixels[shape] = np.clip(pixels[shape] + 90.0 * present, 0, 255)
+        Image.fromarray(pixels).save(folder / row["path"])
+    hidden = draw.random(truth.shape) < missing
+    hidden[hidden.all(axis=1), 0] = False
+    for row, has, unknown in zip(rows, truth, hidden, strict=True):
+        del row["label"]
+        cells = ["" if gone else str(value) for value, gone in zip(has, unknown, strict=True)]
+        row |= {f"label:{name}": cell for name, cell in zip(MARKS, cells, strict=True)}
+    with (folder / "manifest.csv").open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return folder, truth

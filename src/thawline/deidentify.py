@@ -16,6 +16,7 @@ from thawline.data.dataset import walk_files
 from thawline.data.dicom import read_object
 from thawline.data.dicom_values import guard
 from thawline.data.identity import key_patient, read_secret
+from thawline.data.label_sets import split_cells
 from thawline.data.manifest import LABEL_NAMES, Manifest, Row, read_labels
 from thawline.data.profile import METHOD, Changes, clean, key_uid
 from thawline.data.quiet import silence
@@ -216,7 +217,8 @@ def _join_labels(table: Manifest | None, files: Sequence[Path], secret: bytes) -
         named = "" if not row.patient else own if row.patient == header.patient else key_patient(secret, row.patient)
         key = own if column == "patient" else key_uid(secret, getattr(header, column))
         joins = {"patient": key} if column == "patient" else {column: key, "patient": named}
-        rows[header.path] = {**joins, "label": row.label, "split": row.split or ""}
+        said = {"label": row.label} if table.names is None else split_cells(row.label, table.names)
+        rows[header.path] = {**joins, **said, "split": row.split or ""}
     return rows
 
 

@@ -4,9 +4,10 @@ Conventions
   pixels         uint8, uint16 or float32; shape (height, width) for grey, (height, width, 3) for RGB; first row on top
   inputs         uint8, or float32 on the same 0 to 255 scale; shape (items[, slices], size_px, size_px, 3)
   features       float32 at work and float16 at rest; shape (items, features)
-  labels         int64, shape (items,): index into the sorted tuple of class names
+  labels         int64, shape (items,): index into the sorted tuple of class names; where items have several labels,
+                 shape (items, labels): 1, 0, or `MISSING` where it is not known
   groups         int64, shape (items,): what never crosses a split (a patient, or patients merged by identical images)
-  probabilities  float64, shape (items, classes); each row sums to one
+  probabilities  float64, shape (items, classes); each row sums to one, but where items have several labels
   names          *_px pixels, *_mib mebibytes, seconds are wall-clock
 """
 
@@ -40,6 +41,10 @@ Interpolation = Literal["bilinear", "bicubic"]
 Precision = Literal["f32", "bf16", "f16"]
 Split = Literal["train", "val", "test"]
 BALANCES = ("none", "weights", "sampling")
+MULTILABEL, MISSING = (
+    "multilabel",
+    -1,
+)  # the kind of a task of several labels an item, and one of them that is not known
 ASPECTS: tuple[Aspect, ...] = ("squash", "letterbox", "crop")
 
 
@@ -101,7 +106,10 @@ class Depth:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Item:
-    """One labelled image: ``path`` is relative to the data (POSIX slashes), ``patient`` is never empty."""
+    """One labelled image: ``path`` is relative to the data (POSIX slashes), ``patient`` is never empty.
+
+    Several labels are one text, see `data.label_sets`.
+    """
 
     path: str
     label: str

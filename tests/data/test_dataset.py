@@ -215,7 +215,7 @@ def test_medmnist(tmp_path: Path) -> None:
     ("changes", "parts"),
     [
         ({"val_images": None, "val_labels": None}, ["lacks val_images, val_labels; found"]),
-        ({"train_labels": np.zeros((12, 14), np.uint8)}, ["14 labels an image (multi-label)"]),
+        ({"train_labels": np.zeros((12, 14), np.uint8)}, ["labels of different shapes in its parts: train (12, 14)"]),
         ({"train_images": np.zeros((12, 28, 28, 28, 3), np.uint8)}, ["of shape (12, 28, 28, 28, 3); expected uint8"]),
         ({"train_images": np.zeros((12, 28, 28), np.float32)}, ["float32 of shape (12, 28, 28); expected uint8"]),
         ({"train_labels": np.zeros((11, 1), np.uint8)}, ["(11, 1) for 12 images"]),

@@ -6,7 +6,7 @@ import random
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
@@ -253,3 +253,62 @@ def test_leaks_are_patients_and_identical_images_that_stand_in_two_parts():
         Leak("image", (4, 5)),
     ]
     assert find_leaks(make_items(["train", "train", "test"], ["p", "p", "q"]), [(0, 1)]) == []
+
+
+@st.composite
+def several_labels(draw):
+    """Labels (items, labels) of 1, 0 and -1 with two patients or more of each value, and the patients."""
+    n_patients, n_labels = draw(st.integers(12, 40)), draw(st.integers(2, 4))
+    generator = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    groups = np.repeat(np.arange(n_patients), generator.integers(1, 4, n_patients))
+    shares = generator.uniform(0.1, 0.5, n_labels)
+    labels = (generator.random((len(groups), n_labels)) < shares).astype(np.int64)
+    labels[generator.random(labels.shape) < 0.25] = -1
+    labels[(labels == -1).all(axis=1), 0] = 0
+    return labels, groups
+
+
+@settings(max_examples=60, deadline=None)
+@given(several_labels(), st.integers(2, 5), st.integers(0, 50))
+def test_folds_of_several_labels_hold_both_values_of_each_and_whole_patients(data, wanted, seed):
+    labels, groups = data
+    counts = count_groups(labels, groups)
+    assert counts.tolist() == [
+        len({g for g, row in zip(groups, labels, strict=True) if row[k] == value})
+        for value in (1, 0)
+        for k in range(labels.shape[1])
+    ]
+    assume(counts.min() >= 2)
+    try:
+        folds, n_folds = make_folds(labels, groups, seed, wanted)
+    except DataError:
+        assert counts.min() < 4  # few patients may be tangled
+        return
+    assert set(folds.tolist()) == set(range(n_folds))
+    assert all(len(set(folds[groups == group].tolist())) == 1 for group in groups)
+    for fold in range(n_folds):
+        for value in (0, 1):
+            assert (labels[folds == fold] == value).any(axis=0).all()
+            assert (labels[folds != fold] == value).any(axis=0).all()
+    again, _ = make_folds(labels, groups, seed, wanted)
+    np.testing.assert_array_equal(folds, again)
+
+
+def test_folds_of_several_labels_have_like_shares_of_each():
+    generator = np.random.default_rng(0)
+    groups = np.repeat(np.arange(400), 2)
+    labels = np.repeat(generator.random((400, 5)) < (0.05, 0.1, 0.3, 0.5, 0.9), 2, axis=0).astype(np.int64)
+    folds, n_folds = make_folds(labels, groups, 0, 5)
+    assert n_folds == 5
+    shares = np.stack([labels[folds == fold].mean(axis=0) for fold in range(5)])
+    assert np.abs(shares - labels.mean(axis=0)).max() < 0.02
+    assert np.ptp(np.bincount(folds)) <= 8
+    other, _ = make_folds(labels, groups, 1, 5)
+    assert (other != folds).any()
+
+
+def test_a_given_split_of_several_labels_needs_both_values_in_each_part():
+    labels = np.array([[0, 1], [1, 0], [1, 1], [1, 0]])
+    is_test = np.array([False, False, True, True])
+    with pytest.raises(DataError, match=r"in test the given split has 1 label\(s\) with one value only .*\[0\]"):
+        check_parts(labels, is_test)

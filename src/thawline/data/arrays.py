@@ -73,7 +73,8 @@ class StackedImage:
 
 @dataclasses.dataclass(frozen=True)
 class ImageStack:
-    """What a file of arrays holds: contents, labels, and where they are given patients and splits, one an item each."""
+    """What a file of arrays holds: contents, labels, (items,) or several an item, (items, labels); and where they are given
+    patients and splits, one an item each."""
 
     contents: Sequence[Content]
     labels: NDArray[Any]
@@ -105,7 +106,7 @@ def read_stack(path: Path, keys: Mapping[str, str]) -> ImageStack:
         names = {role: _find_name(path, arrays, role, keys) for role in ROLES}
         images = arrays[str(names["images"])]
         others = {role: name for role, name in names.items() if role != "images" and name is not None}
-        beside = {role: _read_column(path, name, arrays[name]) for role, name in others.items()}
+        beside = {role: _read_column(path, name, arrays[name], role) for role, name in others.items()}
     if len(images.shape) not in (3, 4):
         raise DataError(
             f"{path.name}: {names['images']} has shape {tuple(images.shape)}; expected (items, height, width[, 3]) or "
@@ -157,22 +158,18 @@ def read_medmnist(path: Path) -> dict[Split, tuple[NDArray[Any], NDArray[Any]]]:
 def _check_part(
     path: Path, split: str, images: NDArray[Any], labels: NDArray[Any]
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return images and labels, shape (items,), or refuse what is not 8-bit and single-label."""
+    """Return images and labels, shape (items,) or (items, labels), or refuse what is not 8-bit."""
     name, shape = f"{path.name}: {split}_images", images.shape
     if images.ndim not in (3, 4) or images.dtype != np.uint8:
         raise DataError(
             f"{name} are {images.dtype} of shape {shape}; expected uint8, (items, height, width[, 3]) or (items, depth, "
             "height, width)"
         )
-    if labels.ndim == 2 and labels.shape[1] > 1:
-        raise DataError(
-            f"{path.name}: {labels.shape[1]} labels an image (multi-label); only one label an image is read yet"
-        )
     if len(labels) != len(images) or labels.ndim not in (1, 2):
         raise DataError(
             f"{path.name}: {split}_labels of shape {labels.shape} for {len(images)} images; expected one each"
         )
-    return images, labels.reshape(len(images))
+    return images, labels if labels.ndim == 2 and labels.shape[1] > 1 else labels.reshape(len(images))
 
 
 def _find_name(path: Path, arrays: Mapping[str, Any], role: str, keys: Mapping[str, str]) -> str | None:
@@ -195,14 +192,14 @@ def _find_name(path: Path, arrays: Mapping[str, Any], role: str, keys: Mapping[s
     return None
 
 
-def _read_column(path: Path, name: str, array: Any) -> NDArray[Any]:
-    """Return one value an item, text decoded. Raises DataError for several."""
+def _read_column(path: Path, name: str, array: Any, role: str) -> NDArray[Any]:
+    """Return one value an item, text decoded; of labels there may be several. Raises DataError for several of others."""
     values = np.asarray(array[:])
     if values.ndim > 1 and values.shape[0] == values.size:
         values = values.reshape(-1)
-    if values.ndim != 1:
+    if values.ndim != 1 and not (role == "labels" and values.ndim == 2):
         raise DataError(f"{path.name}: {name} has shape {values.shape}; expected one value an item")
-    if values.dtype.kind in "SO":
+    if values.dtype.kind in "SO" and values.ndim == 1:
         values = np.array([each.decode() if isinstance(each, bytes) else str(each) for each in values])
     return values
 

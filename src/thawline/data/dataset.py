@@ -15,11 +15,22 @@ import numpy as np
 from thawline.data import arrays, dicom_index
 from thawline.data.dicom import read_patient
 from thawline.data.identity import key_patient, read_secret
+from thawline.data.label_sets import (
+    JOIN,
+    contradict,
+    count_values,
+    join_texts,
+    name_label,
+    parse_labels,
+    read_array,
+    sort_names,
+    write_labels,
+)
 from thawline.data.manifest import EXTENSIONS as MANIFEST_EXTENSIONS
-from thawline.data.manifest import LABEL_NAMES, NAMES, SPLITS, Row, read_labels, read_manifest
+from thawline.data.manifest import LABEL_NAMES, NAMES, SPLITS, Manifest, Row, read_labels, read_manifest
 from thawline.data.readers import EXTENSIONS, is_image_name, may_be_dicom
 from thawline.errors import DataError, bullets
-from thawline.types import Item, Split
+from thawline.types import MISSING, Item, Split
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,6 +42,7 @@ if TYPE_CHECKING:
 Kind = Literal["folder", "manifest", "dicom", "npz", "arrays"]
 MIN_ITEMS = 10
 MIN_PATIENTS_PER_CLASS = 2
+SEVERAL = "; --multilabel reads names joined by | as several labels"
 SKIPPED = ("__macosx", "thumbs.db", "desktop.ini")  # left behind by file managers; names with a leading dot are, too
 NOT_A_NAME = ("na", "n/a", "#n/a", "nan", "null", "none", "unknown")
 
@@ -39,9 +51,9 @@ NOT_A_NAME = ("na", "n/a", "#n/a", "nan", "null", "none", "unknown")
 class Dataset:
     """Labelled items, sorted by path, with their contents (absolute paths or arrays) in the same order.
 
-    ``classes`` are sorted, numbers by value. ``patients_given`` is False where the data name no patients and each item
-    counts as its own; ``n_blank_patients`` counts the items without one where others have one. ``notes`` are remarks
-    for the user.
+    ``classes`` are sorted, numbers by value; where the task is ``multilabel`` they are the names of the labels, of which an
+    item has any number. ``patients_given`` is False where the data name no patients and each item counts as its own;
+    ``n_blank_patients`` counts the items without one where others have one. ``notes`` are remarks for the user.
     """
 
     root: Path
@@ -53,19 +65,36 @@ class Dataset:
     n_blank_patients: int = 0
     split_given: bool = False
     notes: tuple[str, ...] = ()
+    multilabel: bool = False
 
     def labels(self) -> Labels:
-        """Return the class index of each item, int64, shape (items,)."""
+        """Return the class index of each item, int64, shape (items,); of several labels 1, 0 or -1, (items, labels)."""
+        if self.multilabel:
+            return parse_labels([item.label for item in self.items], self.classes)
         index = {name: position for position, name in enumerate(self.classes)}
         return np.array([index[item.label] for item in self.items], dtype=np.int64)
 
+    def contradict(self, numbers: Sequence[int]) -> bool:
+        """Tell whether items have different labels; of several, one that some have and others are known not to have."""
+        texts = {self.items[number].label for number in numbers}
+        return len(texts) > 1 and (not self.multilabel or contradict(parse_labels(sorted(texts), self.classes)))
+
+    def count_values(self) -> dict[str, dict[str, int]]:
+        """Count of each of several labels who has it, who has not, and who is not known to: `label_sets.count_values`."""
+        patients = np.unique([item.patient for item in self.items], return_inverse=True)[1]
+        return count_values(self.labels(), patients, self.classes)
+
     def count_items(self) -> dict[str, int]:
         """Return the number of items of each class, in the order of ``classes``."""
+        if self.multilabel:
+            return {name: counts["items"] for name, counts in self.count_values().items()}
         counts = Counter(item.label for item in self.items)
         return {name: counts[name] for name in self.classes}
 
     def count_patients(self) -> dict[str, int]:
         """Return the number of patients with an item of each class; a patient may count in several classes."""
+        if self.multilabel:
+            return {name: counts["patients"] for name, counts in self.count_values().items()}
         pairs = Counter(label for label, _ in {(item.label, item.patient) for item in self.items})
         return {name: pairs[name] for name in self.classes}
 
@@ -75,19 +104,24 @@ class Dataset:
 
 
 def load_dataset(
-    data: Path, *, labels: Path | None = None, keys: str | None = None, allow_outside: bool = False
+    data: Path,
+    *,
+    labels: Path | None = None,
+    keys: str | None = None,
+    allow_outside: bool = False,
+    multilabel: bool = False,
 ) -> Dataset:
     """Load and check labelled images.
 
     ``data`` is a folder with a manifest, with a subfolder a class, or of DICOM files and a table of labels, which
     ``labels`` names where it lies elsewhere; a manifest file, a DICOMDIR, or a file of arrays, of which ``keys`` say which
     is what (`arrays.read_keys`). Only names, labels and headers are read, not the images (an .npz is read whole). Paths and
-    links that leave the data are refused unless ``allow_outside``.
+    links that leave the data are refused unless ``allow_outside``. With ``multilabel`` a label is several names joined by |.
     Raises DataError where the data are missing, contradictory or too few.
     """
     path = _find(data)
     if path.suffix.lower() in arrays.EXTENSIONS and not _is_directory(path):
-        dataset = _load_arrays(path, keys)
+        dataset = _load_arrays(path, keys, multilabel)
         check_dataset(dataset)
         return dataset
     if keys is not None:
@@ -95,11 +129,15 @@ def load_dataset(
     manifests = _find_tables(path, NAMES)
     tables = [_find(labels)] if labels is not None else [] if manifests else _find_tables(path, LABEL_NAMES)
     if labels is not None or _is_directory(path) or (tables and any(map(dicom_index.is_dicom_file, _walk(path, None)))):
-        dataset = _load_dicom(path, tables, allow_outside)
+        dataset = _load_dicom(path, tables, allow_outside, multilabel)
     elif path.is_file():
-        dataset = _load_file(path, allow_outside)
+        dataset = _load_file(path, allow_outside, multilabel)
+    elif manifests:
+        dataset = _load_manifest(manifests[0], allow_outside, multilabel)
+    elif multilabel:
+        raise DataError(f"--multilabel: {path} has a folder a class; several labels need a {NAMES[0]} that names them")
     else:
-        dataset = _load_manifest(manifests[0], allow_outside) if manifests else _load_folder(path, allow_outside)
+        dataset = _load_folder(path, allow_outside)
     check_dataset(dataset)
     return dataset
 
@@ -122,8 +160,12 @@ def _is_directory(path: Path) -> bool:
 def check_dataset(dataset: Dataset) -> None:
     """Refuse what nothing can be learnt from: one class, under 10 items, a class of fewer than 2 patients.
 
-    Raises DataError that states the counts found and the least needed.
+    Of several labels an item: fewer than two, or one that fewer than 2 patients have, or have not. Raises DataError that
+    states the counts found and the least needed.
     """
+    if dataset.multilabel:
+        _check_values(dataset)
+        return
     counts, n_items = dataset.count_items(), len(dataset.items)
     found = ", ".join(f"{name} ({count})" for name, count in counts.items())
     least = f"at least 2 classes, {MIN_ITEMS} images in all and {MIN_PATIENTS_PER_CLASS} patients a class are needed"
@@ -134,8 +176,39 @@ def check_dataset(dataset: Dataset) -> None:
     few = [name for name, count in dataset.count_patients().items() if count < MIN_PATIENTS_PER_CLASS]
     if few:
         lines = [f"{name}: {counts[name]} images of {dataset.count_patients()[name]} patient" for name in few]
+        hint = SEVERAL if any(JOIN in name for name in few) else ""
         raise DataError(
-            f"{len(few)} classes have fewer than {MIN_PATIENTS_PER_CLASS} patients; {least}:\n{bullets(lines)}"
+            f"{len(few)} classes have fewer than {MIN_PATIENTS_PER_CLASS} patients; {least}{hint}:\n{bullets(lines)}"
+        )
+
+
+def _check_values(dataset: Dataset) -> None:
+    """Refuse labels of which too little is known. Raises DataError that names them, with their counts."""
+    counts, n_items = dataset.count_values(), len(dataset.items)
+    least = (
+        f"at least 2 labels, {MIN_ITEMS} images with a known one, and of each label {MIN_PATIENTS_PER_CLASS} patients "
+    )
+    least += f"who have it and {MIN_PATIENTS_PER_CLASS} who are known not to are needed"
+    if len(counts) < 2:
+        raise DataError(
+            f"there is one label, {', '.join(counts) or 'with no name'}; {least}; one alone is a column label"
+        )
+    if n_items < MIN_ITEMS:
+        raise DataError(f"there are {n_items} images with a known label; {least}, and some hundred to learn something")
+    few = {
+        name: own
+        for name, own in counts.items()
+        if min(own["patients"], own["negative_patients"]) < MIN_PATIENTS_PER_CLASS
+    }
+    if few:
+        lines = [
+            f"{name}: {own['items']} images of {own['patients']} patients have it, {own['negative_items']} images of "
+            f"{own['negative_patients']} patients have not, {own['missing_items']} images are not known"
+            for name, own in few.items()
+        ]
+        raise DataError(
+            f"{len(few)} labels have one value only, or too few patients with one; {least}; leave them out:\n"
+            f"{bullets(lines)}"
         )
 
 
@@ -146,9 +219,10 @@ def from_arrays(
 ) -> Dataset:
     """Build a data set from paths or from an array of shape (items, height, width[, 3]), in the order given.
 
-    ``labels`` are names or numbers, one an item; ``groups`` name the patient of each item, None or NaN one of its own.
-    Item paths are running numbers. Raises DataError where lengths or shapes disagree or a label is missing; whether
-    the data suffice is for `check_dataset` to judge.
+    ``labels`` are names or numbers, one an item, or of shape (items, labels) 1, 0, and NaN where one is not known: the
+    labels are then called by the columns of a data frame, else by numbers, and items of which none is known are left out.
+    ``groups`` name the patient of each item, None or NaN one of its own. Item paths are running numbers. Raises DataError
+    where lengths or shapes disagree or a label is missing; whether the data suffice is for `check_dataset` to judge.
     """
     if isinstance(contents, np.ndarray) and contents.dtype.kind in "biuf" and contents.ndim not in (3, 4):
         raise DataError(f"images of shape {contents.shape}; expected (items, height, width[, 3])")
@@ -157,17 +231,31 @@ def from_arrays(
     for name, values in (("labels", labels), ("groups", given)):
         if len(values) != len(sources):
             raise DataError(f"{len(sources)} images but {len(values)} {name}; expected one an image")
-    missing = [str(number) for number, label in enumerate(labels) if _is_missing(label)]
+    texts, names = _write_array(labels, "y")
+    missing = [str(number) for number, label in enumerate(texts) if _is_missing(label)]
     if missing:
         raise DataError(f"no label for {len(missing)} images, at positions {', '.join(missing[:10])}; leave them out")
     pairs: list[Pair] = []
     width = max(5, len(str(len(sources))))
-    for number, (source, label, group) in enumerate(zip(sources, labels, given, strict=True)):
+    for number, (source, label, group) in enumerate(zip(sources, texts, given, strict=True)):
         path = f"{number:0{width}d}"
         patient = own_patient(path) if _is_missing(group) else _name_value(group)
         pairs.append((Item(path, _name_value(label), patient), source))
     n_blank = 0 if groups is None else sum(map(_is_missing, given))
-    return _build(Path(), "arrays", pairs, patients_given=groups is not None, n_blank_patients=n_blank)
+    return _build(Path(), "arrays", pairs, names, patients_given=groups is not None, n_blank_patients=n_blank)
+
+
+def _write_array(labels: Any, source: str) -> tuple[Sequence[Any], tuple[str, ...] | None]:
+    """Return one label an item as they are; several as texts, with their names. Raises DataError."""
+    if np.ndim(labels) != 2 or np.shape(labels)[1] == 1:
+        return labels, None
+    columns = getattr(labels, "columns", range(np.shape(labels)[1]))
+    named = [name_label(_name_value(column), source) for column in columns]
+    names = sort_names(named)
+    if len(set(names)) < len(names):
+        raise DataError(f"{source}: expected another name for each label, found {', '.join(names)}")
+    values = read_array(np.asarray(labels), source)[:, [named.index(name) for name in names]]
+    return [write_labels(row, names) for row in values], names
 
 
 def list_files(paths: Sequence[Path], *, allow_outside: bool = False) -> list[Path]:
@@ -243,17 +331,36 @@ def _find(path: Path) -> Path:
     raise DataError(f"{path} does not exist: there is no {wanted!r} in {parent}; {hint}")
 
 
-def _build(root: Path, kind: Kind, pairs: Sequence[Pair], **facts: Any) -> Dataset:
-    """Sort items by path and classes by name or number, and fill the record."""
+def _build(
+    root: Path, kind: Kind, pairs: Sequence[Pair], names: tuple[str, ...] | None = None, **facts: Any
+) -> Dataset:
+    """Sort items by path and classes by name or number, and fill the record; ``names`` are those of several labels."""
+    if names is not None:
+        pairs, facts = _leave_unknown(pairs, names, facts)
     named = pairs if kind == "dicom" else _name_patients(pairs)
     if any(item.patient != before.patient for (item, _), (before, _) in zip(named, pairs, strict=True)):
         blank = sum(not is_named(item) for item, _ in named)
         facts |= {"patients_given": True, "n_blank_patients": blank}
     pairs = sorted(named, key=lambda pair: pair[0].path)
     items = tuple(item for item, _ in pairs)
-    classes = _sort_classes({item.label for item in items})
+    classes = sort_names({item.label for item in items}) if names is None else names
     notes = (*facts.pop("notes", ()), *_note_doubtful_names(items, classes))
-    return Dataset(root, kind, items, classes, [content for _, content in pairs], notes=notes, **facts)
+    contents = [content for _, content in pairs]
+    return Dataset(root, kind, items, classes, contents, notes=notes, multilabel=names is not None, **facts)
+
+
+def _leave_unknown(
+    pairs: Sequence[Pair], names: tuple[str, ...], facts: dict[str, Any]
+) -> tuple[list[Pair], dict[str, Any]]:
+    """Return the items of which a label is known, and the facts with a note of how many others there were."""
+    known = (parse_labels([item.label for item, _ in pairs], names) != MISSING).any(axis=1)
+    kept = [pair for pair, keep in zip(pairs, known, strict=True) if keep]
+    if len(kept) == len(pairs):
+        return kept, facts
+    note = f"{len(pairs) - len(kept)} of {len(pairs)} items were left out, as none of their labels is known"
+    if facts.get("n_blank_patients"):
+        facts = {**facts, "n_blank_patients": sum(not is_named(item) for item, _ in kept)}
+    return kept, {**facts, "notes": (*facts.get("notes", ()), note)}
 
 
 def _name_patients(pairs: Sequence[Pair]) -> list[Pair]:
@@ -271,29 +378,24 @@ def _name_patients(pairs: Sequence[Pair]) -> list[Pair]:
     return named
 
 
-def _sort_classes(names: set[str]) -> tuple[str, ...]:
-    """Sort numbers by value where all names are numbers, else names by code point."""
-    try:
-        return tuple(sorted(names, key=lambda name: (float(name), name)))
-    except ValueError:
-        return tuple(sorted(names))
-
-
 def _note_doubtful_names(items: Sequence[Item], classes: Sequence[str]) -> Iterator[str]:
     """Remark on classes that differ in case only, and on patients that look like a missing value."""
     folded = Counter(name.casefold() for name in classes)
     alike = [name for name in classes if folded[name.casefold()] > 1]
     if alike:
         yield f"classes {', '.join(map(repr, alike))} differ in upper and lower case only and are kept apart"
+    joined = [name for name in classes if JOIN in name]
+    if joined:
+        yield f"{len(joined)} classes hold a {JOIN}, such as {joined[0]!r}, and are classes of their own{SEVERAL}"
     for name, count in sorted(Counter(item.patient for item in items if item.patient.lower() in NOT_A_NAME).items()):
         yield f"{count} items name the patient {name!r} and count as one patient; leave it blank where it is unknown"
 
 
-def _load_file(path: Path, allow_outside: bool) -> Dataset:
+def _load_file(path: Path, allow_outside: bool, multilabel: bool) -> Dataset:
     """Load a manifest or an .npz by its extension."""
     suffix = path.suffix.lower()
     if suffix in MANIFEST_EXTENSIONS:
-        return _load_manifest(path, allow_outside)
+        return _load_manifest(path, allow_outside, multilabel)
     raise DataError(
         f"{path} is no data set; expected a folder, a manifest ({', '.join(MANIFEST_EXTENSIONS)}), a "
         f"{dicom_index.DIRECTORY} or arrays ({', '.join(arrays.EXTENSIONS)})"
@@ -315,9 +417,9 @@ class _Fence:
         return target.is_relative_to(self.root)
 
 
-def _load_manifest(path: Path, allow_outside: bool) -> Dataset:
+def _load_manifest(path: Path, allow_outside: bool, multilabel: bool) -> Dataset:
     """Load the items of a manifest; paths resolve against its folder."""
-    manifest = read_manifest(path)
+    manifest = read_manifest(path, joined=multilabel)
     pairs: list[Pair] = []
     for row, (name, file) in zip(manifest.rows, _resolve_rows(path, manifest.rows, allow_outside), strict=True):
         pairs.append((Item(name, row.label, row.patient or own_patient(name), row.split, row.metadata), file))
@@ -325,10 +427,18 @@ def _load_manifest(path: Path, allow_outside: bool) -> Dataset:
         path.parent,
         "manifest",
         pairs,
+        manifest.names,
+        notes=_note_uncertain(manifest),
         patients_given=manifest.patients_given,
         n_blank_patients=sum(not row.patient for row in manifest.rows) if manifest.patients_given else 0,
         split_given=manifest.split_given,
     )
+
+
+def _note_uncertain(manifest: Manifest) -> tuple[str, ...]:
+    """Remark on cells that say that a label is uncertain."""
+    count = manifest.n_uncertain
+    return (f"{count} labels are said to be uncertain (-1 or u) and count as not known",) if count else ()
 
 
 def _resolve_rows(manifest: Path, rows: Sequence[Row], allow_outside: bool) -> list[tuple[str, Path]]:
@@ -367,7 +477,7 @@ def _locate(folder: Path, text: str) -> tuple[str, Path]:
     return (file.relative_to(folder).as_posix() if file.is_relative_to(folder) else Path(text).as_posix()), file
 
 
-def _load_dicom(path: Path, tables: Sequence[Path], allow_outside: bool) -> Dataset:
+def _load_dicom(path: Path, tables: Sequence[Path], allow_outside: bool, multilabel: bool) -> Dataset:
     """Load the DICOM images of a folder, or those that a DICOMDIR names, that a table of labels has a row for."""
     if not tables:
         raise DataError(f"{path} needs a table of labels: {LABEL_NAMES[0]} beside it, or --labels TABLE")
@@ -376,7 +486,7 @@ def _load_dicom(path: Path, tables: Sequence[Path], allow_outside: bool) -> Data
         raise DataError(
             f"--labels joins labels to a folder of DICOM files or a {dicom_index.DIRECTORY}; {path} is a file"
         )
-    table = read_labels(tables[0])
+    table = read_labels(tables[0], joined=multilabel)
     fence = None if allow_outside else _Fence(root)
     directory = path if path.is_file() else root / dicom_index.DIRECTORY
     named = dicom_index.read_directory(directory) if directory.is_file() else list(_walk(root, fence))
@@ -405,7 +515,8 @@ def _load_dicom(path: Path, tables: Sequence[Path], allow_outside: bool) -> Data
         root,
         "dicom",
         pairs,
-        notes=tuple(notes),
+        table.names,
+        notes=(*notes, *_note_uncertain(table)),
         patients_given=n_own < len(pairs),
         n_blank_patients=n_own if n_own < len(pairs) else 0,
         split_given=table.split_given,
@@ -541,7 +652,7 @@ def _refuse_link(path: Path) -> None:
     )
 
 
-def _load_arrays(path: Path, keys: str | None) -> Dataset:
+def _load_arrays(path: Path, keys: str | None, multilabel: bool) -> Dataset:
     """Load a file of arrays: of MedMNIST, or of images and labels under keys."""
     if keys is None and path.suffix.lower() == arrays.NPZ and arrays.is_medmnist(path):
         return _load_medmnist(path)
@@ -551,9 +662,12 @@ def _load_arrays(path: Path, keys: str | None) -> Dataset:
         raise DataError(f"--keys: {error}") from error
     stack = arrays.read_stack(path, named)
     width = max(5, len(str(len(stack.labels))))
+    labels, names = _write_array(stack.labels, path.name)
+    if multilabel and names is None:
+        labels, names = join_texts([_name_value(label) for label in labels], range(len(labels)), path.name)
     pairs: list[Pair] = []
     n_blank = 0
-    for index, (content, label) in enumerate(zip(stack.contents, stack.labels, strict=True)):
+    for index, (content, label) in enumerate(zip(stack.contents, labels, strict=True)):
         name = f"{index:0{width}d}"
         if _is_missing(label) or not _name_value(label):
             raise DataError(f"{path.name}: item {index} has no label; leave it out")
@@ -568,6 +682,7 @@ def _load_arrays(path: Path, keys: str | None) -> Dataset:
         path,
         "npz",
         pairs,
+        names,
         patients_given=given,
         n_blank_patients=n_blank if given else 0,
         split_given=stack.split is not None,
@@ -583,11 +698,19 @@ def _read_split(path: Path, index: int, value: Any) -> Split:
 
 
 def _load_medmnist(path: Path) -> Dataset:
-    """Load a MedMNIST file (Yang et al., Scientific Data 10:41, 2023): images or volumes of one label, in given splits."""
+    """Load a MedMNIST file (Yang et al., Scientific Data 10:41, 2023): images or volumes, in given splits."""
     pairs: list[Pair] = []
-    for split, (images, labels) in arrays.read_medmnist(path).items():
+    names: tuple[str, ...] | None = None
+    parts = arrays.read_medmnist(path)
+    if len({labels.shape[1:] for _, labels in parts.values()}) > 1:
+        shapes = ", ".join(f"{split} {labels.shape}" for split, (_, labels) in parts.items())
+        raise DataError(
+            f"{path.name}: labels of different shapes in its parts: {shapes}; expected as many an image in each"
+        )
+    for split, (images, labels) in parts.items():
         width = max(5, len(str(len(images))))
-        for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+        texts, names = _write_array(labels, path.name)
+        for number, (image, label) in enumerate(zip(images, texts, strict=True)):
             name = f"{split}/{number:0{width}d}"
             pairs.append((Item(name, _name_value(label), own_patient(name), split), image))
-    return _build(path, "npz", pairs, split_given=True)
+    return _build(path, "npz", pairs, names, split_given=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from thawline.data.dataset import Dataset
+from thawline.data.label_sets import count_values
 from thawline.data.readers import ImageFacts
 from thawline.data.splits import Splits
 from thawline.files import json_digest
@@ -33,7 +34,6 @@ def make_fingerprint(
     """
     development = ~splits.is_test
     seen = [fact for fact, keep in zip(facts, development, strict=True) if keep]
-    n_items = np.bincount(labels, minlength=len(dataset.classes))
     fingerprint = {
         "schema": 1,
         "n_items": len(labels),
@@ -49,7 +49,7 @@ def make_fingerprint(
         },
         "n_folds": splits.n_folds,
         "split_reason": splits.reason,
-        "imbalance": round(float(n_items.max() / n_items.min()), 3),
+        "imbalance": round(_compare_counts(labels, dataset.classes), 3),
         "width_px": _describe_range([fact.width_px for fact in seen]),
         "height_px": _describe_range([fact.height_px for fact in seen]),
         "aspect_ratio": _describe_range([round(fact.width_px / fact.height_px, 4) for fact in seen]),
@@ -62,7 +62,21 @@ def make_fingerprint(
     }
     if any(fact.slices > 1 for fact in facts):
         fingerprint["slices"] = _describe_range([fact.slices for fact in seen])
+    if dataset.multilabel:  # whose counts by label do not sum to the items
+        fingerprint["multilabel"] = {
+            name: {"items": int(part.sum()), "patients": len(np.unique(groups[part]))}
+            for name, part in (("development", development), ("test", splits.is_test))
+        }
     return {**fingerprint, "digest": json_digest(fingerprint)}
+
+
+def _compare_counts(labels: Labels, classes: Sequence[str]) -> float:
+    """Return how many times the items of the smallest class the largest has; of several labels, the most of any label."""
+    if labels.ndim == 1:
+        n_items = np.bincount(labels, minlength=len(classes))
+        return float(n_items.max() / n_items.min())
+    both = np.stack([(labels == value).sum(axis=0) for value in (0, 1)])
+    return float((both.max(axis=0) / both.min(axis=0)).max())
 
 
 def find_wide_range(facts: Sequence[ImageFacts]) -> list[float] | None:
@@ -83,6 +97,8 @@ def find_wide_range(facts: Sequence[ImageFacts]) -> list[float] | None:
 def _count_classes(
     classes: Sequence[str], labels: Labels, groups: Groups, part: BoolArray
 ) -> dict[str, dict[str, int]]:
+    if labels.ndim == 2:
+        return count_values(labels[part], groups[part], classes)
     counts = {}
     for number, name in enumerate(classes):
         chosen = part & (labels == number)

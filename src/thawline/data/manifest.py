@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from thawline.data.label_sets import COLUMN, find_columns, join_cells, join_texts, name_label, sort_names
 from thawline.errors import DataError, bullets
 from thawline.types import Split
 
@@ -47,6 +48,7 @@ JOINS = {  # what a table of labels may name DICOM objects by, finest first, and
 class Row:
     """One line of a manifest. ``number`` is the row as a spreadsheet shows it; blank cells are empty strings.
 
+    Several labels are one text, see `label_sets`.
     In a table of labels ``path`` is the value of the column that it is joined by.
     """
 
@@ -62,28 +64,33 @@ class Row:
 class Manifest:
     """The rows in the order of the file; ``patients_given`` where at least one row names a patient.
 
-    ``column`` is ``path``, or that of `JOINS` by which a table of labels is joined.
+    ``column`` is ``path``, or that of `JOINS` by which a table of labels is joined. ``names`` are those of the labels where
+    rows have several, else None; ``n_uncertain`` counts the cells that say so.
     """
 
     rows: tuple[Row, ...]
     patients_given: bool
     split_given: bool
     column: str = "path"
+    names: tuple[str, ...] | None = None
+    n_uncertain: int = 0
 
 
-def read_manifest(path: Path, *, need_label: bool = True) -> Manifest:
+def read_manifest(path: Path, *, need_label: bool = True, joined: bool = False) -> Manifest:
     """Read and check a manifest: columns ``path`` and ``label``, optional ``patient`` and ``split``, others kept.
 
     CSV is UTF-8, separated by comma, semicolon or tab; rows count from 1 for the header. Parquet rows count from 1
     for the first. Column names are compared in lower case. Without ``need_label`` (prediction) only ``path`` is needed
-    and labels may be blank. Raises DataError, naming rows, for anything missing, doubled or contradictory.
+    and labels may be blank. Columns ``label:NAME`` in place of ``label`` hold a label each, and with ``joined`` the column
+    ``label`` several names with | between them. Raises DataError, naming rows, for anything missing, doubled or
+    contradictory.
     """
     names, table = _read_table(path, ("path",))
-    _check_columns(path, names, ("path", "label") if need_label else ("path",))
-    return _read_rows(path, names, table, need_label)
+    _check_columns(path, names, ("path", *_need_label(path, names)) if need_label else ("path",))
+    return _read_rows(path, names, table, need_label, joined=joined)
 
 
-def read_labels(path: Path) -> Manifest:
+def read_labels(path: Path, *, joined: bool = False) -> Manifest:
     """Read and check a table of labels: ``label``, and what names DICOM objects, the finest of `JOINS` that is there.
 
     A coarser ``patient`` groups, other columns of `JOINS` are left out. Values of patients may be identities, so that
@@ -96,9 +103,9 @@ def read_labels(path: Path) -> Manifest:
     if not column:
         found = ", ".join(map(repr, names))
         raise DataError(f"{path.name} has none of the columns {', '.join(JOINS)} to join labels by; found {found}")
-    _check_columns(path, names, (column, "label"))
+    _check_columns(path, names, (column, *_need_label(path, names)))
     names = ["path" if name == column else "" if name in JOINS and name != "patient" else name for name in names]
-    return dataclasses.replace(_read_rows(path, names, table, True, column), column=column)
+    return dataclasses.replace(_read_rows(path, names, table, True, column, joined=joined), column=column)
 
 
 def _read_table(path: Path, keys: Sequence[str]) -> Table:
@@ -107,32 +114,79 @@ def _read_table(path: Path, keys: Sequence[str]) -> Table:
     table = [(number, [cell.strip() for cell in cells]) for number, cells in table if any(map(str.strip, cells))]
     if not table:
         raise DataError(f"{path.name} holds column names but no rows; expected a row an image")
-    return [name.strip().lower() for name in columns], table
+    return [_fold_name(name.strip()) for name in columns], table
+
+
+def _fold_name(column: str) -> str:
+    """Return the name of a column in lower case; what stands after ``label:`` is the name of a label, and stays."""
+    known = column.lower().startswith(COLUMN)
+    return COLUMN + column[len(COLUMN) :].strip() if known else column.lower()
+
+
+def _need_label(path: Path, names: Sequence[str]) -> tuple[str, ...]:
+    """Return the column of labels that is needed: none beside columns of one label each. Raises DataError for both."""
+    columns = find_columns(names)
+    if columns and "label" in names:
+        raise DataError(f"{path.name} has the column label and {', '.join(columns)}; keep one way of saying the labels")
+    return () if columns else ("label",)
 
 
 def _read_rows(
-    path: Path, names: Sequence[str], table: Sequence[tuple[int, list[str]]], need_label: bool, column: str = "path"
+    path: Path,
+    names: Sequence[str],
+    table: Sequence[tuple[int, list[str]]],
+    need_label: bool,
+    column: str = "path",
+    *,
+    joined: bool = False,
 ) -> Manifest:
     """Check the cells under these names and make rows of them."""
     records = [(number, dict(zip(names, cells, strict=False))) for number, cells in table]
-    _refuse_blank(path, records, {"path": column} | ({"label": "label"} if need_label else {}))
+    several = need_label and (joined or bool(find_columns(names)))
+    _refuse_blank(path, records, {"path": column} | ({"label": "label"} if need_label and not several else {}))
+    labels, label_names, n_uncertain = _join_labels(path, names, records) if several else ([], None, 0)
     splits = _read_splits(path, records) if need_label else [None] * len(records)
     rows = tuple(
         Row(
             number=number,
             path=record["path"],
-            label=_shorten_number(record.get("label", "")),
+            label=labels[place] if several else _shorten_number(record.get("label", "")),
             patient=record.get("patient", ""),
             split=split,
-            metadata={name: value for name, value in record.items() if name and name not in KNOWN},
+            metadata={
+                name: value
+                for name, value in record.items()
+                if name and name not in KNOWN and not name.startswith(COLUMN)
+            },
         )
-        for (number, record), split in zip(records, splits, strict=True)
+        for place, ((number, record), split) in enumerate(zip(records, splits, strict=True))
     )
     if column == "path":
         _refuse_repeats(path, rows, need_label)
     else:
         _refuse_repeated_values(path, rows, column)
-    return Manifest(rows, any(row.patient for row in rows), any(split is not None for split in splits))
+    return Manifest(
+        rows,
+        any(row.patient for row in rows),
+        any(split is not None for split in splits),
+        names=label_names,
+        n_uncertain=n_uncertain,
+    )
+
+
+def _join_labels(
+    path: Path, names: Sequence[str], records: Sequence[tuple[int, dict[str, str]]]
+) -> tuple[list[str], tuple[str, ...], int]:
+    """Return the several labels of each row as a text, the names that occur, and how many cells are uncertain."""
+    columns = find_columns(names)
+    if columns:
+        cells = {
+            number: {name: _shorten_number(record.get(name, "")) for name in columns} for number, record in records
+        }
+        texts, n_uncertain = join_cells(cells, columns, path.name)
+        return texts, sort_names(name_label(column, path.name) for column in columns), n_uncertain
+    said = [record.get("label", "") for _, record in records]
+    return (*join_texts(said, [number for number, _ in records], path.name), 0)
 
 
 def _read_csv(path: Path, keys: Sequence[str]) -> Table:

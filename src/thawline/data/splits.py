@@ -128,29 +128,79 @@ def check_parts(labels: Labels, is_test: BoolArray) -> None:
 def make_folds(labels: Labels, groups: Groups, seed: int, wanted: int) -> tuple[IntArray, int]:
     """Deal groups into stratified folds such that every class is in each fold and in what remains without it.
 
-    Folds are scikit-learn's StratifiedGroupKFold, shuffled by ``seed``; the first of its seeds (seed, seed + 1, …) that
-    leaves no fold without a class is taken, with fewer folds where none does. Raises DataError below two folds.
+    Folds are scikit-learn's StratifiedGroupKFold, shuffled by ``seed``, of several labels an item those of `deal_groups`,
+    with both values of every label in each; the first of the seeds (seed, seed + 1, …) that leaves no fold without a class
+    is taken, with fewer folds where none does. Raises DataError below two folds.
     """
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    counts = count_groups(labels, groups)
+    counts, deal = count_groups(labels, groups), _deal_classes if labels.ndim == 1 else deal_groups
     for n_folds in range(min(wanted, int(counts.min())), 1, -1):
         for attempt in range(_TRIES):
-            dealer = StratifiedGroupKFold(n_folds, shuffle=True, random_state=(seed + attempt) % 2**32)
-            folds = np.full(len(labels), -1, dtype=np.int64)
-            for number, (_, scored) in enumerate(dealer.split(np.zeros(len(labels)), labels, groups)):
-                folds[scored] = number
+            folds = deal(labels, groups, n_folds, (seed + attempt) % 2**32)
             if all(_has_all(labels[folds == number], counts) for number in range(n_folds)):
                 return folds, n_folds
+    kinds = "classes" if labels.ndim == 1 else "labels, those with each and then those known to be without"
     raise DataError(
         "expected at least two patients of every class to develop on, besides one for the test part; found "
-        f"{counts.tolist()} patients by class to deal out (classes in sorted order); label more patients, or check the "
+        f"{counts.tolist()} patients by class to deal out ({kinds} in sorted order); label more patients, or check the "
         "patient column"
     )
 
 
+def _deal_classes(labels: Labels, groups: Groups, n_folds: int, seed: int) -> IntArray:
+    """Deal groups of items of one class each."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    dealer = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
+    folds = np.full(len(labels), -1, dtype=np.int64)
+    for number, (_, scored) in enumerate(dealer.split(np.zeros(len(labels)), labels, groups)):
+        folds[scored] = number
+    return folds
+
+
+def deal_groups(labels: Labels, groups: Groups, n_folds: int, seed: int) -> IntArray:
+    """Deal groups of items of several labels, (items, labels), into folds with a like share of both values of each.
+
+    Iterative stratification (Sechidis, Tsoumakas and Vlahavas, ECML PKDD 2011, algorithm 1) of groups: the value that fewest
+    groups hold that are still to be dealt is dealt first, each to the fold that lacks most of it, of equals the one that
+    lacks most items. An item of which a label is not known counts for neither value.
+    """
+    marks = _mark_values(labels)
+    place = np.unique(groups, return_inverse=True)[1]
+    held = np.stack([np.bincount(place, weights=column) for column in (*marks.T, np.ones(len(labels)))], axis=1)
+    draw = np.random.Generator(np.random.PCG64(seed))
+    order = draw.permutation(len(held))
+    held = held[order]
+    lacking = np.tile(held.sum(axis=0) / n_folds, (n_folds, 1))
+    dealt = np.full(len(held), -1, np.int64)
+    left = (held[:, :-1] > 0).sum(axis=0)
+    while left.any():
+        value = int(np.where(left > 0, left, len(held) + 1).argmin())
+        rows = np.flatnonzero((dealt < 0) & (held[:, value] > 0))
+        for row in rows[np.argsort(-held[rows, value], kind="stable")]:
+            fold = max(range(n_folds), key=lambda k: (lacking[k, value], lacking[k, -1]))
+            dealt[row] = fold
+            lacking[fold] -= held[row]
+        left -= (held[rows, :-1] > 0).sum(axis=0)
+    folds = np.empty(len(held), np.int64)
+    folds[order] = dealt
+    return folds[place]
+
+
+def _mark_values(labels: Labels) -> BoolArray:
+    """Return which items have each class, (items, classes); of several labels which have each, then which have not."""
+    if labels.ndim == 1:
+        return np.asarray(labels[:, np.newaxis] == np.arange(int(labels.max()) + 1))
+    return np.hstack([labels == 1, labels == 0])
+
+
 def count_groups(labels: Labels, groups: Groups) -> IntArray:
-    """Count the groups that hold each class, shape (classes,), for labels 0 to the largest present."""
+    """Count the groups that hold each class, shape (classes,), for labels 0 to the largest present.
+
+    Of several labels an item the groups with each come first, those known to be without behind them, (2 x labels,).
+    """
+    if labels.ndim == 2:
+        marks = _mark_values(labels)
+        return np.array([len(np.unique(groups[column])) for column in marks.T], np.int64)
     pairs = np.unique(np.stack([labels, groups], axis=1), axis=0)
     return np.bincount(pairs[:, 0], minlength=int(labels.max()) + 1)
 
@@ -159,23 +209,43 @@ def _fold_rest(labels: Labels, groups: Groups, is_test: BoolArray, seed: int, wa
     rest = ~is_test
     folds = np.full(len(labels), -1, dtype=np.int64)
     folds[rest], n_folds = make_folds(labels[rest], groups[rest], seed, wanted)
+    one = "class" if labels.ndim == 1 else "label"
     if n_folds == wanted:
-        return folds, n_folds, f"{n_folds} folds by patient, stratified by class"
+        return folds, n_folds, f"{n_folds} folds by patient, stratified by {one}"
     fewest = int(count_groups(labels[rest], groups[rest]).min())
-    return folds, n_folds, f"{n_folds} folds instead of {wanted}: the rarest class has {fewest} patients in development"
+    rarest = "class" if labels.ndim == 1 else "value of a label"
+    return (
+        folds,
+        n_folds,
+        f"{n_folds} folds instead of {wanted}: the rarest {rarest} has {fewest} patients in development",
+    )
 
 
 def _has_all(labels: Labels, counts: IntArray) -> bool:
-    present = np.bincount(labels, minlength=len(counts)) > 0
+    present = _mark_values(labels).any(axis=0) if labels.ndim == 2 else np.bincount(labels, minlength=len(counts)) > 0
     return bool(present.all())
 
 
 def _require_classes(labels: Labels, part: BoolArray, name: str) -> None:
+    if labels.ndim == 2:
+        _require_values(labels, part, name)
+        return
     missing = sorted(set(np.unique(labels).tolist()) - set(np.unique(labels[part]).tolist()))
     if missing:
         raise DataError(
             f"the given split has no item of {len(missing)} class(es) in {name} (class numbers {missing}, sorted by name); "
             "every class is needed in development and in test"
+        )
+
+
+def _require_values(labels: Labels, part: BoolArray, name: str) -> None:
+    """Refuse a part in which a label has not both values."""
+    lacking = ~np.stack([(labels[part] == value).any(axis=0) for value in (1, 0)]).all(axis=0)
+    if lacking.any():
+        raise DataError(
+            f"in {name} the given split has {int(lacking.sum())} label(s) with one value only (label numbers "
+            f"{np.flatnonzero(lacking).tolist()}, sorted by name); items that have each and items known to have it not are "
+            "needed in development and in test: leave the label out, or drop the split column"
         )
 
 

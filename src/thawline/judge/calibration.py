@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from thawline.errors import DataError, OptionError
 from thawline.judge.metrics import check_lengths, divide
+from thawline.types import MISSING
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from thawline.types import BoolArray, FloatArray, IntArray, Labels, Probabilities
+
+# one number a source; where items have several labels one a source and label, so that each is calibrated by itself
+Scales: TypeAlias = tuple[float, ...] | tuple[tuple[float, ...], ...]
 
 N_BINS = 15  # Guo et al. 2017
 MAX_SCALE = 20.0
@@ -153,14 +157,29 @@ def fit_scales(labels: Labels, *logits: FloatArray, prior: bool = False) -> tupl
     return tuple((found + max(short, 0.0) / len(given)).tolist())
 
 
-def fit_blend(labels: Labels, *logits: FloatArray) -> tuple[float, ...]:
-    """Return the scales of a blend: of one source as it is best, of several with a prior; see `fit_scales`."""
-    return fit_scales(labels, *logits, prior=len(logits) > 1)
+def fit_blend(labels: Labels, *logits: FloatArray) -> Scales:
+    """Return the scales of a blend: of one source as it is best, of several with a prior; see `fit_scales`.
+
+    Of several labels an item, (items, labels), each has its own, from the items where it is known: its logit is that of two
+    classes. One that has a single value there tells nothing, and keeps the scales of a plain mean.
+    """
+    if labels.ndim == 1:
+        return fit_scales(labels, *logits, prior=len(logits) > 1)
+    columns = []
+    for k, truth in enumerate(labels.T):
+        known = truth != MISSING
+        pairs = [np.stack([np.zeros(int(known.sum())), np.asarray(each)[known, k]], axis=1) for each in logits]
+        told = len(np.unique(truth[known])) > 1
+        plain = (1 / len(logits),) * len(logits)
+        columns.append(fit_scales(truth[known], *pairs, prior=len(logits) > 1) if told else plain)
+    return tuple(zip(*columns, strict=True))
 
 
-def blend(scales: Sequence[float], *logits: FloatArray) -> Probabilities:
-    """Return softmax(s1 logits1 + s2 logits2 + ...), (items, classes)."""
-    from scipy.special import softmax
+def blend(scales: Scales | Sequence[Sequence[float]], *logits: FloatArray) -> Probabilities:
+    """Return softmax(s1 logits1 + s2 logits2 + ...), (items, classes); with scales of each label the sigmoid of its sum."""
+    from scipy.special import expit, softmax
 
+    if np.ndim(scales) == 2:
+        return np.asarray(expit((np.asarray(scales)[:, np.newaxis] * np.stack(logits)).sum(axis=0)))
     found: Probabilities = softmax(np.tensordot(scales, np.stack(logits), 1), axis=1)
     return found

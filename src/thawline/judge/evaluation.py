@@ -68,6 +68,11 @@ def predict_labels(
     return np.asarray(np.where(given[:, index] >= threshold, index, 1 - index), np.int64)
 
 
+def call_labels(probabilities: Probabilities, threshold: float = 0.5) -> Labels:
+    """Return which labels are called for each item, 1 or 0, (items, labels): those at least as probable as the threshold."""
+    return (np.asarray(probabilities) >= threshold).astype(np.int64)
+
+
 def find_positive(classes: Sequence[str], positive: str | None) -> int | None:
     """Return the index of the positive class among two classes, None among more; raises OptionError if it is not."""
     if len(classes) < 2:
@@ -122,7 +127,7 @@ def evaluate(
     for counts in iterate_patient_counts(sheet.n_patients, n_resamples, seed, max_columns=len(sheet.labels)):
         for name, each in sheets.items():
             parts[name].append(_measure(each, sums[name], counts))
-    resampled = {name: _join(chunks) for name, chunks in parts.items()}
+    resampled = {name: join_chunks(chunks) for name, chunks in parts.items()}
 
     result = _report_items(sheet, classes, points["items"], resampled["items"], level)
     result["patient_level"] = None
@@ -179,7 +184,7 @@ def _merge_patients(sheet: Sheet, classes: Sequence[str], positive: str | None, 
     if not len(agreeing):
         return None
     n_items = np.bincount(sheet.patients, minlength=sheet.n_patients)
-    mean = _sum_by(sheet.patients, sheet.probabilities, sheet.n_patients)[agreeing] / n_items[agreeing, np.newaxis]
+    mean = sum_by(sheet.patients, sheet.probabilities, sheet.n_patients)[agreeing] / n_items[agreeing, np.newaxis]
     rows = first[agreeing]
     predicted = predict_labels(mean, classes, positive, threshold)
     return dataclasses.replace(
@@ -192,7 +197,7 @@ def _merge_patients(sheet: Sheet, classes: Sequence[str], positive: str | None, 
     )
 
 
-def _sum_by(patients: IntArray, columns: FloatArray, n_patients: int) -> FloatArray:
+def sum_by(patients: IntArray, columns: FloatArray, n_patients: int) -> FloatArray:
     """Return the sums of the rows of each patient, shape (patients, columns)."""
     sums = np.empty((n_patients, columns.shape[1]))
     for number, column in enumerate(columns.T):
@@ -209,7 +214,7 @@ def _sum_patients(sheet: Sheet) -> FloatArray:
     squared = item_brier(sheet.labels, sheet.probabilities, positive=sheet.positive or 0)
     apart = (sheet.labels - sheet.predicted).astype(np.float64)
     losses = np.column_stack([squared, item_log_loss(sheet.labels, sheet.probabilities), np.abs(apart), apart**2])
-    return _sum_by(sheet.patients, np.hstack([truth, predicted, truth * predicted, losses, gaps]), sheet.n_patients)
+    return sum_by(sheet.patients, np.hstack([truth, predicted, truth * predicted, losses, gaps]), sheet.n_patients)
 
 
 def _measure(sheet: Sheet, sums: FloatArray, weights: FloatArray) -> Resampled:
@@ -266,7 +271,8 @@ def _measure_auc(sheet: Sheet, weights: FloatArray) -> Resampled:
     }
 
 
-def _join(chunks: Sequence[Resampled]) -> Resampled:
+def join_chunks(chunks: Sequence[Resampled]) -> Resampled:
+    """Return the metrics of all chunks of resamples, one after the other."""
     return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
 
 
@@ -290,12 +296,15 @@ def _report_items(
         counts |= {"weighted_kappa": (everyone, 1.0), "grade_error": (everyone, sheet.n_classes - 1.0)}
     result: dict[str, Any] = {"n_items": len(sheet.labels), "n_patients": everyone}
     for name, (n_patients, largest) in counts.items():
-        result[name] = _estimate(resampled[name], points[name][0], n_patients, level, largest, recentre=name == "ece")
+        given = resampled[name], points[name][0], n_patients
+        result[name] = describe_estimate(*given, level, largest, recentre=name == "ece")
     result["per_class"] = {}
     for k, name in enumerate(classes):
         rests_on = {"auc": min(inside[k], outside[k]), "sensitivity": inside[k], "specificity": outside[k]}
         result["per_class"][name] = {"n_items": int((sheet.labels == k).sum()), "n_patients": int(inside[k])} | {
-            metric: _estimate(resampled[f"class_{metric}"][:, k], points[f"class_{metric}"][0, k], int(n), level)
+            metric: describe_estimate(
+                resampled[f"class_{metric}"][:, k], points[f"class_{metric}"][0, k], int(n), level
+            )
             for metric, n in rests_on.items()
         }
     counts_table = confusion_matrix(sheet.labels, sheet.predicted, sheet.n_classes).astype(int).tolist()
@@ -306,8 +315,8 @@ def _report_items(
 def _report_patients(sheet: Sheet, points: Resampled, resampled: Resampled, level: float) -> dict[str, Any]:
     return {
         "n_patients": len(sheet.labels),
-        "auc": _estimate(resampled["auc"], points["auc"][0], _count_rarest(sheet), level),
-        "accuracy": _estimate(resampled["accuracy"], points["accuracy"][0], len(sheet.labels), level),
+        "auc": describe_estimate(resampled["auc"], points["auc"][0], _count_rarest(sheet), level),
+        "accuracy": describe_estimate(resampled["accuracy"], points["accuracy"][0], len(sheet.labels), level),
     }
 
 
@@ -324,7 +333,7 @@ def _count_rarest(sheet: Sheet) -> int:
     return int(min(count.min() for count in _count_class_patients(sheet)))
 
 
-def _estimate(
+def describe_estimate(
     resampled: FloatArray,
     point: float,
     n_patients: int,

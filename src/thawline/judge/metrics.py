@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from thawline.errors import DataError
+from thawline.types import MISSING
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -161,10 +162,21 @@ def balanced_accuracy(labels: Labels, predicted: Labels, weights: ArrayLike | No
 
 
 def item_log_loss(labels: Labels, probabilities: Probabilities) -> FloatArray:
-    """Return −ln(probability of the true class) in nats, shape (items,); probabilities are clipped below at 1e-15."""
+    """Return −ln(probability of the true class) in nats, shape (items,); probabilities are clipped below at 1e-15.
+
+    Of several labels, (items, labels), it is the mean over those that are known of an item: nan where none is.
+    """
     truth, given = np.asarray(labels), np.asarray(probabilities, np.float64)
     check_lengths(labels=truth, probabilities=given)
+    if truth.ndim == 2:
+        return divide(known_losses(truth, given).sum(axis=1), (truth != MISSING).sum(axis=1))
     return np.asarray(-np.log(np.clip(given[np.arange(len(truth)), truth], SMALLEST_PROBABILITY, 1.0)))
+
+
+def known_losses(labels: Labels, probabilities: Probabilities) -> FloatArray:
+    """Return −ln(probability of the true value) of several labels, (items, labels): 0 where that is not known."""
+    told = np.where(labels == 1, probabilities, 1 - probabilities)
+    return np.where(labels == MISSING, 0.0, -np.log(np.clip(told, SMALLEST_PROBABILITY, 1.0)))
 
 
 def log_loss(labels: Labels, probabilities: Probabilities, weights: ArrayLike | None = None) -> float:

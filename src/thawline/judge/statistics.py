@@ -10,7 +10,7 @@ import numpy as np
 
 from thawline.errors import DataError, OptionError
 from thawline.judge.metrics import CHUNK_BYTES, check_lengths, divide, macro_auc, resample_auc
-from thawline.types import Estimate
+from thawline.types import MISSING, Estimate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -188,17 +188,27 @@ def resample_fold_aucs(
 ) -> FloatArray:
     """Return the one-vs-rest AUC of each fold under many weightings: (folds, resamples, classes), nan where undefined.
 
-    ``patients`` (items,) are columns of ``weights`` (resamples, patients); ``classes`` are those to score.
+    ``patients`` (items,) are columns of ``weights`` (resamples, patients); ``classes`` are those to score. Of several labels
+    an item, (items, labels), each is scored on the items where it is known.
     """
     numbers, scored = np.unique(folds), list(classes)
     areas = np.empty((len(numbers), len(weights), len(scored)))
     for row, number in enumerate(numbers):
-        inside = folds == number
         for column, k in enumerate(scored):
-            areas[row, :, column] = resample_auc(
-                labels[inside] == k, probabilities[inside, k], weights, patients[inside]
-            )
+            inside, truth = folds == number, labels == k
+            if labels.ndim == 2:
+                inside, truth = inside & (labels[:, k] != MISSING), labels[:, k] == 1
+            areas[row, :, column] = resample_auc(truth[inside], probabilities[inside, k], weights, patients[inside])
     return areas
+
+
+def average_areas(areas: FloatArray, labels: Labels) -> FloatArray:
+    """Return the mean AUC, (resamples,), of areas (folds, resamples, classes): of classes within a fold, then over folds.
+
+    Of several labels an item it is the mean over labels of what each comes to over the folds where it is defined, as a fold
+    may lack one of them.
+    """
+    return average_defined(areas).mean(axis=1) if labels.ndim == 2 else average_defined(areas.mean(axis=2))
 
 
 def average_defined(values: FloatArray) -> FloatArray:
@@ -225,11 +235,12 @@ def compare_aucs(
     """
     patients = np.unique(groups, return_inverse=True)[1]
     n_patients = int(patients.max()) + 1
-    classes = [1] if candidates[0].shape[1] == 2 else range(candidates[0].shape[1])
+    two = labels.ndim == 1 and candidates[0].shape[1] == 2
+    classes = [1] if two else range(candidates[0].shape[1])
 
     def measure(weights: FloatArray, probabilities: Probabilities) -> FloatArray:
         areas = resample_fold_aucs(labels, probabilities, patients, folds, weights, classes)
-        return average_defined(areas.mean(axis=2))
+        return average_areas(areas, labels)
 
     once = np.ones((1, n_patients))
     points = [float(measure(once, each)[0]) for each in candidates]

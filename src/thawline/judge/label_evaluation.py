@@ -1,0 +1,250 @@
+"""One evaluation of several labels an item, some of them not known: the metrics of `evaluation`, a label at a time.
+
+What is not known of an item counts nowhere. Each label is a task of two classes on the items where it is known; the means
+over labels, and their intervals, rest on the same resamples of patients.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from thawline.errors import DataError
+from thawline.judge.calibration import N_BINS, assign_bins
+from thawline.judge.evaluation import call_labels, describe_estimate, join_chunks, sum_by
+from thawline.judge.metrics import check_lengths, divide, item_log_loss, known_losses
+from thawline.judge.statistics import average_defined, iterate_patient_counts, resample_fold_aucs
+from thawline.types import MISSING
+
+if TYPE_CHECKING:
+    from thawline.judge.evaluation import Resampled
+    from thawline.types import FloatArray, Groups, IntArray, Labels, Probabilities
+
+OF_LABELS = {  # metric of a label: the patients that it rests on, and the largest value; None for none
+    "auc": ("both", 1.0),
+    "sensitivity": ("having", 1.0),
+    "specificity": ("lacking", 1.0),
+    "brier": ("known", 1.0),
+    "ece": ("known", 1.0),
+    "log_loss": ("known", None),
+}
+SUMS = ("having", "lacking", "found", "cleared", "squared", "losses")  # of each label, over items; then gaps by bin
+OF_ITEMS = ("items", "item_losses", "complete", "exact")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LabelSheet:
+    """The items judged: ``labels``, ``probabilities`` and ``called`` (1 or 0) of shape (items, labels).
+
+    ``patients`` counts from 0 and indexes the columns of a resampling; ``folds`` is 0 without. Means are over the labels at
+    the places ``averaged``.
+    """
+
+    labels: Labels
+    probabilities: Probabilities
+    called: Labels
+    patients: IntArray
+    folds: IntArray
+    n_patients: int
+    averaged: tuple[int, ...]
+
+
+def evaluate_labels(
+    labels: Labels,
+    probabilities: Probabilities,
+    groups: Groups,
+    names: Sequence[str],
+    threshold: float = 0.5,
+    *,
+    folds: IntArray | None = None,
+    seed: int = 0,
+    n_resamples: int = 2000,
+    level: float = 0.95,
+) -> dict[str, Any]:
+    """Return all metrics with intervals as plain JSON data, in the shape of a part of `metrics.json`.
+
+    ``labels`` (items, labels) are 1, 0 or `MISSING`, ``probabilities`` of the same shape those of each label; ``groups`` and
+    ``folds`` are as in `evaluation.evaluate`. A label is called from the ``threshold`` on. ``auc``, ``balanced_accuracy``,
+    ``sensitivity``, ``specificity``, ``brier``, ``ece`` and ``log_loss`` are means over labels (macro), an out-of-fold AUC
+    being that of the folds where it is defined; ``accuracy`` is the share of known cells that are called right,
+    ``exact_match`` of the items all of whose labels are known the share with all called right, ``item_log_loss`` the mean
+    over items of the mean over their known labels. ``per_class`` has a table a label, which ``n_items`` and ``n_patients``
+    have.
+    ``patient_level`` takes a label of a patient where the items with it known agree, with the mean of their probabilities.
+
+    Raises DataError where arrays do not fit together, OptionError as `interval` does.
+    """
+    sheet = _make_sheet(labels, probabilities, groups, names, threshold, folds)
+    by_patient = _merge_patients(sheet, threshold)
+    sheets = {"items": sheet, **({"patients": by_patient} if by_patient else {})}
+    sums = {name: _sum_patients(each) for name, each in sheets.items()}
+    once = np.ones((1, sheet.n_patients))
+    points = {name: _measure(each, sums[name], once) for name, each in sheets.items()}
+    parts: dict[str, list[Resampled]] = {name: [] for name in sheets}
+    widest = max(len(sheet.labels), sums["items"].shape[1])
+    for counts in iterate_patient_counts(sheet.n_patients, n_resamples, seed, max_columns=widest):
+        for name, each in sheets.items():
+            parts[name].append(_measure(each, sums[name], counts))
+    resampled = {name: join_chunks(chunks) for name, chunks in parts.items()}
+    result = _report_items(sheet, names, points["items"], resampled["items"], level)
+    result["patient_level"] = None
+    if by_patient:
+        rests_on = _count_patients(by_patient)
+        result["patient_level"] = {"n_patients": len(by_patient.labels)} | {
+            name: describe_estimate(resampled["patients"][name], points["patients"][name][0], n_patients, level)
+            for name, n_patients in (
+                ("auc", min((int(rests_on["both"][k]) for k in by_patient.averaged), default=0)),
+                ("accuracy", len(by_patient.labels)),
+            )
+        }
+    return result
+
+
+def _make_sheet(
+    labels: Labels,
+    probabilities: Probabilities,
+    groups: Groups,
+    names: Sequence[str],
+    threshold: float,
+    folds: IntArray | None,
+) -> LabelSheet:
+    truth, given, group = np.asarray(labels, np.int64), np.asarray(probabilities, np.float64), np.asarray(groups)
+    fold = np.zeros(len(truth), np.int64) if folds is None else np.asarray(folds, np.int64)
+    check_lengths(labels=truth, probabilities=given, groups=group, folds=fold)
+    scored = np.flatnonzero(fold >= 0)
+    truth, given, group, fold = truth[scored], given[scored], group[scored], fold[scored]
+    if not len(scored):
+        raise DataError("At least one scored item is needed to evaluate; found none.")
+    if truth.shape != given.shape or given.shape[1:] != (len(names),):
+        raise DataError(
+            f"Labels and probabilities of shape (items, {len(names)}) are needed; found {truth.shape} and {given.shape}."
+        )
+    for name, rows, fits in (
+        ("Labels must be 1, 0 or -1 (not known)", truth, np.isin(truth, (1, 0, MISSING)).all(axis=1)),
+        ("Probabilities must lie in [0, 1]", given, ((given >= 0) & (given <= 1)).all(axis=1)),
+        ("Of each item a label must be known", truth, (truth != MISSING).any(axis=1)),
+    ):
+        if not fits.all():
+            first = int(fits.argmin())
+            raise DataError(f"{name}; row {scored[first]} holds {rows[first].tolist()}.")
+    known, patients = np.unique(group, return_inverse=True)
+    called = call_labels(given, threshold)
+    return LabelSheet(truth, given, called, patients, fold, len(known), tuple(range(len(names))))
+
+
+def _merge_patients(sheet: LabelSheet, threshold: float) -> LabelSheet | None:
+    """Return one row a patient, with the labels on which the items agree; None where that adds nothing or none agree."""
+    if sheet.n_patients == len(sheet.labels):
+        return None
+    known = sheet.labels != MISSING
+    having, n_known = (
+        sum_by(sheet.patients, each.astype(np.float64), sheet.n_patients) for each in (sheet.labels == 1, known)
+    )
+    labels = np.where(n_known == 0, MISSING, np.where(having == n_known, 1, np.where(having == 0, 0, MISSING)))
+    mean = divide(sum_by(sheet.patients, np.where(known, sheet.probabilities, 0.0), sheet.n_patients), n_known)
+    kept = np.flatnonzero((labels != MISSING).any(axis=1))
+    first = np.unique(sheet.patients, return_index=True)[1]
+    labels, mean = labels[kept].astype(np.int64), np.nan_to_num(mean[kept])
+    both = tuple(k for k in range(labels.shape[1]) if {0, 1} <= set(labels[:, k].tolist()))
+    if not len(kept):
+        return None
+    called = call_labels(mean, threshold)
+    return LabelSheet(labels, mean, called, kept, sheet.folds[first[kept]], sheet.n_patients, both)
+
+
+def _sum_patients(sheet: LabelSheet) -> FloatArray:
+    """Return what each patient adds to the metrics: `SUMS` and gaps of each label, then `OF_ITEMS`."""
+    columns: list[Any] = []
+    every = known_losses(sheet.labels, sheet.probabilities)
+    tables = (sheet.labels, sheet.probabilities, sheet.called, every)
+    for truth, given, called, losses in zip(*(each.T for each in tables), strict=True):
+        known, has = truth != MISSING, truth == 1
+        gaps = np.eye(N_BINS)[assign_bins(given)] * ((given - has) * known)[:, np.newaxis]
+        lacks = known & ~has
+        own = (has, lacks, has & (called == 1), lacks & (called == 0), (given - has) ** 2 * known, losses)
+        columns += [*own, *gaps.T]
+    known = sheet.labels != MISSING
+    complete = known.all(axis=1)
+    exact = complete & (sheet.called == sheet.labels).all(axis=1)
+    columns += [np.ones(len(known)), item_log_loss(sheet.labels, sheet.probabilities), complete, exact]
+    return sum_by(sheet.patients, np.stack(columns, axis=1).astype(np.float64), sheet.n_patients)
+
+
+def _measure(sheet: LabelSheet, sums: FloatArray, weights: FloatArray) -> Resampled:
+    """Return every metric under weightings of the patients, shape (resamples, patients)."""
+    totals = weights @ sums
+    n_labels = sheet.labels.shape[1]
+    by_label = totals[:, : -len(OF_ITEMS)].reshape(len(weights), n_labels, -1)
+    of = {name: by_label[:, :, place] for place, name in enumerate(SUMS)}
+    items = dict(zip(OF_ITEMS, totals[:, -len(OF_ITEMS) :].T, strict=True))
+    n_known = of["having"] + of["lacking"]
+    areas = resample_fold_aucs(sheet.labels, sheet.probabilities, sheet.patients, sheet.folds, weights, range(n_labels))
+    found = {
+        "auc": average_defined(areas),
+        "sensitivity": divide(of["found"], of["having"]),
+        "specificity": divide(of["cleared"], of["lacking"]),
+        "brier": divide(of["squared"], n_known),
+        "ece": divide(np.abs(by_label[:, :, len(SUMS) :]).sum(axis=2), n_known),
+        "log_loss": divide(of["losses"], n_known),
+    }
+    averaged = list(sheet.averaged)
+    means = {name: _average(values[:, averaged]) for name, values in found.items()}
+    return {
+        **means,
+        "accuracy": divide((of["found"] + of["cleared"]).sum(axis=1), n_known.sum(axis=1)),
+        "balanced_accuracy": (means["sensitivity"] + means["specificity"]) / 2,
+        "exact_match": divide(items["exact"], items["complete"]),
+        "item_log_loss": divide(items["item_losses"], items["items"]),
+        **{f"class_{name}": values for name, values in found.items()},
+    }
+
+
+def _average(values: FloatArray) -> FloatArray:
+    """Return the plain mean over labels, (resamples,): nan where one is undefined, or without labels."""
+    return values.mean(axis=1) if values.shape[1] else np.full(len(values), np.nan)
+
+
+def _count_patients(sheet: LabelSheet) -> dict[str, IntArray]:
+    """Return how many patients have each label, are known to lack it, are known, and the smaller of the first two."""
+    marks = {"having": sheet.labels == 1, "lacking": sheet.labels == 0, "known": sheet.labels != MISSING}
+    counts = {
+        name: (sum_by(sheet.patients, each.astype(np.float64), sheet.n_patients) > 0).sum(axis=0)
+        for name, each in marks.items()
+    }
+    return {**counts, "both": np.minimum(counts["having"], counts["lacking"])}
+
+
+def _report_items(
+    sheet: LabelSheet, names: Sequence[str], points: Resampled, resampled: Resampled, level: float
+) -> dict[str, Any]:
+    rests_on, everyone = _count_patients(sheet), sheet.n_patients
+    counts: dict[str, tuple[int, float | None]] = {  # metric: patients it rests on, largest value
+        **{name: (int(rests_on[of].min()), largest) for name, (of, largest) in OF_LABELS.items()},
+        "accuracy": (everyone, 1.0),
+        "balanced_accuracy": (int(rests_on["both"].min()), 1.0),
+        "exact_match": (everyone, 1.0),
+        "item_log_loss": (everyone, None),
+    }
+    result: dict[str, Any] = {"n_items": len(sheet.labels), "n_patients": everyone}
+    result["n_complete"] = int((sheet.labels != MISSING).all(axis=1).sum())
+    for name, (n_patients, largest) in counts.items():
+        recentre = name == "ece"
+        result[name] = describe_estimate(
+            resampled[name], points[name][0], n_patients, level, largest, recentre=recentre
+        )
+    result["per_class"] = {}
+    for k, label in enumerate(names):
+        table: dict[str, Any] = {
+            "n_items": int((sheet.labels[:, k] == 1).sum()),
+            "n_patients": int(rests_on["having"][k]),
+            "n_known": int((sheet.labels[:, k] != MISSING).sum()),
+            "n_known_patients": int(rests_on["known"][k]),
+        }
+        for name, (of, largest) in OF_LABELS.items():
+            given = resampled[f"class_{name}"][:, k], points[f"class_{name}"][0, k], int(rests_on[of][k])
+            table[name] = describe_estimate(*given, level, largest, recentre=name == "ece")
+        result["per_class"][label] = table
+    return result
