@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from thawline.data.label_sets import find_strata
 from thawline.judge.statistics import choose_within_one_se
 from thawline.learn.engine import open_engine, smallest_cosine
 from thawline.learn.facts import takes_size
@@ -105,8 +106,9 @@ def _sample(job: Job, positions: IntArray, n_items: int) -> IntArray:
         return positions
     drawn = np.random.Generator(np.random.PCG64(job.options.seed)).permutation(positions)
     kept = []
-    for label in np.unique(job.labels[drawn]):
-        own = drawn[job.labels[drawn] == label]
+    strata = find_strata(job.labels[drawn])
+    for label in np.unique(strata):
+        own = drawn[strata == label]
         share = max(round(n_items * len(own) / len(drawn)), LEAST_OF_CLASS)
         kept.append(own[np.argsort(_count_before(job.groups[own]), kind="stable")][:share])
     return np.concatenate(kept)

@@ -23,19 +23,20 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from thawline.judge.calibration import Scales
     from thawline.learn.development import Development
     from thawline.types import Features, Probabilities
 
 
 @dataclasses.dataclass(frozen=True)
 class EnsembleHead:
-    """The mean of members' probabilities, each a softmax of its scaled logits.
+    """The mean of members' probabilities, each a softmax of its scaled logits; of several labels a sigmoid of each.
 
     ``scales`` has a row for each member: the scale of its network's logits, and where its frozen head is part of it, that
     of the head's, see `blend`. All rows are as long.
     """
 
-    scales: tuple[tuple[float, ...], ...]
+    scales: tuple[Scales, ...]
     n_classes: int
     name: ClassVar[str] = "ensemble"
 

@@ -2,7 +2,7 @@
 
 Every head has one hyper-parameter, its strength, listed from the strongest regularisation to the weakest. Where several
 are listed, log-loss on folds inside the training part that keep patients together chooses; the scored fold is seen
-once, by the prediction. A new head is a new row of `HEADS`.
+once, by the prediction. A new head is a new row of `HEADS`. Where items have several labels, each gets a head of its own.
 """
 
 from __future__ import annotations
@@ -14,19 +14,22 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 
+from thawline.data.splits import deal_groups
 from thawline.errors import DataError, OptionError
 from thawline.judge.calibration import correct_prior
 from thawline.learn.linear import (
     STRENGTHS,
+    LinearHead,
     balance_classes,
     check_class_weight,
     check_features,
     check_labels,
     decompose,
     fit_path,
+    measure_columns,
     score_items,
 )
-from thawline.types import Listener, SilentListener
+from thawline.types import MISSING, Listener, SilentListener
 
 if TYPE_CHECKING:
     from thawline.types import BoolArray, Features, Groups, IntArray, Labels, Probabilities
@@ -56,7 +59,10 @@ class Head(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """The items a head is fitted on, and how: features (items, features), labels and groups (items,)."""
+    """The items a head is fitted on, and how: features (items, features), labels and groups (items,).
+
+    Several labels an item have shape (items, labels), see `fit_labels`.
+    """
 
     features: Features
     labels: Labels
@@ -100,6 +106,24 @@ class ForeignHead:
         spread = np.zeros((len(features), self.n_classes))
         spread[:, self.present] = found / found.sum(axis=1, keepdims=True)
         return (self.votes * spread + 1) / (self.votes + self.n_classes)
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelHeads:
+    """A head of two classes for each of several labels, all of one row of `HEADS`, with the strengths of each."""
+
+    name: str
+    heads: tuple[Head, ...]
+    strengths: tuple[float, ...]
+
+    @property
+    def n_classes(self) -> int:
+        """Columns of `predict_proba`: the labels."""
+        return len(self.heads)
+
+    def predict_proba(self, features: Features) -> Probabilities:
+        """Return the probability of each label, float64 (items, labels), for ``features`` of shape (items, features)."""
+        return np.stack([head.predict_proba(features)[:, 1] for head in self.heads], axis=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -244,6 +268,43 @@ HEADS: dict[str, HeadRow] = {
 }
 
 
+def fit_labels(
+    row: HeadRow, training: Training, fit: Callable[[Training, BoolArray], tuple[Head, float]]
+) -> LabelHeads:
+    """Fit a head of two classes for each label of ``training``, on the items where it is known.
+
+    ``fit`` returns a head and its strength for those items, which its second argument marks. A label with one value only, or
+    none, gets its share by Laplace's rule, (n with it + 1) / (n + 2), for every item.
+    """
+    found = []
+    for values in training.labels.T:
+        known = values != MISSING
+        part = dataclasses.replace(training.take(known), labels=values[known], n_classes=2)
+        told = len(np.unique(part.labels)) == 2
+        found.append(fit(part, known) if told else (_hold_share(part), row.strengths[len(row.strengths) // 2]))
+    return LabelHeads(row.name, tuple(head for head, _ in found), tuple(float(strength) for _, strength in found))
+
+
+def _hold_share(part: Training) -> LinearHead:
+    """Return the head of two classes that gives every item the share of those with a label."""
+    n_features, n_having = part.features.shape[1], int(part.labels.sum())
+    odds = (n_having + 1) / (len(part.labels) - n_having + 1)
+    zeros = np.zeros(n_features)
+    return LinearHead(zeros, np.ones(n_features), np.zeros((2, n_features)), np.array([0.0, np.log(odds)]))
+
+
+def merge_linear(found: LabelHeads, features: Features) -> LinearHead:
+    """Return linear heads of labels as one, whose logits (items, labels) are the log-odds of each; to start a network from.
+
+    It standardises by the mean and scale of ``features``, those of the training items.
+    """
+    affine = [head.to_affine() for head in found.heads if isinstance(head, LinearHead)]
+    slopes = np.stack([each[1] - each[0] for each, _ in affine])
+    offsets = np.array([each[1] - each[0] for _, each in affine])
+    mean, scale = measure_columns(features)
+    return LinearHead(mean, scale, slopes * scale, offsets + slopes @ mean)
+
+
 def find_row(name: str) -> HeadRow:
     """Return the row of `HEADS`; raises OptionError with the names there are."""
     if name not in HEADS:
@@ -295,8 +356,11 @@ def fit_fold(
 def fit_part(row: HeadRow, training: Training, inner_folds: int = 3) -> tuple[Head, float]:
     """Return the head of one training part, and its strength, chosen on ``inner_folds`` folds of that part.
 
-    Raises DataError where the part has fewer than two classes.
+    Of several labels the strength is the median of theirs. Raises DataError where the part has fewer than two classes.
     """
+    if training.labels.ndim == 2:
+        labelled = fit_labels(row, training, lambda part, _: fit_part(row, part, inner_folds))
+        return labelled, float(np.median(labelled.strengths))
     check_labels(training.labels, len(training.labels), training.n_classes)
     inner = make_folds(training.labels, training.groups, inner_folds, training.seed)
     strength = choose_strength(row, training, inner)
@@ -346,15 +410,21 @@ def fit_final(
 ) -> tuple[Head, float]:
     """Return the head fitted on all items, and its strength: that of the smallest mean log-loss on the given outer folds.
 
-    Raises as `fit_fold`.
+    Of several labels each has its own, and the strength is their median. Raises as `fit_fold`.
     """
     from threadpoolctl import threadpool_limits
+
+    def fit(part: Training, known: BoolArray) -> tuple[Head, float]:
+        strength = choose_strength(row, part, np.asarray(folds)[known])
+        return row.fit(part, [strength])[0], strength
 
     row, n_jobs = find_row(name), share_threads(n_jobs, len(labels))
     training = _check(Training(features, labels, groups, n_classes, seed, class_weight, n_jobs), folds)
     with threadpool_limits(n_jobs):
-        strength = choose_strength(row, training, np.asarray(folds))
-        return row.fit(training, [strength])[0], strength
+        if training.labels.ndim == 2:
+            labelled = fit_labels(row, training, fit)
+            return labelled, float(np.median(labelled.strengths))
+        return fit(training, np.ones(len(training.labels), bool))
 
 
 def choose_strength(row: HeadRow, training: Training, folds: IntArray | None) -> float:
@@ -379,10 +449,15 @@ def choose_strength(row: HeadRow, training: Training, folds: IntArray | None) ->
 def make_folds(labels: Labels, groups: Groups, n_folds: int, seed: int) -> IntArray | None:
     """Return the fold of each item, (items,): stratified by label, groups kept whole, shuffled with ``seed``.
 
-    At most as many folds as the rarest class has groups; None where a class would lie within one fold.
+    At most as many folds as the rarest class has groups; None where a class would lie within one fold. Several labels an
+    item are dealt by `splits.deal_groups`, in as many folds as there are groups for: a fold may lack a value of a label.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
+    if labels.ndim == 2:
+        n_folds = min(n_folds, len(np.unique(groups)))
+        dealt = deal_groups(labels, groups, n_folds, seed) if n_folds > 1 else groups * 0
+        return dealt if len(np.unique(dealt)) == n_folds > 1 else None
     n_folds = min([n_folds, *(len(np.unique(groups[labels == label])) for label in np.unique(labels))])
     if n_folds < 2:
         return None

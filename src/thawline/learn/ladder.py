@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
+from thawline.data.splits import count_groups
 from thawline.errors import DataError, TrainingError
 from thawline.journal import Journal
 from thawline.judge.statistics import Selection, choose_within_one_se, compare_aucs, paired_difference
@@ -416,7 +417,10 @@ def _count_scouted(development: Development) -> int:
     for number in range(1, n_folds):
         part = development.keep_folds(number)
         groups, labels = part.groups[part.scored()], part.labels[part.scored()]
-        rarest = min(len(np.unique(groups[labels == k])) for k in range(part.n_classes))
+        if labels.ndim == 2:
+            rarest = int(count_groups(labels, groups).min())
+        else:
+            rarest = min(len(np.unique(groups[labels == k])) for k in range(part.n_classes))
         if len(np.unique(groups)) >= SCOUTED_PATIENTS and rarest >= SCOUTED_OF_CLASS:
             return number
     return n_folds

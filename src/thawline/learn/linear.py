@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 import numpy as np
 
 from thawline.errors import DataError, ModelError, OptionError
+from thawline.types import MISSING
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -335,7 +336,13 @@ def check_features(features: Features, n_features: int | None = None) -> None:
 
 
 def check_labels(labels: Labels, n_items: int, n_classes: int) -> None:
-    """Raise DataError unless there are ``n_items`` labels within range, of at least two classes."""
+    """Raise DataError unless there are ``n_items`` labels within range, of at least two classes.
+
+    Several labels an item have shape (items, classes), of 1, 0 and -1, and at least one is known of an item.
+    """
+    if np.ndim(labels) == 2:
+        _check_several(labels, n_items, n_classes)
+        return
     present = np.unique(np.asarray(labels))
     if len(labels) != n_items:
         raise DataError(f"Each item needs one label; found {len(labels)} labels for {n_items} items.")
@@ -346,6 +353,17 @@ def check_labels(labels: Labels, n_items: int, n_classes: int) -> None:
             f"A head needs training items of at least two classes; found {n_items} items of class {present.tolist()}. "
             "Use fewer folds, or add items of the other classes."
         )
+
+
+def _check_several(labels: Labels, n_items: int, n_classes: int) -> None:
+    if labels.shape != (n_items, n_classes) or not np.isin(labels, (1, 0, MISSING)).all():
+        raise DataError(
+            f"Labels of shape {(n_items, n_classes)}, of 1, 0 and {MISSING} (not known), are needed; found {labels.shape} "
+            f"of {np.unique(labels)[:9].tolist()}."
+        )
+    unknown = int((labels == MISSING).all(axis=1).sum())
+    if unknown:
+        raise DataError(f"Of each item one label must be known; found {unknown} items without any. Leave them out.")
 
 
 def check_class_weight(class_weight: str | None) -> None:

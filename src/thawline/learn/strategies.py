@@ -33,6 +33,7 @@ from thawline.types import Augmentation, Contract, Hardware, Line, Listener, Rec
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from thawline.judge.calibration import Scales
     from thawline.types import Content, Features, IntArray, Probabilities
 
 RELATIVE_COSTS = {"linear": 1.0, "svm": 4.0, "random_forest": 6.0, "k_nn": 0.5, "gradient_boosting": 10.0}  # of heads
@@ -121,9 +122,7 @@ class Strategies:
         """Return the weights of a fold above a line, as they were."""
         return collect_weights(thaw_fold(self.thaw(rung), fold, rung.name))
 
-    def score_views(
-        self, rung: Rung, fold: int, weights: Mapping[str, Any], scales: Sequence[float] = ()
-    ) -> Probabilities:
+    def score_views(self, rung: Rung, fold: int, weights: Mapping[str, Any], scales: Scales = ()) -> Probabilities:
         """Return the mean probabilities over all views of the items of ``fold``, of the network that is not to see them.
 
         The frozen head that is blended in sees the clean one only, see `EnsembleHead.hold_frozen`. For a head of the frozen

@@ -23,15 +23,16 @@ from thawline.judge.statistics import paired_difference
 from thawline.learn.activations import Activations
 from thawline.learn.cuts import freeze_above, make_classifier
 from thawline.learn.development import Development
-from thawline.learn.heads import HEADS, Training, fit_part, make_folds
+from thawline.learn.heads import HEADS, Head, LabelHeads, Training, fit_labels, fit_part, make_folds, merge_linear
 from thawline.learn.linear import LinearHead
 from thawline.learn.stages import Stages
 from thawline.learn.training import predict_logits, train
-from thawline.types import Recipe
+from thawline.types import MISSING, Recipe
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from thawline.judge.calibration import Scales
     from thawline.types import Features, FloatArray, IntArray, Labels, Probabilities
 
 INNER_FOLDS = 5  # one of them chooses, the others train
@@ -87,7 +88,7 @@ class Trial:
 
     learning_rate: float
     losses: tuple[float, ...]
-    scales: tuple[float, ...]
+    scales: Scales
     gain: float
     gain_error: float
 
@@ -110,7 +111,7 @@ class ThawedFold:
     trials: tuple[Trial, ...]
     learning_rate: float
     n_epochs: int
-    scales: tuple[float, ...]
+    scales: Scales
     classifier: nn.Module
     head: LinearHead | None
 
@@ -166,7 +167,8 @@ def search(thaw: Thaw, learned: IntArray, held: IntArray, rung: str) -> tuple[tu
     """
     rate, heads = thaw.recipe.learning_rate, fit_heads(thaw, learned)
     if not len(held):
-        return (Trial(rate, (0.0,), FROZEN if thaw.features is not None else (1.0,), 0.0, 0.0),), thaw.start(heads[1])
+        scales = _spread(FROZEN if thaw.features is not None else (1.0,), thaw.development.labels)
+        return (Trial(rate, (0.0,), scales, 0.0, 0.0),), thaw.start(heads[1])
     found: list[tuple[Trial, nn.Module]] = []
     for attempt in range(ATTEMPTS):
         found.append(_try_rate(thaw, heads, (learned, held), rung, rate / SLOWER**attempt))
@@ -204,17 +206,30 @@ def _try_rate(
     recipe = dataclasses.replace(thaw.recipe, learning_rate=rate)
     about = (thaw.activations, development.labels, learned, recipe, rung)
     classifier, _ = train(start, *about, blocks=thaw.blocks, validate=validate)
-    price = len(frozen) / len(held)  # of one more scale: Akaike, IEEE Transactions on Automatic Control 19:716 (1974)
+    price = len(frozen) / _count_told(
+        labels
+    )  # of one more scale: Akaike, IEEE Trans. on Automatic Control 19:716 (1974)
     losses = [float(each.mean()) + (price if epoch else 0.0) for epoch, (_, each) in enumerate(found)]
     best = int(np.argmin(losses))
     scales = found[best][0]
     if best == 0:
-        classifier, scales = thaw.start(frozen_head), (0.0, *scales) if frozen else scales
+        classifier = thaw.start(frozen_head)
+        scales = cast("Scales", (*_spread((0.0,), labels), *scales)) if frozen else scales
     _, error = paired_difference(found[0][1], found[best][1], development.groups[held])
     return Trial(rate, tuple(losses), scales, losses[0] - losses[best], float(np.nan_to_num(error))), classifier
 
 
-def _score_blend(labels: Labels, *logits: FloatArray) -> tuple[tuple[float, ...], FloatArray]:
+def _spread(scales: tuple[float, ...], labels: Labels) -> Scales:
+    """Return the scales of sources as `blend` takes them for these labels: of several an item each has its own."""
+    return scales if labels.ndim == 1 else tuple((scale,) * labels.shape[1] for scale in scales)
+
+
+def _count_told(labels: Labels) -> float:
+    """Return how many items tell of a scale: all, or those of which a label is known, in the mean."""
+    return len(labels) if labels.ndim == 1 else float((labels != MISSING).sum() / labels.shape[1])
+
+
+def _score_blend(labels: Labels, *logits: FloatArray) -> tuple[Scales, FloatArray]:
     """Return the best scales of a blend, and the loss of each item with them."""
     scales = fit_blend(labels, *logits)
     return scales, item_log_loss(labels, blend(scales, *logits))
@@ -226,8 +241,9 @@ def fit_head(thaw: Thaw, training: IntArray) -> LinearHead:
 
     if thaw.features is None:
         return zero_head(thaw.stages, thaw.line, thaw.activations, thaw.development.n_classes)
+    part = _take_part(thaw, thaw.features, training)
     with threadpool_limits(1):
-        return cast(LinearHead, fit_part(HEADS["linear"], _take_part(thaw, thaw.features, training))[0])
+        return _as_linear(fit_part(HEADS["linear"], part)[0], part)
 
 
 def fit_heads(thaw: Thaw, training: IntArray) -> tuple[LinearHead, LinearHead]:
@@ -244,8 +260,26 @@ def fit_heads(thaw: Thaw, training: IntArray) -> tuple[LinearHead, LinearHead]:
     part = _take_part(thaw, thaw.features, training)
     with threadpool_limits(1):
         frozen, strength = fit_part(row, part)
-        start = row.fit(part, [calm])[0] if calm < strength else frozen
-    return cast(LinearHead, start), cast(LinearHead, frozen)
+        if isinstance(frozen, LabelHeads):
+            start: Head = _calm_labels(frozen, part, calm)
+        else:
+            start = row.fit(part, [calm])[0] if calm < strength else frozen
+    return _as_linear(start, part), _as_linear(frozen, part)
+
+
+def _calm_labels(frozen: LabelHeads, part: Training, calm: float) -> LabelHeads:
+    """Return the linear heads of several labels, each as strongly regularised as ``calm`` or, if it is more, as it was."""
+    row = HEADS["linear"]
+    calmer = fit_labels(row, part, lambda own, _: (row.fit(own, [calm])[0], calm))
+    pairs = zip(frozen.heads, calmer.heads, frozen.strengths, strict=True)
+    return LabelHeads(
+        row.name, tuple(new if calm < strength else old for old, new, strength in pairs), calmer.strengths
+    )
+
+
+def _as_linear(head: Head, part: Training) -> LinearHead:
+    """Return a linear head as one, of several labels with a row of logits for each."""
+    return merge_linear(head, part.features) if isinstance(head, LabelHeads) else cast(LinearHead, head)
 
 
 def _take_part(thaw: Thaw, features: Features, training: IntArray) -> Training:
