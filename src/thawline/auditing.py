@@ -81,11 +81,12 @@ def audit_data(
     labels: Path | None = None,
     keys: str | None = None,
     allow_outside: bool = False,
+    multilabel: bool = False,
     listener: Listener | None = None,
 ) -> Audit:
     """Audit a data set: what `load_dataset` reads. Raises DataError."""
     listener = listener or SilentListener()
-    dataset = load_dataset(data, labels=labels, keys=keys, allow_outside=allow_outside)
+    dataset = load_dataset(data, labels=labels, keys=keys, allow_outside=allow_outside, multilabel=multilabel)
     cores = count_cores()
     looks = scan(dataset.contents, cores, listener, LOOK)
     readable = [number for number, look in enumerate(looks) if look.facts is not None]
@@ -115,7 +116,8 @@ def _judge(
     listener.end(count_things(len(copies.near), "group"))
     listener.begin("shortcuts")
     groups = make_groups([item.patient for item in dataset.items], [*copies.identical, *keep_together(dataset, copies)])
-    shortcuts = find_shortcuts(dataset.contents, facts, pictures, dataset.labels(), groups, SEED, cores)
+    about = dataset.labels(), groups, SEED, cores, dataset.classes
+    shortcuts = find_shortcuts(dataset.contents, facts, pictures, *about)
     listener.end(count_things(len(shortcuts), "source"))
     found = [
         *judge_identical(dataset, copies),

@@ -137,6 +137,7 @@ def audit_command(
     out: Annotated[Path | None, typer.Option(help="New folder for a page with pictures, and audit.json.")] = None,
     labels: Annotated[Path | None, typer.Option(help="Table of labels of DICOM files.")] = None,
     keys: Annotated[str | None, typer.Option(help="Arrays of an .npz, HDF5 or Zarr file.")] = None,
+    multilabel: Annotated[bool, typer.Option("--multilabel", help="Labels are several, joined by |.")] = False,
     allow_outside: AllowOutside = False,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -148,7 +149,9 @@ def audit_command(
     if out is not None:
         require_empty(out, "the audit")  # before minutes of work, not after
     with TerminalListener(quiet=quiet) as listener:
-        found = audit_data(data, labels=labels, keys=keys, allow_outside=allow_outside, listener=listener)
+        found = audit_data(
+            data, labels=labels, keys=keys, allow_outside=allow_outside, multilabel=multilabel, listener=listener
+        )
         page = write_audit(found, out) if out is not None else None
     print_result(json.dumps(found.to_json(), indent=1) if as_json else format_audit(found))
     if page is not None and not as_json:

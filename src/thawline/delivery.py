@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from thawline.cost import read_duration
 from thawline.files import write_atomic, write_json
 from thawline.journal import Value
 from thawline.judge.evaluation import evaluate
+from thawline.judge.label_evaluation import evaluate_labels
 from thawline.judge.statistics import Selection, paired_difference
 from thawline.learn.augment import CLEAN
 from thawline.learn.ensemble import (
@@ -34,10 +35,11 @@ from thawline.share.card import write_card
 from thawline.share.examples import show_findings, write_examples
 from thawline.share.results import describe_candidates, describe_ladder, format_predictions
 from thawline.state import Job
-from thawline.types import SilentListener
+from thawline.types import MULTILABEL, SilentListener
 
 if TYPE_CHECKING:
-    from thawline.types import Probabilities
+    from thawline.judge.calibration import Scales
+    from thawline.types import Groups, IntArray, Labels, Probabilities
 
 FINAL_FOLDS = 1.6  # trainings of a fold that one on all items takes: a fold learns four fifths of four fifths
 REFITS = "networks of all items"  # what the journal calls their number
@@ -164,7 +166,7 @@ def measure_tta(job: Job, chosen: TriedRung, strategies: Strategies) -> TriedRun
     for fold, record in zip(development.list_folds(), chosen.folds, strict=True):
         scales = record.get("scales", ())
 
-        def score(fold: int = fold, scales: Sequence[float] = scales) -> Value:
+        def score(fold: int = fold, scales: Scales = scales) -> Value:
             weights = _find_member(job, chosen, strategies, fold) if rung.line else {}
             return {"probabilities": strategies.score_views(rung, fold, weights, scales)}
 
@@ -218,13 +220,20 @@ def judge(job: Job, climb: Climb, selection: Selection, chosen: TriedRung, test:
     task, development = job.describe_task(), job.development()
     about = (job.dataset.classes, task["positive"], task["threshold"])
     is_test = job.splits.is_test
-    settings = {"seed": job.options.seed, "ordinal": task["kind"] == "ordinal"}
+
+    def evaluate_part(
+        labels: Labels, given: Probabilities, groups: Groups, folds: IntArray | None = None
+    ) -> dict[str, Any]:
+        arrays, seed = (labels, given, groups), job.options.seed
+        if task["kind"] == MULTILABEL:
+            return evaluate_labels(*arrays, about[0], task["threshold"], folds=folds, seed=seed)
+        return evaluate(*arrays, *about, folds=folds, seed=seed, ordinal=task["kind"] == "ordinal")
 
     def measure(each: TriedRung) -> dict[str, Any]:
         part = development.keep_folds(len(each.folds))
         scored = part.scored()
         given = part.labels[scored], each.probabilities[scored], part.groups[scored]
-        return evaluate(*given, *about, folds=part.folds[scored], **settings)
+        return evaluate_part(*given, part.folds[scored])
 
     sections = [measure(each) for each in climb.tried]
     place = [each.rung for each in climb.tried].index(chosen.rung)
@@ -241,7 +250,7 @@ def judge(job: Job, climb: Climb, selection: Selection, chosen: TriedRung, test:
             "head": chosen.rung.head,
             "n_networks": (job.journal.find("final") or {}).get("networks"),
         },
-        "test": None if test is None else evaluate(job.labels[is_test], test, job.groups[is_test], *about, **settings),
+        "test": None if test is None else evaluate_part(job.labels[is_test], test, job.groups[is_test]),
         "validation": delivered,
         "ladder": describe_ladder(climb.tried, sections, compared, chosen.rung),
         "stops": list(climb.stops),

@@ -16,6 +16,7 @@ from thawline.data.fingerprint import find_wide_range
 from thawline.data.scan import scan
 from thawline.data.splits import find_identical, make_folds, make_groups
 from thawline.errors import DataError, UnreadableItemsError
+from thawline.judge.evaluation import call_labels
 from thawline.judge.metrics import item_log_loss
 from thawline.judge.statistics import choose_within_one_se
 from thawline.learn.engine import detect_hardware
@@ -33,9 +34,10 @@ if TYPE_CHECKING:
 class ThawClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Classify images by frozen pretrained features and a head.
 
-    ``X`` is a sequence of paths, or an array of shape (items, height, width[, 3]); ``y`` are class names or numbers. Heads
-    are compared by patient-grouped out-of-fold log-loss, as `thawline run` does, when ``head`` is None; the default fits
-    the linear head alone. ``groups`` in `fit` name the patient of each image.
+    ``X`` is a sequence of paths, or an array of shape (items, height, width[, 3]); ``y`` are class names or numbers, or of
+    several labels an item 1, 0 and NaN (not known), shape (items, labels). Heads are compared by patient-grouped out-of-fold
+    log-loss, as `thawline run` does, when ``head`` is None; the default fits the linear head alone. ``groups`` in `fit` name
+    the patient of each image.
     """
 
     def __init__(
@@ -75,7 +77,12 @@ class ThawClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise DataError("ThawClassifier requires y to be passed, but the target y is None; give one label an image")
         dataset = from_arrays(X, y, groups)
         check_dataset(dataset)
-        self.classes_, labels = np.unique(np.asarray(y), return_inverse=True)
+        if dataset.multilabel:
+            self.classes_ = np.asarray(getattr(y, "columns", range(len(dataset.classes))))
+            labels = dataset.labels()[:, [dataset.classes.index(str(name).strip()) for name in self.classes_]]
+        else:
+            self.classes_, labels = np.unique(np.asarray(y), return_inverse=True)
+        self.multilabel_ = dataset.multilabel
         self.hardware_ = detect_hardware(self.device)
         self.weights_ = find_weights(self.backbone)
         for remark in check_weights(dataset, self.weights_, options.modality):
@@ -91,7 +98,10 @@ class ThawClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def predict_proba(self, X: Any) -> Probabilities:  # noqa: N803
-        """Return probabilities, float64, shape (images, classes), columns as ``classes_``. Raises UnreadableItemsError."""
+        """Return probabilities, float64, shape (images, classes), columns as ``classes_``. Raises UnreadableItemsError.
+
+        Of several labels an item these are the columns of ``y``.
+        """
         check_is_fitted(self)
         contents: list[Content] = [Path(each) if isinstance(each, str | Path) else np.asarray(each) for each in X]
         if not contents:
@@ -101,8 +111,10 @@ class ThawClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return found
 
     def predict(self, X: Any) -> Any:  # noqa: N803
-        """Return the most probable class of each image. Raises UnreadableItemsError."""
+        """Return the most probable class of each image; of several labels 1 or 0 for each. Raises UnreadableItemsError."""
         probabilities = self.predict_proba(X)
+        if self.multilabel_:
+            return call_labels(probabilities)
         return self.classes_[probabilities.argmax(axis=1)]
 
     def _fit_heads(self, features: Features, labels: Labels, groups: Groups, options: RunOptions) -> None:

@@ -42,6 +42,7 @@ from thawline.options import (
     TRAINED,
     RunOptions,
     change_options,
+    check_multilabel,
     check_options,
     list_backbones,
     list_grades,
@@ -49,7 +50,7 @@ from thawline.options import (
     make_reading,
     steps_by_layers,
 )
-from thawline.plan import Plan, apply_given, find_depth, follow_size, make_plan, read_plan
+from thawline.plan import Plan, apply_given, check_balance, find_depth, follow_size, make_plan, read_plan
 from thawline.plan_thawing import check_norms, list_chosen
 from thawline.race import run_race
 from thawline.share.bundle import Model, load_model
@@ -130,6 +131,7 @@ def run(
     if given is not None:
         job.plan = apply_given(job.plan, given)
         check_norms(job.plan["recipe"]["train_norms"], job.facts)
+        check_balance(job.plan)
         _follow_size(job)
     measure_precision(job)
     measure_aspect(job)
@@ -154,7 +156,15 @@ def run(
 
 def _load(data: Path | str, options: RunOptions) -> Dataset:
     """Load the data, their classes in the order of the grades where these are named. Raises DataError."""
-    dataset = load_dataset(Path(data), labels=options.labels, keys=options.keys, allow_outside=options.allow_outside)
+    dataset = load_dataset(
+        Path(data),
+        labels=options.labels,
+        keys=options.keys,
+        allow_outside=options.allow_outside,
+        multilabel=options.multilabel,
+    )
+    if dataset.multilabel:
+        check_multilabel(options)
     grades = list_grades(options)
     return order_classes(dataset, grades) if grades else dataset
 

@@ -154,6 +154,7 @@ class RunOptions:
         "20m", "Time to spend on choosing, with its unit: 90s, 20m, 2h, or none. The first rung is always finished."
     )
     positive: str | None = option(None, "Positive class of a two-class task.")
+    multilabel: bool = option(False, "The column label holds several names an item, joined by |.")
     grades: str | None = option(None, "Classes that are grades, in their order, commas between: an ordinal task.")
     seed: int = option(0, "Seed of splits, heads and intervals.", least=0, most=2**32 - 1)
     folds: int = option(5, "Development folds by patient; fewer where a class has too few patients.", least=2)
@@ -209,6 +210,8 @@ def check_options(options: RunOptions) -> RunOptions:
         raise OptionError(f"--blocks: expected LOWEST:HIGHEST, such as blocks.4:blocks.5; found {options.blocks!r}")
     make_reading(options)
     _check_lines(options)
+    if options.multilabel:
+        check_multilabel(options)
     list_backbones(options)
     for name in _list_controls(options):
         if name not in (*CONTROLS, "none"):
@@ -276,6 +279,21 @@ def _check_lines(options: RunOptions) -> None:
         raise OptionError(f"{' and '.join(given)}: expected one of them, since each says where the thaw line lies")
     if given and (options.head or "fine_tuning" not in list_strategies(options)):
         raise OptionError(f"{given[0]}: belongs to --strategy fine_tuning; leave out --head and other strategies")
+
+
+def check_multilabel(options: RunOptions) -> None:
+    """Refuse what belongs to tasks of one label an item, for those of several. Raises OptionError."""
+    usual = RunOptions()
+    for name, instead in (
+        ("positive", "every label has a probability of its own"),
+        ("grades", "grades are one label an item"),
+        ("sampling", "items of several labels cannot be drawn so that all come alike often; --class-weight does that"),
+    ):
+        found = getattr(options, name)
+        if found != getattr(usual, name):
+            raise OptionError(
+                f"--{name} {found}: belongs to one label an item, these have several; {instead}: leave it out"
+            )
 
 
 def resolve_strategy(name: str) -> str:

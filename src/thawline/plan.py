@@ -23,6 +23,7 @@ from thawline.plan_thawing import check_recipe, choose_thawing, name_controls, n
 from thawline.types import (
     ASPECTS,
     BAG,
+    MULTILABEL,
     NATIVE,
     PLANES,
     VOLUMES,
@@ -170,9 +171,7 @@ def make_plan(fingerprint: Mapping[str, Any], hardware: Hardware, facts: Backbon
             "fixed" if options.budget == RunOptions().budget else "given",
             "time to spend on choosing; the first rung is always finished",
         ),
-        Choice(
-            "threshold", 0.5, "fixed", "a two-class decision takes the more probable class; several: the most probable"
-        ),
+        _choose_threshold(fingerprint),
         Choice(
             "intervals",
             "patient bootstrap",
@@ -220,6 +219,15 @@ def apply_given(plan: Plan, given: Plan) -> Plan:
         )
         plan = _replace(plan, new)
     return _follow_edits(plan, before)
+
+
+def check_balance(plan: Plan) -> None:
+    """Refuse to draw items of several labels so that all come alike often. Raises OptionError."""
+    if plan["task"] == MULTILABEL and plan["recipe"]["balance"] == "sampling":
+        raise OptionError(
+            "--plan: recipe: expected balance none or weights for several labels an item, found 'sampling': no way of "
+            "drawing items lets all of their labels come alike often"
+        )
 
 
 def _follow_edits(plan: Plan, before: Plan) -> Plan:
@@ -302,15 +310,30 @@ def _is_range(value: Any) -> bool:
 
 def _choose_task(fingerprint: Mapping[str, Any], options: RunOptions) -> Choice:
     n_classes = len(fingerprint["classes"])
+    if "multilabel" in fingerprint:
+        return Choice("task", MULTILABEL, "given" if options.multilabel else "rule", _describe_labels(fingerprint))
     if options.grades is not None:
         return Choice("task", "ordinal", "given", f"--grades: {', '.join(fingerprint['classes'])}, from low to high")
     kind = "binary" if n_classes == 2 else "multiclass"
     return Choice("task", kind, "rule", f"{n_classes} classes: {', '.join(fingerprint['classes'])}")
 
 
+def _describe_labels(fingerprint: Mapping[str, Any]) -> str:
+    """Say how many of the items whose label is known have it, of each label, and how much is not known."""
+    counts, n_items = fingerprint["classes"], fingerprint["n_items"]
+    shares = (
+        f"{name} {own['items'] / (own['items'] + own['negative_items']):.0%} of {own['items'] + own['negative_items']}"
+        for name, own in counts.items()
+    )
+    missing = sum(own["missing_items"] for own in counts.values()) / (n_items * len(counts))
+    return f"{len(counts)} labels an item, had by: {', '.join(shares)} where known; {missing:.0%} of all are not known"
+
+
 def _choose_positive(fingerprint: Mapping[str, Any], options: RunOptions) -> Choice:
     """The class named; else the one whose name does not say normal; else the rarer."""
     classes: Mapping[str, Mapping[str, int]] = fingerprint["classes"]
+    if "multilabel" in fingerprint:
+        return Choice("positive", None, "rule", "each label is a task of its own: an item has it, or has it not")
     if options.positive is not None:
         if options.positive not in classes:
             raise OptionError(f"--positive: expected one of {', '.join(classes)}; found {options.positive!r}")
@@ -345,14 +368,25 @@ def _choose_headline(fingerprint: Mapping[str, Any], options: RunOptions) -> Cho
     """Where the first number of the report comes from, and how wide its interval will be about."""
     if options.hold_test:
         return Choice("headline", "development folds", "given", "--hold-test: the test part stays closed")
-    counts = [part["patients"] for part in fingerprint["parts"]["test"].values()]
-    reason = f"{sum(counts)} test patients: {forecast_interval(counts)}"
+    counts, of = _count_test_patients(fingerprint)
+    reason = f"{of}: {forecast_interval(counts)}"
     if fingerprint["n_patients"] < 400 and not fingerprint["split_given"]:
         reason += (
             "; below 400 patients the cross-validated figure beside it is the steadier one, and runs with another "
         )
         reason += "--seed show what the split alone does"
     return Choice("headline", "test part", "rule", reason)
+
+
+def _count_test_patients(fingerprint: Mapping[str, Any]) -> tuple[list[int], str]:
+    """Return the test patients of each class, and how many they are in words; of several labels those of the rarest."""
+    part = fingerprint["parts"]["test"]
+    if "multilabel" not in fingerprint:
+        counts = [own["patients"] for own in part.values()]
+        return counts, f"{sum(counts)} test patients"
+    both = {name: [own["patients"], own["negative_patients"]] for name, own in part.items()}
+    rarest = min(both, key=lambda name: (min(both[name]), name))
+    return both[rarest], f"{fingerprint['multilabel']['test']['patients']} test patients, of the rarest label, {rarest}"
 
 
 def _choose_backbone(facts: BackboneFacts, options: RunOptions) -> Choice:
@@ -490,8 +524,17 @@ def _choose_class_weight(fingerprint: Mapping[str, Any], options: RunOptions) ->
         return Choice(
             "class_weight", options.class_weight, "given", "probabilities are corrected back by the log prior"
         )
-    reason = f"largest class over smallest is {fingerprint['imbalance']}; weights would bend the probabilities"
+    several = "multilabel" in fingerprint
+    what = "larger value of the most uneven label over the other" if several else "largest class over smallest"
+    reason = f"{what} is {fingerprint['imbalance']}; weights would bend the probabilities"
     return Choice("class_weight", "none", "fixed", reason)
+
+
+def _choose_threshold(fingerprint: Mapping[str, Any]) -> Choice:
+    if "multilabel" in fingerprint:
+        return Choice("threshold", 0.5, "fixed", "a label is called where it is more probable than not, each by itself")
+    reason = "a two-class decision takes the more probable class; several: the most probable"
+    return Choice("threshold", 0.5, "fixed", reason)
 
 
 def _choose_heads(fingerprint: Mapping[str, Any], options: RunOptions) -> Choice:

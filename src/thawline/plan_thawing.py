@@ -356,6 +356,8 @@ def _count_batch(facts: BackboneFacts) -> int:
 
 def _count_items(fingerprint: Mapping[str, Any]) -> int:
     """Number of development items."""
+    if "multilabel" in fingerprint:
+        return int(fingerprint["multilabel"]["development"]["items"])
     return sum(int(part["items"]) for part in fingerprint["parts"]["development"].values())
 
 

@@ -43,7 +43,7 @@ def inspect_items(dataset: Dataset, looks: Sequence[Look], options: RunOptions, 
     leaks = find_leaks(dataset.items, copies) if dataset.split_given else []
     if leaks and not options.allow_leak:
         raise LeakError(_describe_leaks(dataset, leaks))
-    contradicting = [group for group in copies if len({dataset.items[n].label for n in group}) > 1]
+    contradicting = [group for group in copies if dataset.contradict(group)]
     refused = set(contradicting)
     out = {number for group in contradicting for number in group}
     kept = [number for number in readable if number not in out]
@@ -73,8 +73,7 @@ def _number(groups: Sequence[tuple[int, ...]], numbers: Sequence[int]) -> list[t
 def _keep(dataset: Dataset, kept: Sequence[int]) -> Dataset:
     """Return the data set without the items left out, checked again. Raises DataError."""
     remaining = take_items(dataset, kept)
-    present = {item.label for item in remaining.items}
-    gone = [name for name in dataset.classes if name not in present]
+    gone = [name for name, count in remaining.count_items().items() if not count]
     if gone:
         raise DataError(f"no usable item is left of {', '.join(gone)}: all were unreadable or contradicted each other")
     if len(kept) < len(dataset.items):

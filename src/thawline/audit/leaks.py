@@ -52,7 +52,7 @@ def judge_identical(dataset: Dataset, copies: Copies) -> Iterator[Finding]:
             if groups:
                 text = "the test part is not independent: correct the split, or drop it to have one made by patient"
                 yield Finding(name, "fatal", text, groups)
-    if groups := _differ(copies.identical, lambda number: dataset.items[number].label):
+    if groups := tuple(filter(dataset.contradict, copies.identical)):
         yield Finding("identical images with different labels", "severe", TWO_LABELS, groups)
     if copies.identical:
         yield Finding(
@@ -68,7 +68,7 @@ def judge_near(dataset: Dataset, copies: Copies) -> Iterator[Finding]:
             "nearly the same picture stands in several parts: figures on them will be too good; look, then correct it"
         )
         yield Finding("near-duplicates across splits", "severe", text, groups)
-    if groups := _differ(near, lambda number: items[number].label):
+    if groups := tuple(filter(dataset.contradict, near)):
         yield Finding("near-duplicates with different labels", "severe", TWO_LABELS, groups)
     if groups := _differ(near, lambda number: items[number].patient if is_named(items[number]) else None):
         text = "one patient by two names, or one picture filed twice: give them one patient"

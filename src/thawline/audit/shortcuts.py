@@ -18,10 +18,12 @@ from thawline.audit.duplicates import SIDE_PX
 from thawline.audit.findings import SHORTCUT, Finding
 from thawline.audit.pictures import Pictures
 from thawline.audit.traits import DICOM, read_traits
+from thawline.data.label_sets import find_strata
 from thawline.data.readers import ImageFacts
 from thawline.data.splits import make_folds
 from thawline.errors import DataError
 from thawline.judge.evaluation import evaluate
+from thawline.types import MISSING
 
 if TYPE_CHECKING:
     from thawline.audit.traits import Traits
@@ -45,17 +47,22 @@ PIXELS = ("border", "corners", "background", "burned-in letters")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Shortcut:
-    """How well a source predicts the label: AUC with its interval, and items that show it, a group a class."""
+    """How well a source predicts the label: AUC with its interval, and items that show it, a group a class.
+
+    Of several labels an item it is the ``label`` that it predicts best.
+    """
 
     source: str
     auc: float
     low: float
     high: float
     shown: tuple[tuple[int, ...], ...]
+    label: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON data, as `audit.json` holds it."""
-        return {"source": self.source, "auc": {"value": self.auc, "low": self.low, "high": self.high}}
+        of = {"label": self.label} if self.label else {}
+        return {"source": self.source, **of, "auc": {"value": self.auc, "low": self.low, "high": self.high}}
 
 
 def find_shortcuts(
@@ -66,16 +73,18 @@ def find_shortcuts(
     groups: Groups,
     seed: int,
     threads: int,
+    names: Sequence[str] = (),
 ) -> list[Shortcut]:
-    """Return how well each source that differs among these items predicts their labels; all but the last two are aligned.
+    """Return how well each source that differs among these items predicts their labels; the first five are aligned.
 
-    Of very many items some are chosen by chance, as many of each class.
+    Of very many items some are chosen by chance, as many of each class. ``names`` are those of several labels an item.
     """
     chosen = choose_items(labels, seed)
     sources = gather_sources(
         [contents[item] for item in chosen], [facts[item] for item in chosen], pictures.take(chosen), threads
     )
-    found = measure_shortcuts(sources, labels[chosen], groups[chosen], seed, threads)
+    about = labels[chosen], groups[chosen], seed, threads
+    found = measure_shortcuts(sources, *about) if labels.ndim == 1 else measure_labels(sources, *about, names)
     return [
         dataclasses.replace(each, shown=tuple(tuple(chosen[list(group)].tolist()) for group in each.shown))
         for each in found
@@ -84,6 +93,7 @@ def find_shortcuts(
 
 def choose_items(labels: Labels, seed: int) -> IntArray:
     """Return the positions of at most `MOST_ITEMS` items, a share of each class, of rare ones all."""
+    labels = find_strata(labels)
     draw, present = np.random.default_rng(seed), np.unique(labels)
     share = MOST_ITEMS // max(len(present), 1)
     parts = [draw.permutation(np.flatnonzero(labels == number))[:share] for number in present]
@@ -183,6 +193,21 @@ def measure_shortcuts(sources: Sources, labels: Labels, groups: Groups, seed: in
         return [found for found in pool.map(measure, sources.items()) if found is not None]
 
 
+def measure_labels(
+    sources: Sources, labels: Labels, groups: Groups, seed: int, threads: int, names: Sequence[str]
+) -> list[Shortcut]:
+    """Return how well each source predicts the one of several labels, (items, labels), that it predicts best."""
+    best: dict[str, Shortcut] = {}
+    for name, values in zip(names, labels.T, strict=True):
+        known = np.flatnonzero(values != MISSING)
+        parts = {source: columns[known] for source, columns in sources.items()}
+        for found in measure_shortcuts(parts, values[known], groups[known], seed, threads):
+            if found.source not in best or found.low > best[found.source].low:
+                shown = tuple(tuple(known[list(group)].tolist()) for group in found.shown)
+                best[found.source] = dataclasses.replace(found, shown=shown, label=name)
+    return [best[source] for source in sources if source in best]
+
+
 def _show(labels: Labels, probabilities: FloatArray, n_classes: int) -> Iterator[IntArray]:
     """Yield of each class the places of the items that the source tells most surely."""
     for number in range(n_classes):
@@ -198,7 +223,8 @@ def judge_shortcuts(shortcuts: Sequence[Shortcut]) -> Iterator[Finding]:
             continue
         remedy = IN_HEADERS if each.source in HEADERS else IN_PIXELS
         how_well = f"{each.auc:.3f} [{each.low:.3f}, {each.high:.3f}]"
-        text = f"alone it predicts the label with an AUC of {how_well}; {remedy}"
+        label = f"the label {each.label}, and others less well," if each.label else "the label"
+        text = f"alone it predicts {label} with an AUC of {how_well}; {remedy}"
         yield Finding(
             SHORTCUT + each.source, "severe" if each.low >= SEVERE_AUC else "note", text, each.shown, counted=False
         )

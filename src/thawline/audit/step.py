@@ -67,7 +67,8 @@ def audit_shortcuts(
     pictures = draw_pictures(contents, digests, threads, listener, reading)
     listener.begin("shortcuts")
     facts = [inspection.facts[place] for place in shown]
-    found = find_shortcuts(contents, facts, pictures, labels[shown], groups[shown], seed, threads)
+    names = inspection.dataset.classes
+    found = find_shortcuts(contents, facts, pictures, labels[shown], groups[shown], seed, threads, names)
     numbers = [inspection.numbers[place] for place in shown]
     findings = [each.number(numbers).to_json() for each in judge_shortcuts(found)]
     listener.end(f"{len(findings)} of {len(found)} sources")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from thawline.data.dataset import Dataset
+from thawline.data.label_sets import parse_labels
 from thawline.data.splits import TEST_FOLDS
 from thawline.judge.statistics import forecast_interval
-from thawline.types import Item
+from thawline.types import MISSING, Item
 
 SITES = ("site", "hospital", "institution", "centre", "center", "clinic", "scanner")  # names of columns
 MOST_SITES = 50  # of a column that names sites
@@ -46,17 +49,15 @@ class Table:
 
 def make_tables(dataset: Dataset) -> list[Table]:
     """Return the tables of all items, of the parts of a given split, and of sites, where a column names them."""
-    tables = [_count("data", dataset.classes, {"all": dataset.items})]
+    tables = [_count("data", dataset, {"all": dataset.items})]
     if dataset.split_given:
-        tables.append(
-            _count("split", dataset.classes, _group([str(item.split) for item in dataset.items], dataset.items))
-        )
+        tables.append(_count("split", dataset, _group([str(item.split) for item in dataset.items], dataset.items)))
     columns = {name.lower(): name for item in dataset.items[:1] for name in item.metadata}
     site = next((columns[name] for name in SITES if name in columns), None)
     if site is not None:
         names = [str(item.metadata.get(site) or "not said") for item in dataset.items]
         if len(set(names)) <= min(MOST_SITES, len(names) // 2):
-            tables.append(_count(site, dataset.classes, _group(names, dataset.items)))
+            tables.append(_count(site, dataset, _group(names, dataset.items)))
     return tables
 
 
@@ -64,12 +65,14 @@ def say_support(dataset: Dataset) -> str:
     """Say what a test part of these data can support: the given one, or one of a fifth of the patients."""
     test = [item for item in dataset.items if item.split == "test"]
     given = dataset.split_given and bool(test)
-    (row,) = _count("", dataset.classes, {"": test if given else dataset.items}).rows.values()
-    counts = [patients if given else patients // TEST_FOLDS for _, patients in row]
+    rows = list(_count("", dataset, {"": test if given else dataset.items}).rows.values())
+    parts = [[patients if given else patients // TEST_FOLDS for _, patients in row] for row in rows]
+    counts = min(map(list, zip(*parts[:2], strict=True)), key=min) if dataset.multilabel else parts[0]
     if not min(counts):
         return "too few patients of a class for a test part of a fifth: report the folds"
     part = "the given test part" if given else "a test part of a fifth of the patients"
-    return f"on {part} ({' + '.join(map(str, counts))} patients) {forecast_interval(counts)}"
+    of = " with and without the rarest label" if dataset.multilabel else ""
+    return f"on {part} ({' + '.join(map(str, counts))} patients{of}) {forecast_interval(counts)}"
 
 
 def _group(names: Sequence[str], items: Sequence[Item]) -> dict[str, list[Item]]:
@@ -79,10 +82,24 @@ def _group(names: Sequence[str], items: Sequence[Item]) -> dict[str, list[Item]]
     return groups
 
 
-def _count(title: str, classes: tuple[str, ...], groups: dict[str, Any]) -> Table:
-    rows = {}
+def _count(title: str, dataset: Dataset, groups: dict[str, Any]) -> Table:
+    classes = dataset.classes
+    rows: dict[str, tuple[tuple[int, int], ...]] = {}
+    if dataset.multilabel:
+        for name, members in groups.items():
+            rows |= {f"{name}, {what}": row for what, row in _count_labels(members, classes)}
+        return Table(title, classes, rows)
     for name, members in groups.items():
         n_items = Counter(item.label for item in members)
         n_patients = Counter(label for label, _ in {(item.label, item.patient) for item in members})
         rows[name] = tuple((n_items[label], n_patients[label]) for label in classes)
     return Table(title, classes, rows)
+
+
+def _count_labels(members: Sequence[Item], classes: Sequence[str]) -> Iterator[tuple[str, tuple[tuple[int, int], ...]]]:
+    """Yield how many items and patients have each of several labels, have it not, and are not known to."""
+    labels = parse_labels([item.label for item in members], classes)
+    patients = np.array([item.patient for item in members])
+    for what, value in (("with", 1), ("without", 0), ("not known", MISSING)):
+        marks = labels == value
+        yield what, tuple((int(mark.sum()), len(set(patients[mark].tolist()))) for mark in marks.T)

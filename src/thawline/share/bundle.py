@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import thawline
+from thawline.data.label_sets import write_labels
 from thawline.data.readers import READER_VERSION
 from thawline.data.scan import Look, scan
 from thawline.errors import ModelError, UnreadableItemsError
 from thawline.files import file_digest, json_digest, said_plainly, write_atomic, write_json
-from thawline.judge.evaluation import predict_labels
+from thawline.judge.evaluation import call_labels, predict_labels
 from thawline.learn.augment import CLEAN, View
 from thawline.learn.engine import allowed_precisions, detect_hardware, name_engine
 from thawline.learn.ensemble import EnsembleHead
@@ -30,7 +31,7 @@ from thawline.learn.heads import Head
 from thawline.learn.loading import read_backbone_tensors
 from thawline.learn.networks import Architecture, OwnNetwork, replace_code
 from thawline.learn.weight_files import Weights
-from thawline.types import Contract, Hardware, Listener, SilentListener
+from thawline.types import MULTILABEL, Contract, Hardware, Listener, SilentListener
 
 if TYPE_CHECKING:
     from thawline.types import Content, Pixels, Probabilities
@@ -45,7 +46,8 @@ class Model:
     """A trained classifier with its preprocessing contract; made by `load_model`.
 
     ``texture`` says that its head takes handcrafted features and the backbone is not used; ``views`` are those that
-    predictions are averaged over, the clean one first.
+    predictions are averaged over, the clean one first. Where it is ``multilabel``, ``classes`` are labels, of which an image
+    has any number, each with a probability of its own.
     """
 
     classes: tuple[str, ...]
@@ -58,6 +60,7 @@ class Model:
     digest: str
     texture: bool = False
     views: tuple[View, ...] = (CLEAN,)
+    multilabel: bool = False
 
     def predict_proba(
         self, images: Sequence[Content | str], listener: Listener | None = None, *, skip_unreadable: bool = False
@@ -104,7 +107,9 @@ class Model:
         return self.name_classes(self.predict_proba(images, listener))
 
     def name_classes(self, probabilities: Probabilities) -> list[str]:
-        """Return the class that each row of probabilities stands for."""
+        """Return the class that each row of probabilities stands for; several labels are joined by |, none is "none"."""
+        if self.multilabel:
+            return [write_labels(row, self.classes) for row in call_labels(probabilities, self.threshold)]
         return [self.classes[k] for k in predict_labels(probabilities, self.classes, self.positive, self.threshold)]
 
     def _warn_of_range(self, looks: Sequence[Look], listener: Listener) -> None:
@@ -265,6 +270,7 @@ def _read_model(folder: Path, hardware: Hardware) -> Model:
             digest=file_digest(folder / "contract.json"),
             texture=bool(facts["texture"]),
             views=tuple(View.from_json(view) for view in facts["views"]),
+            multilabel=task.get("kind") == MULTILABEL,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(

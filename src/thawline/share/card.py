@@ -10,8 +10,16 @@ from thawline.learn.weight_files import Weights
 from thawline.plan import Plan
 from thawline.share.rungs import describe_delivery, describe_ratio, describe_thawing, find_chosen
 from thawline.share.words import NARROW, name_rung, write_estimate
+from thawline.types import MULTILABEL
 
 HEADLINES = ("auc", "accuracy", "balanced_accuracy", "sensitivity", "specificity", "brier", "ece")
+
+
+def describe_task(task: Mapping[str, Any]) -> str:
+    """Return what is told apart, in words."""
+    if task["kind"] == MULTILABEL:
+        return f"{task['kind']}; labels {', '.join(task['classes'])}, each with a probability of its own"
+    return f"{task['kind']}; classes {', '.join(task['classes'])}; positive class {task['positive'] or 'none'}"
 
 
 def write_card(metrics: Mapping[str, Any], plan: Plan, weights: Weights) -> str:
@@ -28,7 +36,7 @@ def write_card(metrics: Mapping[str, Any], plan: Plan, weights: Weights) -> str:
 
 Made by Thawline {thawline.__version__}, plan {plan.digest()[:12]}.
 
-- **Task**: {task["kind"]}; classes {", ".join(task["classes"])}; positive class {task["positive"] or "none"}
+- **Task**: {describe_task(task)}
 - **Model**: {backbone}{name}
 - **Thaw line**: {describe_thawing(chosen, upper)}
 - **Fine-tuning ratio**: {describe_ratio(chosen).replace(NARROW, " ")}

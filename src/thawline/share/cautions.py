@@ -144,9 +144,8 @@ def describe_size(fingerprint: Mapping[str, Any], section: Mapping[str, Any]) ->
     few = {name: row["n_patients"] for name, row in section["per_class"].items() if row["n_patients"] < FEW_OF_A_CLASS}
     if few:
         listed = ", ".join(f"{name} ({count})" for name, count in few.items())
-        found.append(
-            say("caution", f"Classes with fewer than {FEW_OF_A_CLASS} patients behind the headline: {listed}.")
-        )
+        what = "Labels" if "multilabel" in fingerprint else "Classes"
+        found.append(say("caution", f"{what} with fewer than {FEW_OF_A_CLASS} patients behind the headline: {listed}."))
     return found
 
 

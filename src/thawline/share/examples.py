@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +14,8 @@ from thawline.data.dataset import Dataset
 from thawline.data.readers import USUAL, decode, read_content
 from thawline.data.transforms import prepare
 from thawline.files import write_atomic, write_json
-from thawline.judge.evaluation import predict_labels
-from thawline.types import Contract, Reading
+from thawline.judge.evaluation import call_labels, predict_labels
+from thawline.types import MISSING, Contract, Reading
 
 if TYPE_CHECKING:
     from thawline.types import Content, IntArray, Labels, Pixels, Probabilities
@@ -41,25 +41,50 @@ def write_examples(
     ``contents``, ``numbers``, ``labels`` and ``probabilities`` are aligned; ``about`` holds classes, positive class and
     threshold; ``reading`` is the contract's. Files are named by item number.
     """
+    shutil.rmtree(run / "examples", ignore_errors=True)
+    if labels.ndim == 2:
+        rows = list(_list_wrong_labels(shown, labels, probabilities, about))
+    else:
+        rows = list(_list_wrong(shown, labels, probabilities, about))
+    for row in rows:
+        index = row["item"]
+        row |= {"item": numbers[index], "image": _write_thumbnail(run, numbers[index], contents[index], reading)}
+    write_json(run / "examples.json", rows)
+
+
+def _list_wrong(
+    shown: IntArray, labels: Labels, probabilities: Probabilities, about: tuple[tuple[str, ...], str | None, float]
+) -> Iterator[dict[str, Any]]:
+    """Yield the positions of the surest errors, with what they are and what they are called."""
     classes = about[0]
     predicted = np.full(len(labels), -1)
     predicted[shown] = predict_labels(probabilities[shown], *about)
     wrong = [int(index) for index in shown if predicted[index] != labels[index]]
     wrong.sort(key=lambda index: (-probabilities[index, predicted[index]], index))
-    shutil.rmtree(run / "examples", ignore_errors=True)
-    rows: list[dict[str, Any]] = []
     for index in wrong[:SHOWN]:
-        number = numbers[index]
-        rows.append(
-            {
-                "item": number,
-                "label": classes[labels[index]],
-                "predicted": classes[predicted[index]],
-                "probability": float(probabilities[index, predicted[index]]),
-                "image": _write_thumbnail(run, number, contents[index], reading),
-            }
-        )
-    write_json(run / "examples.json", rows)
+        yield {
+            "item": index,
+            "label": classes[labels[index]],
+            "predicted": classes[predicted[index]],
+            "probability": float(probabilities[index, predicted[index]]),
+        }
+
+
+def _list_wrong_labels(
+    shown: IntArray, labels: Labels, probabilities: Probabilities, about: tuple[tuple[str, ...], str | None, float]
+) -> Iterator[dict[str, Any]]:
+    """Yield the positions of the items with the surest wrong call of a known label, each once, and that label."""
+    names, _, threshold = about
+    called = call_labels(probabilities[shown], threshold)
+    chance = np.where(called == 1, probabilities[shown], 1 - probabilities[shown])
+    sure = np.where((labels[shown] != MISSING) & (called != labels[shown]), chance, -1.0)
+    for place in np.argsort(-sure.max(axis=1), kind="stable")[:SHOWN]:
+        k = int(sure[place].argmax())
+        if sure[place, k] >= 0:
+            has, has_not = names[k], f"no {names[k]}"
+            truth, call = (has, has_not) if labels[shown[place], k] == 1 else (has_not, has)
+            found = {"label": truth, "predicted": call, "probability": float(sure[place, k])}
+            yield {"item": int(shown[place]), **found}
 
 
 def show_findings(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from thawline.data.label_sets import parse_labels
 from thawline.errors import ModelError
 
 if TYPE_CHECKING:
@@ -67,9 +68,12 @@ def read_json(run: Path, name: str) -> dict[str, Any]:
         return data
 
 
-def read_predictions(run: Path, classes: Sequence[str], split: str) -> Predictions:
-    """Read labels and probabilities of the rows of one split, and from all rows the names to keep off the page."""
-    labels: list[int] = []
+def read_predictions(run: Path, classes: Sequence[str], split: str, *, multilabel: bool = False) -> Predictions:
+    """Read labels and probabilities of the rows of one split, and from all rows the names to keep off the page.
+
+    Labels are places of ``classes``, (items,), or of several an item 1, 0 and -1, (items, labels).
+    """
+    labels: list[Any] = []
     probabilities: list[list[float]] = []
     names: set[str] = set()
     place = {name: index for index, name in enumerate(classes)}
@@ -77,15 +81,16 @@ def read_predictions(run: Path, classes: Sequence[str], split: str) -> Predictio
         for line, row in enumerate(csv.DictReader(stream), start=2):
             names.update((row["item"], re.split(r"[/\\]", row["item"])[-1], row["patient"]))
             unscored = row["split"] != split or row["fold"] == "-1"
-            if unscored or row["label"] not in place:  # an item with several labels is in no single class
+            if unscored or (row["label"] not in place and not multilabel):
                 continue
             given = [float(row[f"p_{name}"]) for name in classes]
             if not all(0 <= probability <= 1 for probability in given):
                 raise ValueError(f"row {line} holds {given} where probabilities were expected")
-            labels.append(place[row["label"]])
+            labels.append(parse_labels([row["label"]], classes)[0] if multilabel else place[row["label"]])
             probabilities.append(given)
     table = np.asarray(probabilities, np.float64).reshape(len(labels), len(classes))
-    return Predictions(np.asarray(labels, np.int64), table, frozenset(filter(is_telling, names - set(classes))))
+    truth = np.asarray(labels, np.int64).reshape((len(labels), len(classes)) if multilabel else len(labels))
+    return Predictions(truth, table, frozenset(filter(is_telling, names - set(classes))))
 
 
 def is_telling(name: str) -> bool:

@@ -72,7 +72,8 @@ def describe_ladder(
     nothing = {"log_loss": None, "difference": None, "standard_error": None}
     ladder = []
     for each, section in zip(tried, sections, strict=True):
-        row = table.get(each.rung.name, {**nothing, "log_loss": section["log_loss"]["value"]})
+        loss = section.get("item_log_loss", section["log_loss"])  # of several labels, as candidates are compared
+        row = table.get(each.rung.name, {**nothing, "log_loss": loss["value"]})
         folds = each.folds
         thawed = [fold for fold in folds if "n_epochs" in fold]
         ladder.append(

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from thawline.share.cautions import list_cautions
 from thawline.share.figures import MAX_CURVES
@@ -30,11 +30,16 @@ from thawline.share.words import (
     take_estimate,
     take_number,
 )
+from thawline.types import MISSING, MULTILABEL
+
+if TYPE_CHECKING:
+    from thawline.types import BoolArray, Labels
 
 PARTS = {"test": "Test", "validation": "Cross-validation"}
 SCORES = {  # key in metrics.json: name on the page
     "auc": "AUC",
     "accuracy": "Accuracy",
+    "exact_match": "Exact match",
     "weighted_kappa": "Weighted kappa",
     "grade_error": "Grades between call and label",
     "balanced_accuracy": "Balanced accuracy",
@@ -45,7 +50,7 @@ SCORES = {  # key in metrics.json: name on the page
     "log_loss": "Log-loss",
 }
 LOWER_IS_BETTER = ("grade_error", "brier", "ece", "log_loss")
-OF_GRADES = ("weighted_kappa", "grade_error")  # where classes have an order
+OF_SOME = ("exact_match", "weighted_kappa", "grade_error")  # where items have several labels, or classes an order
 PRIVATE_OPTIONS = ("data", "out", "run")
 
 
@@ -60,7 +65,9 @@ def summarise(run: Path) -> dict[str, Any]:
     with blame(run, "metrics.json"):
         part = "validation" if metrics["test"] is None else "test"
         classes = [str(name) for name in metrics["task"]["classes"]]
-    predictions = read_predictions(run, classes, "test" if part == "test" else "development")
+        several = metrics["task"]["kind"] == MULTILABEL
+    split = "test" if part == "test" else "development"
+    predictions = read_predictions(run, classes, split, multilabel=several)
     with blame(run, "plan.json"):
         choices = {choice["name"]: choice["value"] for choice in plan["choices"]}
         delivery = {name: choices[name] for name in ("highest_block", "final", "tta")}
@@ -148,6 +155,8 @@ def summarise_chosen(metrics: Mapping[str, Any], delivery: Mapping[str, Any]) ->
 def explain_headline(task: Mapping[str, Any], section: Mapping[str, Any], auc: Mapping[str, Any]) -> list[str]:
     """Return what the headline means, in plain sentences; an AUC is the share of pairs ranked rightly (Hanley 1982)."""
     classes, positive = task["classes"], task.get("positive")
+    if task["kind"] == MULTILABEL:
+        return explain_labels(task, section, auc)
     two = len(classes) == 2 and positive in classes
     if auc["value"] is None:
         said = ["The AUC is not defined here: at least one class has no items in this part."]
@@ -172,20 +181,50 @@ def explain_headline(task: Mapping[str, Any], section: Mapping[str, Any], auc: M
     return said
 
 
+def explain_labels(task: Mapping[str, Any], section: Mapping[str, Any], auc: Mapping[str, Any]) -> list[str]:
+    """Return what the headline means where items have several labels."""
+    if auc["value"] is None:
+        said = ["The AUC is not defined here: of a label, there are no items with it or none known to be without."]
+    else:
+        said = [
+            "Shown one item with a label and one without, the model gives the higher probability of it to the right one in "
+            f"{format_percent(auc['value'])} of such pairs, averaged over the {len(task['classes'])} labels; by chance it "
+            f"would be {format_percent(0.5)}."
+        ]
+        if auc["low"] is not None and auc["high"] is not None and auc["low"] <= 0.5 <= auc["high"]:
+            said.append("The interval includes 0.5: on these patients the model may be no better than chance.")
+    right = take_estimate(section, "accuracy")["value"]
+    if right is not None:
+        said.append(
+            f"At the threshold {format_number(task.get('threshold'), 2)} it is right on {format_percent(right)} of the "
+            "labels that are known; what is not known of an item counts nowhere."
+        )
+    return said
+
+
 def summarise_scores(task: Mapping[str, Any], sections: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return one row a metric with an estimate for every section, patients last."""
     binary = len(task["classes"]) == 2 and task.get("positive")
-    of_class = f"of {task['positive']}" if binary else "mean over classes"
+    several = task["kind"] == MULTILABEL
+    of_class = f"of {task['positive']}" if binary else "mean over labels" if several else "mean over classes"
     notes = {
         **dict.fromkeys(LOWER_IS_BETTER, "lower is better"),
         **dict.fromkeys(("sensitivity", "specificity"), of_class),
         "weighted_kappa": "quadratic weights",
-        "auc": of_class if binary else "mean over classes, one against the rest",
+        "auc": of_class if binary or several else "mean over classes, one against the rest",
     }
+    if several:
+        counts = " and ".join(str(section["n_complete"]) for section in sections.values())
+        notes |= {
+            **dict.fromkeys(("balanced_accuracy",), of_class),
+            **dict.fromkeys(("brier", "ece", "log_loss"), f"{of_class}, lower is better"),
+            "accuracy": "of the labels that are known",
+            "exact_match": f"{counts} items all of whose labels are known",
+        }
     rows: list[dict[str, Any]] = [
         {"name": name, "note": notes.get(key, ""), "estimates": [take_estimate(s, key) for s in sections.values()]}
         for key, name in SCORES.items()
-        if key not in OF_GRADES or any(key in section for section in sections.values())
+        if key not in OF_SOME or any(key in section for section in sections.values())
     ]
     for key, name in (("auc", "AUC per patient"), ("accuracy", "Accuracy per patient")):
         patients = [section.get("patient_level") or {} for section in sections.values()]
@@ -203,10 +242,19 @@ def summarise_classes(name: str, section: Mapping[str, Any], classes: Sequence[s
             "name": str(label),
             **take_counts(section["per_class"][label]),
             **{key: take_estimate(section["per_class"][label], key) for key in ("auc", "sensitivity", "specificity")},
+            **take_known(section["per_class"][label]),
         }
         for label in classes
     ]
     return {"part": name, "rows": rows}
+
+
+def take_known(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the table of one of several labels has beside: of how many items it is known, and how calibrated it is."""
+    if "n_known" not in table:
+        return {}
+    counts = {name: int(table[name]) for name in ("n_known", "n_known_patients")}
+    return {**counts, **{key: take_estimate(table, key) for key in ("brier", "ece", "log_loss")}}
 
 
 def summarise_confusion(confusion: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -229,7 +277,8 @@ def summarise_curves(metrics: Mapping[str, Any], part: str, predictions: Predict
     task, section = metrics["task"], metrics[part]
     classes, per_class = task["classes"], section["per_class"]
     aucs = {name: take_estimate(per_class[name], "auc")["value"] for name in classes}
-    defined = [name for name in classes if len({*(predictions.labels == classes.index(name))}) == 2]
+    truths = {name: find_truth(predictions.labels, place) for place, name in enumerate(classes)}
+    defined = [name for name, (_, truth) in truths.items() if len({*truth}) == 2]
     two = len(classes) == 2 and task.get("positive") in classes
     drawn = [name for name in defined if not two or name == task["positive"]]
     worst = sorted(drawn, key=lambda name: math.inf if aucs[name] is None else aucs[name])[:MAX_CURVES]
@@ -240,7 +289,8 @@ def summarise_curves(metrics: Mapping[str, Any], part: str, predictions: Predict
         "operating_point": None,
     }
     for name in sorted(worst, key=classes.index):
-        scores, truth = predictions.probabilities[:, classes.index(name)], predictions.labels == classes.index(name)
+        known, truth = truths[name]
+        scores = predictions.probabilities[known, classes.index(name)]
         false_positive, true_positive, _ = roc_curve(truth, scores)
         bins = reliability(scores, truth)
         curves["roc"].append(
@@ -253,6 +303,14 @@ def summarise_curves(metrics: Mapping[str, Any], part: str, predictions: Predict
     if two and curves["roc"]:
         curves["operating_point"] = {key: take_estimate(section, key) for key in ("sensitivity", "specificity")}
     return curves
+
+
+def find_truth(labels: Labels, place: int) -> tuple[BoolArray, BoolArray]:
+    """Return of which items it is known whether they are of a class, (items,), and of those whether they are."""
+    if labels.ndim == 1:
+        return labels >= 0, labels == place
+    known = labels[:, place] != MISSING
+    return known, labels[known, place] == 1
 
 
 def summarise_cost(cost: Mapping[str, Any]) -> dict[str, Any]:
@@ -298,9 +356,20 @@ def summarise_data(fingerprint: Mapping[str, Any], classes: Sequence[str]) -> di
             if key in fingerprint
         },
         **{key: dict(fingerprint[key]) for key in ("bits", "channels", "formats")},
+        "known": summarise_known(fingerprint),
         "parts": [*parts, "all"],
         "rows": rows,
     }
+
+
+def summarise_known(fingerprint: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return of each of several labels how many items have it, are known to be without, and are not known; else nothing."""
+    if "multilabel" not in fingerprint:
+        return []
+    names = ("items", "negative_items", "negative_patients", "missing_items")
+    return [
+        {"name": name, **{key: int(counts[key]) for key in names}} for name, counts in fingerprint["classes"].items()
+    ]
 
 
 def take_class(counts: Mapping[str, Any], name: str) -> dict[str, int]:
@@ -355,8 +424,11 @@ def name_values(values: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def summarise_shortcuts(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return how well each source predicts the labels."""
-    return [{"source": str(each["source"]), "auc": take_estimate(each, "auc")} for each in audit["shortcuts"]]
+    """Return how well each source predicts the labels; of several labels an item the one that it predicts best."""
+    return [
+        {"source": ": ".join(filter(None, (str(each["source"]), each.get("label")))), "auc": take_estimate(each, "auc")}
+        for each in audit["shortcuts"]
+    ]
 
 
 def summarise_findings(run: Path, findings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
