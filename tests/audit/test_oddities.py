@@ -104,3 +104,32 @@ def test_whoever_is_found_is_taken_for_another_class(seed: int) -> None:
         assert other.max() >= min(
             table[labels == k, k].mean() for k in range(3) if (labels == k).any() and k != labels[item]
         )
+
+
+def test_flipped_labels_among_several_are_found_where_they_are_known() -> None:
+    draw = np.random.default_rng(0)
+    truth = (draw.random((400, 3)) < 0.4).astype(np.int64)
+    given = np.clip(0.15 + 0.7 * truth + draw.normal(0, 0.08, truth.shape), 0.01, 0.99)
+    given[:, 2] = draw.random(400)  # a label that the model does not tell: none is doubted
+    labels = truth.copy()
+    flipped = draw.permutation(400)[:20]
+    labels[flipped[:12], 0] = 1 - labels[flipped[:12], 0]
+    labels[flipped[12:], 1] = 1 - labels[flipped[12:], 1]
+    labels[draw.random(labels.shape) < 0.2] = -1
+    labels[(labels < 0).all(axis=1), 2] = 0
+    wrong = (labels >= 0) & (labels != truth)
+    found = find_mislabelled(labels, given)
+    expected: set[int] = set()
+    for k in range(2):
+        known = np.flatnonzero(labels[:, k] >= 0)
+        both = np.stack([1 - given[known, k], given[known, k]], axis=1)
+        expected |= set(known[find_mislabelled(labels[known, k], both)].tolist())
+    assert set(found.tolist()) == expected
+    assert expected <= set(np.flatnonzero(wrong[:, :2].any(axis=1)).tolist())
+    assert len(found) >= wrong[:, :2].sum() / 3
+    changed = np.where(labels < 0, draw.random(labels.shape), given)
+    np.testing.assert_array_equal(np.sort(find_mislabelled(labels, changed)), np.sort(found))
+    (finding,) = judge_mislabelled(labels, given)
+    assert "are said to have another label, or not to have one" in finding.text
+    given[:3] = np.nan  # not scored
+    assert set(find_mislabelled(labels, given).tolist()) == set(found.tolist()) - {0, 1, 2}

@@ -21,6 +21,7 @@ from thawline.data.label_sets import (
     split_cells,
     write_labels,
 )
+from thawline.data.manifest import read_labels
 from thawline.errors import DataError
 from thawline.types import MISSING
 
@@ -120,6 +121,18 @@ def test_columns_that_are_refused(tmp_path, header, rows, said):
     with pytest.raises(DataError) as caught:
         load_dataset(write_table(tmp_path, header, rows))
     assert said in str(caught.value)
+
+
+def test_tables_of_labels_take_columns_and_joined_names(tmp_path):
+    table = tmp_path / "labels.csv"
+    table.write_text("SOPInstanceUID;label:Mass;label:Effusion\n1.2;1;\n1.3;0;1\n", "utf-8")
+    found = read_labels(table)
+    assert (found.column, found.names) == ("instance", ("Effusion", "Mass"))
+    assert [row.label for row in found.rows] == ["Mass|?Effusion", "Effusion"]
+    assert [row.metadata for row in found.rows] == [{}, {}]
+    table.write_text("study,label\n1.2,Mass|Effusion\n1.3,No Finding\n", "utf-8")
+    assert [row.label for row in read_labels(table, joined=True).rows] == ["Effusion|Mass", "none"]
+    assert [row.label for row in read_labels(table).rows] == ["Mass|Effusion", "No Finding"]
 
 
 def test_joined_names_are_several_labels_only_where_that_is_said(tmp_path):

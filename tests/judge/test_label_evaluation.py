@@ -149,7 +149,7 @@ def test_each_label_is_calibrated_by_itself_as_two_classes_are():
         for k in range(3):
             known = labels[:, k] >= 0
             pairs = [np.stack([np.zeros(known.sum()), each[known, k]], axis=1) for each in logits]
-            own = fit_scales(labels[known, k], *pairs, prior=len(logits) > 1)
+            own = fit_scales(labels[known, k], *pairs, prior=True)
             assert [row[k] for row in scales] == pytest.approx(own)
             expected = blend(own, *pairs)[:, 1]
             np.testing.assert_allclose(blend(scales, *logits)[known, k], expected)

@@ -161,7 +161,8 @@ def fit_blend(labels: Labels, *logits: FloatArray) -> Scales:
     """Return the scales of a blend: of one source as it is best, of several with a prior; see `fit_scales`.
 
     Of several labels an item, (items, labels), each has its own, from the items where it is known: its logit is that of two
-    classes. One that has a single value there tells nothing, and keeps the scales of a plain mean.
+    classes. As few items may have it, which a scale parts by chance, there is always a prior; a label that has a single
+    value keeps the scales of a plain mean.
     """
     if labels.ndim == 1:
         return fit_scales(labels, *logits, prior=len(logits) > 1)
@@ -171,7 +172,7 @@ def fit_blend(labels: Labels, *logits: FloatArray) -> Scales:
         pairs = [np.stack([np.zeros(int(known.sum())), np.asarray(each)[known, k]], axis=1) for each in logits]
         told = len(np.unique(truth[known])) > 1
         plain = (1 / len(logits),) * len(logits)
-        columns.append(fit_scales(truth[known], *pairs, prior=len(logits) > 1) if told else plain)
+        columns.append(fit_scales(truth[known], *pairs, prior=True) if told else plain)
     return tuple(zip(*columns, strict=True))
 
 
