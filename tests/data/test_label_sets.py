@@ -162,6 +162,8 @@ def test_arrays_of_several_labels(tmp_path):
     labels[4, 1] = 3
     with pytest.raises(DataError, match="item 4 has 3 as its label 1, 1 such in all"):
         from_arrays(images, labels)
+    with pytest.raises(DataError, match="y: expected one label an item, or as many for each"):
+        from_arrays(images, [[1, 0]] * 11 + [[1]])
     np.savez(tmp_path / "joined.npz", images=images, labels=np.array(["a|b", "none", "b"] * 4))
     assert load_dataset(tmp_path / "joined.npz", multilabel=True).count_items() == {"a": 4, "b": 8}
 

@@ -247,9 +247,13 @@ def from_arrays(
 
 def _write_array(labels: Any, source: str) -> tuple[Sequence[Any], tuple[str, ...] | None]:
     """Return one label an item as they are; several as texts, with their names. Raises DataError."""
-    if np.ndim(labels) != 2 or np.shape(labels)[1] == 1:
+    try:
+        shape = np.shape(labels)
+    except ValueError as error:
+        raise DataError(f"{source}: expected one label an item, or as many for each; found rows of several lengths") from error
+    if len(shape) != 2 or shape[1] == 1:
         return labels, None
-    columns = getattr(labels, "columns", range(np.shape(labels)[1]))
+    columns = getattr(labels, "columns", range(shape[1]))
     named = [name_label(_name_value(column), source) for column in columns]
     names = sort_names(named)
     if len(set(names)) < len(names):
