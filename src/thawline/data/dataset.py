@@ -250,7 +250,7 @@ def _write_array(labels: Any, source: str) -> tuple[Sequence[Any], tuple[str, ..
     try:
         shape = np.shape(labels)
     except ValueError as error:
-        raise DataError(f"{source}: expected one label an item, or as many for each; found rows of several lengths") from error
+        raise DataError(f"{source}: expected one label an item, or as many for each; found rows that differ") from error
     if len(shape) != 2 or shape[1] == 1:
         return labels, None
     columns = getattr(labels, "columns", range(shape[1]))
