@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     FloatArray: TypeAlias = NDArray[np.float64]
     IntArray: TypeAlias = NDArray[np.int64]
     BoolArray: TypeAlias = NDArray[np.bool_]
-    Data: TypeAlias = bytes | Pixels | tuple[bytes, ...]  # a file, an array, or the files of a series
+    Data: TypeAlias = "bytes | Pixels | tuple[bytes, ...] | Slide"  # a file, an array, the files of a series, a slide
     Content: TypeAlias = "Path | NDArray[Any] | Unread"  # where the pixels of an item are
 
 Aspect = Literal["squash", "letterbox", "crop"]
@@ -66,13 +66,14 @@ Kind = Literal["fixed", "rule", "empirical", "given"]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Reading:
-    """How the stored values of a DICOM object or a volume become pixels; other images are read in one way.
+    """How the stored values of a DICOM object, a volume or a slide become pixels; other images are read in one way.
 
     ``windows`` are names of `WINDOWS`, `MAMMOGRAPHY`, `SUV`, or CENTRE/WIDTH in the object's own units: one, or three as
     channels; none for what the file says. ``frame`` is one of `FRAMES` or a number from 1: which of several; "only" refuses
     several. Volumes are cut across a ``plane`` of `PLANES`, after resampling to one spacing where ``isotropic``.
     ``dimensions`` is one of `DIMENSIONS`; of a bag, and in three dimensions, a network is shown ``n_slices`` of an item,
-    those that ``slices`` says (see `data.slices`); the features of a bag are joined by a ``pooling`` of `POOLINGS`.
+    those that ``slices`` says (see `data.slices`); the features of a bag are joined by a ``pooling`` of `POOLINGS`. The
+    slices of a whole slide are tiles of ``tile_px`` at ``mpp`` µm per pixel; both are 0 for anything else.
     """
 
     windows: tuple[str, ...] = ()
@@ -83,6 +84,19 @@ class Reading:
     slices: str = ""
     n_slices: int = 0
     pooling: str = POOLINGS[0]
+    mpp: float = 0.0
+    tile_px: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON data; what only slides have is left out elsewhere, so that it changes no key."""
+        data = dataclasses.asdict(self)
+        return data if self.tile_px else {name: data[name] for name in data if name not in ("mpp", "tile_px")}
+
+    def show_some(self, n_slices: int) -> Reading:
+        """Return the reading of at most so many slices of an item, spread evenly, where it takes a bag of more."""
+        if self.dimensions != BAG or self.n_slices <= n_slices:
+            return self
+        return dataclasses.replace(self, slices=f"spread:{n_slices}", n_slices=n_slices)
 
     @property
     def depth(self) -> Depth | None:
@@ -141,7 +155,7 @@ class Contract:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON data; `from_json` reverses it. The usual reading is left out, so that it changes no key."""
-        data = dataclasses.asdict(self)
+        data = dataclasses.asdict(self) | {"reading": self.reading.to_json()}
         if self.reading == Reading():
             del data["reading"]
         return data
@@ -306,6 +320,18 @@ class Unread(Protocol):
 
     def read(self) -> Data:
         """Return what is to be decoded. Raises ImageError where it cannot be read."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Slide:
+    """The files of one whole slide, opened when its pixels are needed; ``mpp`` overrules µm per pixel that it states."""
+
+    paths: tuple[Path, ...]
+    mpp: float | None = None
+
+    def read(self) -> Slide:
+        """Return itself: a slide is never in memory as a whole."""
+        return self
 
 
 class Listener(Protocol):

@@ -54,7 +54,7 @@ def draw_pictures(
     """
     reading = dataclasses.replace(MIDDLE_SLICE, windows=given.windows, plane=given.plane)
     how = {"reader": READER_VERSION, "version": VERSION, "side_px": SIDE_PX, "marks_px": MARKS_PX}
-    space = Space("pictures", {**how, "reading": dataclasses.asdict(reading)})
+    space = Space("pictures", {**how, "reading": reading.to_json()})
     first = {digest: place for place, digest in reversed(list(enumerate(digests)))}
     missing = [digest for digest in first if digest not in space]
     listener.begin("pictures", len(missing))

@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from thawline.data import dicom, dicom_series, volumes
+from thawline.data import dicom, dicom_series, slides, volumes
 from thawline.data.dicom_values import guard
 from thawline.data.quiet import silence
 from thawline.data.slices import Stack, take_bag, take_image
+from thawline.data.slide_files import SUFFIXES, digest_slide, is_slide_file
 from thawline.errors import ImageError
-from thawline.types import PLANES, Reading
+from thawline.types import PLANES, Reading, Slide
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 READER_VERSION = 1  # part of every cache key: raise it when the same bytes would give other pixels
 USUAL = Reading()
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", *volumes.EXTENSIONS, ".dcm")
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", *volumes.EXTENSIONS, *SUFFIXES, ".dcm")
 MAX_PIXELS = 100_000_000
 MIN_SIDE_PX = 8
 
@@ -104,12 +105,22 @@ def may_be_dicom(path: Path) -> bool:
     return not path.name.lower().endswith(EXTENSIONS[:-1])
 
 
+def is_slide(content: Content) -> bool:
+    """Tell a whole slide, by little more than its name."""
+    return isinstance(content, Slide) or (isinstance(content, Path) and is_slide_file(content, MAX_PIXELS))
+
+
 def read_content(content: Content) -> Data:
-    """Read the bytes of a file; an array is returned as it is. Raises ImageError where the file cannot be read."""
+    """Read the bytes of a file; an array is returned as it is, a whole slide unread.
+
+    Raises ImageError where the file cannot be read.
+    """
     if isinstance(content, np.ndarray):
         return content
     if not isinstance(content, Path):
         return content.read()
+    if is_slide(content):
+        return Slide((content,))
     try:
         return content.read_bytes()
     except (OSError, ValueError) as error:
@@ -119,8 +130,11 @@ def read_content(content: Content) -> Data:
 def content_digest(data: Data) -> str:
     """Return 64 hex digits of BLAKE2b-256: of the bytes, or of shape, type and values of an array (little-endian).
 
-    Of several files it is that of their digests, one after the other.
+    Of several files it is that of their digests, one after the other. A whole slide is read in chunks. Raises ImageError
+    where that cannot be read.
     """
+    if isinstance(data, Slide):
+        return digest_slide(data)
     if isinstance(data, bytes):
         return hashlib.blake2b(data, digest_size=32).hexdigest()
     if isinstance(data, tuple):
@@ -139,7 +153,7 @@ def decode(data: Data, *, reduce_to_px: int | None = None, reading: Reading = US
     twice that long, ``reading`` says how DICOM and volumes are read; a bag is shown by its middle slice. Raises ImageError
     for anything damaged, empty, too large, too small, or wider than can be kept.
     """
-    pixels = take_image(_open_stack(data, reduce_to_px, reading), reading)
+    pixels = take_image(open_stack(data, reduce_to_px, reading), reading)
     if reduce_to_px is not None and not reading.n_slices and _is_constant(pixels):
         return decode(data, reading=reading)  # the reduction may have blurred the content away
     return pixels if reading.n_slices else _check_pixels(pixels)
@@ -147,15 +161,21 @@ def decode(data: Data, *, reduce_to_px: int | None = None, reading: Reading = US
 
 def decode_bag(data: Data, *, reduce_to_px: int | None = None, reading: Reading) -> list[Pixels]:
     """Decode the ``n_slices`` images of a bag, each as `decode` gives one; slices without content are allowed."""
-    return [_check_finite(each) for each in take_bag(_open_stack(data, reduce_to_px, reading), reading)]
+    return [_check_finite(each) for each in take_bag(open_stack(data, reduce_to_px, reading), reading)]
 
 
 def describe(data: Data, reading: Reading = USUAL) -> ImageFacts:
     """Decode at full resolution and state size, depth, range and pixel digest. Raises ImageError as `decode` does.
 
-    One image is described where the reading takes one slice of an item, else all slices across its plane.
+    One image is described where the reading takes one slice of an item, else all slices across its plane. Of a whole slide
+    sides are those of its finest level, and the rest is of its overview.
     """
-    stack = _open_stack(data, None, reading)
+    if isinstance(data, Slide):
+        overview, sides, n_tiles = slides.survey_slide(data, reading)
+        low, high = float(_check_pixels(overview).min()), float(overview.max())
+        state = _state(overview, slides.FORMAT, low, high, content_digest(f"{sides}".encode() + overview.tobytes()))
+        return dataclasses.replace(state, width_px=sides[0], height_px=sides[1], slices=n_tiles)
+    stack = open_stack(data, None, reading)
     n_slices = stack.count(reading.plane)
     if n_slices == 1 or reading.dimensions == "2d":
         pixels = _drop_channels(_check_pixels(take_image(stack, reading)))
@@ -214,10 +234,12 @@ def _check_finite(pixels: Pixels) -> Pixels:
     return pixels
 
 
-def _open_stack(data: Data, reduce_to_px: int | None, reading: Reading) -> Stack:
+def open_stack(data: Data, reduce_to_px: int | None, reading: Reading) -> Stack:
     """Open an item as its slices; an image is a stack of one. Raises ImageError for several where the reading takes one."""
     if isinstance(data, np.ndarray):
         stack = _stack_array(data)
+    elif isinstance(data, Slide):
+        stack = slides.open_stack(data, reading)
     elif isinstance(data, tuple):
         stack = _stack_series(data, reading)
     else:

@@ -46,7 +46,7 @@ class Look:
 
 def scan(contents: Sequence[Content], threads: int, listener: Listener, reading: Reading = USUAL) -> list[Look]:
     """Read every item once, in ``threads`` threads; what the cache knows by content is not decoded again."""
-    how = {} if reading == USUAL else {"reading": dataclasses.asdict(reading)}
+    how = {} if reading == USUAL else {"reading": reading.to_json()}
     space = Space("facts", {"reader": READER_VERSION, "row": str(_ROW), **how})
     looks: list[Look] = []
     fresh: dict[str, ImageFacts] = {}

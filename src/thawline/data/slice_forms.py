@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import re
 
-FORMS = ("all", "every", "centre", "spread", "informative")  # all but the first with a number
+FORMS = ("all", "every", "centre", "spread", INFORMATIVE := "informative")  # all but the first with a number
 USUAL_SLICES = "spread:16"
+USUAL_TILES = "spread:256"  # of a whole slide
 
 
 def read_form(slices: str) -> tuple[str, int]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from thawline.data.slice_forms import read_form
+from thawline.data.slice_forms import INFORMATIVE, read_form
 from thawline.errors import ImageError
 from thawline.types import MIDDLE, PLANES, Reading
 
@@ -20,11 +20,15 @@ N_CHANNELS = 3
 
 @dataclasses.dataclass(frozen=True)
 class Stack:
-    """The slices of one item: how many lie across each plane, and one of them as a display shows it, pixels square."""
+    """The slices of one item: how many lie across each plane, and one of them as a display shows it, pixels square.
+
+    Of a whole slide these are tiles; its ``picture`` shows it whole.
+    """
 
     format: str
     counts: Mapping[str, int]
     show: Callable[[str, int], Pixels]
+    picture: Pixels | None = None
 
     def count(self, plane: str) -> int:
         """Return the number of slices across a plane. Raises ImageError where the item is not cut that way."""
@@ -45,7 +49,12 @@ def find_slice(n_slices: int, wanted: str) -> int:
 
 
 def take_image(stack: Stack, reading: Reading) -> Pixels:
-    """Return the one image that stands for an item: a slice, or three as channels; of a bag the middle one."""
+    """Return the one image that stands for an item: a slice, or three as channels; of a bag the middle one.
+
+    A picture comes before all of these.
+    """
+    if stack.picture is not None:
+        return stack.picture
     if reading.dimensions == "2.5d_orthogonal":
         middle = [stack.show(plane, stack.count(plane) // 2) for plane in PLANES]
         side = max(length for each in middle for length in each.shape[:2])
@@ -68,6 +77,14 @@ def take_bag(stack: Stack, reading: Reading) -> list[Pixels]:
 def choose_slices(stack: Stack, reading: Reading) -> list[int]:
     """Return the indices of the slices of a bag, rising; where there are too few, some several times, evenly."""
     n_slices = stack.count(reading.plane)
+    if read_form(reading.slices)[0] != INFORMATIVE or reading.n_slices >= n_slices:
+        return choose_places(n_slices, reading)
+    entropies = [measure_entropy(stack.show(reading.plane, index)) for index in range(n_slices)]
+    return sorted(sorted(range(n_slices), key=lambda index: -entropies[index])[: reading.n_slices])
+
+
+def choose_places(n_slices: int, reading: Reading) -> list[int]:
+    """Return the indices of the slices of a bag where so many lie across the plane, whatever they show."""
     form, number = read_form(reading.slices)
     candidates = list(range(n_slices))
     if form == "every":
@@ -75,9 +92,6 @@ def choose_slices(stack: Stack, reading: Reading) -> list[int]:
     elif form == "centre" and number < n_slices:
         start = (n_slices - number) // 2
         candidates = candidates[start : start + number]
-    elif form == "informative" and reading.n_slices < n_slices:
-        entropies = [measure_entropy(stack.show(reading.plane, index)) for index in candidates]
-        candidates = sorted(sorted(candidates, key=lambda index: -entropies[index])[: reading.n_slices])
     return [
         candidates[(2 * place + 1) * len(candidates) // (2 * reading.n_slices)] for place in range(reading.n_slices)
     ]
