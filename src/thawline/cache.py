@@ -50,6 +50,7 @@ class Space:
         self._rows: dict[bytes, tuple[int, int]] = {}
         self._shards: list[NDArray[Any] | Path] = []  # mapped, or where it lies
         self._row_shape: tuple[int, ...] = (0,)
+        self._dtype: np.dtype[Any] = np.dtype(np.float64)
         self._open_shards()
 
     def __contains__(self, key: str) -> bool:
@@ -62,6 +63,11 @@ class Space:
     def row_shape(self) -> tuple[int, ...]:
         """Shape of one row; (0,) while the space is empty."""
         return self._row_shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the values; float64 while the space is empty."""
+        return self._dtype
 
     def read(self, keys: Sequence[str], out: NDArray[Any], columns: slice | None = None) -> None:
         """Copy rows (some ``columns`` of them) into ``out``, one a key; raises KeyError for a key that is not there."""
@@ -105,7 +111,7 @@ class Space:
             return  # half a shard counts for nothing; it is written anew
         if len(keys) != _KEY_BYTES * len(shard):
             return
-        number, self._row_shape = len(self._shards), tuple(shard.shape[1:])
+        number, self._row_shape, self._dtype = len(self._shards), tuple(shard.shape[1:]), shard.dtype
         # before its keys: another thread may look one up at once
         self._shards.append(shard if number < OPEN_MAPS else path)
         for row in range(len(shard)):

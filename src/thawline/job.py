@@ -19,10 +19,11 @@ from thawline.audit.step import audit_copies, audit_outliers, audit_shortcuts
 from thawline.cost import read_duration
 from thawline.data.dataset import Dataset, load_dataset, order_classes
 from thawline.data.fingerprint import make_fingerprint
+from thawline.data.readers import is_slide
 from thawline.data.scan import scan
 from thawline.data.splits import Splits, keep_given_validation, make_groups, split_as_given, split_items
 from thawline.delivery import FINAL_FOLDS, count_refits, deliver, judge, measure_tta
-from thawline.errors import DataError, OptionError, OutputError
+from thawline.errors import DataError, OptionError, OutputError, bullets
 from thawline.files import json_digest, write_atomic, write_json
 from thawline.findings import find_version
 from thawline.folder import open_run
@@ -113,6 +114,7 @@ def run(
     dataset = _load(data, options)
     hardware = _find_hardware(options)
     candidates = _find_candidates(options, given, network)
+    options = settle_tiles(dataset, options, candidates[0])
     spec = make_spec(dataset, options, candidates, hardware, given)
     journal = open_run(out, spec, resume=resume)
     hardware = _recall_room(journal, hardware)
@@ -200,6 +202,26 @@ def _name_own(options: RunOptions, network: OwnNetwork) -> RunOptions:
     return check_options(dataclasses.replace(options, backbone=network.describe().name, **shown))
 
 
+def settle_tiles(dataset: Dataset, options: RunOptions, weights: Weights) -> RunOptions:
+    """Return the options with the side of tiles filled in where items are whole slides: that of the network's input.
+
+    Raises DataError where only some are slides, and OptionError for options that belong to others.
+    """
+    slides = [is_slide(content) for content in dataset.contents]
+    if not any(slides):
+        if options.tile_px is not None or options.mpp != RunOptions().mpp:
+            raise OptionError("--tile-px and --mpp: belong to whole slides, and these data have none; leave them out")
+        return options
+    others = [item.path for item, each in zip(dataset.items, slides, strict=True) if not each]
+    if others:
+        raise DataError(
+            f"{sum(slides)} items are whole slides and {len(others)} are not: expected one kind, since a network sees tiles "
+            f"of the one and the whole of the other; take them apart:\n{bullets(others)}"
+        )
+    tile_px = options.tile_px or options.size_px or weights.architecture.size_px
+    return check_options(dataclasses.replace(options, tile_px=tile_px))
+
+
 def _find_hardware(options: RunOptions) -> Hardware:
     """Detect the hardware; where the options ask for float32 it counts as without bf16, in training as well."""
     hardware = detect_hardware(options.device)
@@ -217,6 +239,7 @@ def plan_only(data: Path | str, options: RunOptions | None = None, *, listener: 
     options = check_options(options or RunOptions())
     dataset = _load(data, options)
     candidates = _find_candidates(options, None)[:1]
+    options = settle_tiles(dataset, options, candidates[0])
     hardware = _find_hardware(options)
     with tempfile.TemporaryDirectory() as folder:
         journal = Journal(Path(folder))
@@ -470,7 +493,9 @@ def _time_prefix(job: Job) -> float | None:
         steps.append(f"features, {job.plan['aspect']}")
     for step in steps:
         if (found := job.journal.find(step)) is not None:
-            return job.journal.spent(step) / float(found["computed"])
+            return (
+                job.journal.spent(step) * max(1, job.facts.n_slices) / float(found.get("images") or found["computed"])
+            )
     speed = find_speed(job.facts.name, job.plan["size_px"], job.plan["precision"], job.hardware)
     return None if speed is None else max(1, job.facts.n_slices) / speed.prefix_items_s
 

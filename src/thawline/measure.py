@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from thawline.types import Features, Groups, IntArray
 
 LEAST_COSINE = 0.99  # a narrower precision is taken where every checked item agrees this well with f32
-CHECKED_ITEMS = 64
+CHECKED_ITEMS, CHECKED_TILES = 64, 4
 LEAST_OF_CLASS = 50  # items of a class that a sample has, where there are so many
 
 
@@ -35,6 +36,7 @@ def measure_precision(job: Job) -> None:
         features = {}
         for precision in ("f32", "bf16"):
             contract = job.plan.contract(job.facts, precision=precision)
+            contract = dataclasses.replace(contract, reading=contract.reading.show_tiles(CHECKED_TILES))
             engine = open_engine(job.weights, contract, job.hardware)
             inputs = prepare_all(job.source(chosen, contract).contents, contract, job.hardware.cores)
             features[precision] = np.concatenate(list(engine.run(batch_inputs(inputs, engine.batch_items))))

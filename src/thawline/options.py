@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from thawline.cost import read_duration
-from thawline.data.slice_forms import USUAL_SLICES, read_form
+from thawline.data.slice_forms import INFORMATIVE, USUAL_SLICES, USUAL_TILES, read_form
 from thawline.errors import OptionError
 from thawline.types import (
     BAG,
@@ -66,6 +66,9 @@ CONTROLS = ("handcrafted", "random_init")  # reported, never chosen where there 
 MODALITIES = ("unknown", "xray", "ct", "mri", "ultrasound", "microscopy", "dermoscopy", "fundus", "endoscopy")
 
 LEAST_PX, MOST_PX = 32, 1024
+MOST_TILE_PX = 4096
+LEAST_MPP, MOST_MPP = 0.05, 50.0  # µm per pixel
+AUTO = "auto"
 
 
 def option(
@@ -137,10 +140,17 @@ class RunOptions:
         among=DIMENSIONS,
     )
     slices: str = option(
-        USUAL_SLICES,
-        "Slices of a bag or volume: all, every:K, centre:N, spread:N (evenly) or informative:N (by entropy).",
+        AUTO,
+        "Slices of a bag or volume, tiles of a slide: all, every:K, centre:N, spread:N (evenly) or informative:N (entropy).",
     )
     pooling: str = option(POOLINGS[0], "How the features of a bag's slices become those of the item.", among=POOLINGS)
+    mpp: float = option(0.5, "Resolution at which the tiles of whole slides are read, in µm per pixel.")
+    tile_px: int | None = option(
+        None,
+        "Side of the tiles of whole slides at that resolution; else that of the network's input.",
+        least=LEAST_PX,
+        most=MOST_TILE_PX,
+    )
     views: int | None = option(None, "Augmented views to cache for each item; 0 computes fresh ones.", least=0)
     controls: str = option("handcrafted", "Controls to report, with commas between: handcrafted, random_init, or none.")
     useful_gain: float = option(0.01, "Gain in AUC below which a deeper line is not worth it.", least=0)
@@ -227,9 +237,10 @@ def check_options(options: RunOptions) -> RunOptions:
 
 
 def make_reading(options: RunOptions) -> Reading:
-    """Return how DICOM images and volumes are read. Raises OptionError for a window, frame or slices that there cannot be.
+    """Return how DICOM images, volumes and slides are read. Raises OptionError for a window or slices that there cannot be.
 
-    Dimensions that are "auto" are settled by the plan, once it is known what there is.
+    With ``tile_px``, which a run fills in where its items are whole slides, it is that of slides. Dimensions that are "auto"
+    are settled by the plan, once it is known what there is.
     """
     names = tuple(name.strip() for name in options.window.split(",")) if options.window is not None else ()
     for name in names:
@@ -243,10 +254,27 @@ def make_reading(options: RunOptions) -> Reading:
         raise OptionError(f"--frame: expected one of {', '.join(FRAMES)}, or a number from 1; found {options.frame!r}")
     dimensions, frame = _settle_dimensions(options)
     try:
-        read_form(options.slices)
+        form, _ = read_form(settle_slices(options))
     except ValueError as error:
         raise OptionError(f"--slices: {error}") from error
-    return Reading(names, frame, options.plane, options.isotropic, dimensions)
+    if not LEAST_MPP <= options.mpp <= MOST_MPP:
+        raise OptionError(f"--mpp: expected {LEAST_MPP} to {MOST_MPP:g} µm per pixel, found {options.mpp}")
+    reading = Reading(names, frame, options.plane, options.isotropic, dimensions)
+    if options.tile_px is None:
+        return reading
+    if (reading.dimensions not in ("auto", BAG)) or reading != Reading(dimensions=dimensions) or form == INFORMATIVE:
+        raise OptionError(
+            f"whole slides are bags of tiles: expected --dimensions auto or {BAG}, without --frame, --window, --plane, "
+            f"--isotropic and --slices {INFORMATIVE}, which would read every tile; leave these out"
+        )
+    return dataclasses.replace(reading, mpp=float(options.mpp), tile_px=options.tile_px)
+
+
+def settle_slices(options: RunOptions) -> str:
+    """Return which slices of a bag are shown, where the options leave it open as is usual: of slides there are many more."""
+    if options.slices != AUTO:
+        return options.slices
+    return USUAL_SLICES if options.tile_px is None else USUAL_TILES
 
 
 def _settle_dimensions(options: RunOptions) -> tuple[str, str]:

@@ -18,7 +18,16 @@ from thawline.data.slice_forms import count_shown, read_form
 from thawline.errors import OptionError
 from thawline.files import json_digest
 from thawline.judge.statistics import forecast_interval
-from thawline.options import ALL_HEADS, LEAST_PX, MOST_PX, RunOptions, list_backbones, list_heads, make_reading
+from thawline.options import (
+    ALL_HEADS,
+    LEAST_PX,
+    MOST_PX,
+    RunOptions,
+    list_backbones,
+    list_heads,
+    make_reading,
+    settle_slices,
+)
 from thawline.plan_thawing import check_recipe, choose_thawing, name_controls, name_strategy
 from thawline.types import (
     ASPECTS,
@@ -135,6 +144,8 @@ class Plan:
             self["plane"].endswith(ISOTROPIC),
             self["dimensions"],
         )
+        if "tile_px" in self.values():
+            reading = dataclasses.replace(reading, mpp=self["mpp"], tile_px=self["tile_px"])
         if reading.dimensions == BAG:
             reading = dataclasses.replace(reading, pooling=self["pooling"])
         if reading.dimensions == BAG or reading.dimensions in VOLUMES:
@@ -155,7 +166,7 @@ def make_plan(fingerprint: Mapping[str, Any], hardware: Hardware, facts: Backbon
         _choose_backbone(facts, options),
         _choose_size(fingerprint, facts, options),
         Choice("interpolation", facts.interpolation, "fixed", f"as {facts.name} was trained"),
-        _choose_aspect(fingerprint),
+        _choose_aspect(fingerprint, options),
         _choose_channels(options),
         *_choose_reading(fingerprint, options),
         _choose_wide_range(fingerprint),
@@ -407,6 +418,10 @@ def _choose_size(fingerprint: Mapping[str, Any], facts: BackboneFacts, options: 
     (Touvron et al., Fixing the train-test resolution discrepancy, NeurIPS 2019).
     """
     native = facts.native_px
+    if options.tile_px is not None and options.size_px is None:
+        return Choice(
+            "size_px", native, "rule", f"the size {facts.name} was trained on; --mpp says how much a tile shows"
+        )
     if options.size_px is not None:
         return Choice("size_px", options.size_px, "given", f"--size-px; {facts.name} was trained on {native}")
     side = min(fingerprint[name]["median"] for name in ("width_px", "height_px"))
@@ -420,7 +435,9 @@ def _choose_size(fingerprint: Mapping[str, Any], facts: BackboneFacts, options: 
     return Choice("size_px", None, "empirical", reason, candidates)
 
 
-def _choose_aspect(fingerprint: Mapping[str, Any]) -> Choice:
+def _choose_aspect(fingerprint: Mapping[str, Any], options: RunOptions) -> Choice:
+    if options.tile_px is not None:
+        return Choice("aspect", "squash", "rule", "tiles are square, so there is nothing to squash, pad or crop")
     ratio = fingerprint["aspect_ratio"]
     if ratio["min"] >= 0.98 and ratio["max"] <= 1.02:
         return Choice("aspect", "squash", "rule", "all images are square, so there is nothing to squash, pad or crop")
@@ -448,6 +465,19 @@ def _choose_reading(fingerprint: Mapping[str, Any], options: RunOptions) -> tupl
         Choice("plane", plane, "fixed" if plane == PLANES[0] else "given", "of the slices of volumes"),
         dimensions,
         *_choose_slices(find_depth(fingerprint, options), options),
+        *_choose_tiles(options),
+    )
+
+
+def _choose_tiles(options: RunOptions) -> tuple[Choice, ...]:
+    """At which resolution a whole slide is read, and how large its tiles are; nothing for other items."""
+    if options.tile_px is None:
+        return ()
+    kind: Kind = "fixed" if options.mpp == RunOptions().mpp else "given"
+    side_um = options.tile_px * options.mpp
+    return (
+        Choice("mpp", options.mpp, kind, "µm per pixel, of all slides alike, whatever they were scanned at"),
+        Choice("tile_px", options.tile_px, "rule", f"a tile shows {side_um:g} µm: --tile-px, else the network's input"),
     )
 
 
@@ -458,7 +488,8 @@ def find_depth(fingerprint: Mapping[str, Any], options: RunOptions) -> Depth | N
         return None
     most = int(fingerprint.get("slices", {"max": 1})["max"])
     native = VOLUMES.get(dimensions) == NATIVE  # which takes volumes of one depth, however few slices there are
-    n_slices = read_form(options.slices)[1] if native else count_shown(options.slices, most)
+    shown = settle_slices(options)
+    n_slices = read_form(shown)[1] if native else count_shown(shown, most)
     return Depth(n_slices, VOLUMES.get(dimensions, options.pooling))
 
 
@@ -468,10 +499,12 @@ def _choose_dimensions(fingerprint: Mapping[str, Any], stated: str, options: Run
     if stated != "auto":
         given = "--dimensions" if options.dimensions != "auto" else "--frame names one slice"
         return Choice("dimensions", stated, "given", given)
-    if slices is None:
+    if slices is None and options.tile_px is None:
         return Choice("dimensions", "2d", "rule", "every item is one image")
+    slices = slices or {"min": 1, "max": 1}
+    what = "slices" if options.tile_px is None else "tiles of tissue"
     reason = (
-        f"items have {slices['min']} to {slices['max']} slices: all that are shown count, and none has to be chosen"
+        f"items have {slices['min']} to {slices['max']} {what}: all that are shown count, and none has to be chosen"
     )
     return Choice("dimensions", BAG, "rule", reason)
 
@@ -482,7 +515,12 @@ def _choose_slices(depth: Depth | None, options: RunOptions) -> tuple[Choice, ..
         return ()
     usual = RunOptions()
     reason = f"an item costs about {depth.n_slices} times what an image does; items of fewer slices show some again"
-    slices = Choice("slices", options.slices, "fixed" if options.slices == usual.slices else "given", "--slices")
+    given, why = options.slices != usual.slices, "--slices"
+    if options.tile_px is not None and not given:
+        why = (
+            "so many that a mean hardly hangs on which they are, and few enough to be computed; --slices all takes all"
+        )
+    slices = Choice("slices", settle_slices(options), "given" if given else "fixed", why)
     number = Choice("n_slices", depth.n_slices, "rule", reason)
     if depth.is_volume:
         return slices, number

@@ -68,6 +68,8 @@ PLANNED = (  # the fields of a Recipe that a plan may change
     "auto_rgn",
 )
 BATCH_PIXELS, LEAST_BATCH = 64 * 224**2, 2  # of bags in a step
+BATCH_SLICES = 1 << 14  # in a step that trains on their features only
+SLICE_POOLING = "slice_pooling"  # the line `learn.bags.LINE`
 RECIPE: dict[str, Any] = {name: getattr(Recipe(), name) for name in PLANNED}
 
 
@@ -89,7 +91,7 @@ def choose_thawing(
         views,
         cached,
         _choose_augmentation(fingerprint, options),
-        _choose_recipe(fingerprint, hardware, facts, options),
+        _choose_recipe(fingerprint, hardware, facts, options, lines.value),
         _choose_tta(options),
         Choice(
             "useful_gain",
@@ -191,6 +193,8 @@ def _choose_lines(facts: BackboneFacts, options: RunOptions) -> Choice:
     one = _find_line(steps, options)
     if one is not None:
         return Choice("lines", [one.name], "given", f"trained above: {describe_line(one)}")
+    if options.tile_px is not None and options.strategy is None:
+        return _choose_line_of_slides(steps)
     wanted = [line for line in steps if name_strategy(line.name, facts) in strategies]
     if not wanted:
         reason = f"the only line of {facts.name} trains everything, which is fine_tuning_from_scratch"
@@ -198,6 +202,13 @@ def _choose_lines(facts: BackboneFacts, options: RunOptions) -> Choice:
     shares = "; ".join(describe_line(line) for line in wanted)
     kind: Kind = "fixed" if options.sequence == "blocks" and options.strategy is None else "given"
     return Choice("lines", [line.name for line in wanted], kind, f"from the top down, trained above each: {shares}")
+
+
+def _choose_line_of_slides(steps: Sequence[Line]) -> Choice:
+    """The line above the whole backbone, where attention has one."""
+    why = "a step of a network holds all tiles of a slide, so that only what weights them is trained (--strategy says more)"
+    top = [line.name for line in steps if line.name == SLICE_POOLING]
+    return Choice("lines", top, "rule", why if top else f"{why}; --pooling attention has such weights")
 
 
 def _find_line(steps: Sequence[Line], options: RunOptions) -> Line | None:
@@ -268,6 +279,9 @@ def _choose_views(
     n_items = _count_items(fingerprint)
     n_worth = sum(line.compute_fraction <= WORTH_CACHING for line in lines)
     sizes = [2 * math.prod(line.shape) * n_items / 2**20 for line in lines[:n_worth]]  # float16
+    if options.views is None and [line.name for line in lines] == [SLICE_POOLING] and options.tile_px is not None:
+        reason = "the features of tiles are there already, and a slide has many of them: no augmented views"
+        return Choice("views", 0, "rule", reason), Choice("cached_lines", [SLICE_POOLING], "rule", reason)
     if not lines or options.views == 0:
         reason = "--views 0: the prefix runs for every batch" if lines else "nothing is thawed"
         return Choice("views", 0, "given", reason), Choice("cached_lines", [], "rule", "none, as no views are kept")
@@ -314,7 +328,11 @@ def _choose_augmentation(fingerprint: Mapping[str, Any], options: RunOptions) ->
 
 
 def _choose_recipe(
-    fingerprint: Mapping[str, Any], hardware: Hardware, facts: BackboneFacts, options: RunOptions
+    fingerprint: Mapping[str, Any],
+    hardware: Hardware,
+    facts: BackboneFacts,
+    options: RunOptions,
+    lines: Sequence[str],
 ) -> Choice:
     """How networks are trained; what many items need is steps, not epochs."""
     check_norms(options.train_norms, facts)
@@ -325,7 +343,7 @@ def _choose_recipe(
     n_folds = 1 if options.validation == "given" else options.folds
     passes = longer * ITEM_PASSES * max(RunOptions().folds / n_folds, 1.0)
     epochs = min(round(longer * RECIPE["epochs"]), max(LEAST_EPOCHS, round(passes / n_items)))
-    ruled = {"epochs": epochs, "batch_items": _count_batch(facts)}
+    ruled = {"epochs": epochs, "batch_items": _count_batch(facts, only_pooling=lines == [SLICE_POOLING])}
     changes = {
         **ruled,
         "mixup": float(options.mixup),
@@ -346,11 +364,13 @@ def _choose_recipe(
     return Choice("recipe", recipe, "rule" if recipe == {**RECIPE, **ruled} else "given", reason)
 
 
-def _count_batch(facts: BackboneFacts) -> int:
-    """Number of items in a step: of bags fewer, as their memory goes by pixels."""
+def _count_batch(facts: BackboneFacts, *, only_pooling: bool = False) -> int:
+    """Number of items in a step: of bags fewer, as memory goes by pixels, or by features if ``only_pooling`` is trained."""
     usual: int = RECIPE["batch_items"]
     if not facts.n_slices:
         return usual
+    if only_pooling:
+        return min(usual, max(LEAST_BATCH, BATCH_SLICES // facts.n_slices))
     return min(usual, max(LEAST_BATCH, int(BATCH_PIXELS / facts.size_px**2 / facts.n_slices)))
 
 

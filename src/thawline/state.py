@@ -96,7 +96,7 @@ class Job:
         at = time.perf_counter()
         found = extract(*self.source(chosen, contract), self.listener, step)
         if found.n_computed:
-            value = {"computed": found.n_computed, "cached": found.n_cached}
+            value = {"computed": found.n_computed, "cached": found.n_cached, "images": found.n_images}
             self.journal.record(step, value, time.perf_counter() - at + self.journal.spent(step))
         return found
 

@@ -92,11 +92,11 @@ class Reading:
         data = dataclasses.asdict(self)
         return data if self.tile_px else {name: data[name] for name in data if name not in ("mpp", "tile_px")}
 
-    def show_some(self, n_slices: int) -> Reading:
-        """Return the reading of at most so many slices of an item, spread evenly, where it takes a bag of more."""
-        if self.dimensions != BAG or self.n_slices <= n_slices:
+    def show_tiles(self, most: int) -> Reading:
+        """Return the reading of at most so many tiles of a whole slide, spread evenly; of anything else it stays."""
+        if not self.tile_px or self.n_slices <= most:
             return self
-        return dataclasses.replace(self, slices=f"spread:{n_slices}", n_slices=n_slices)
+        return dataclasses.replace(self, slices=f"spread:{most}", n_slices=most)
 
     @property
     def depth(self) -> Depth | None:

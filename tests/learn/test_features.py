@@ -204,7 +204,7 @@ def test_a_view_is_computed_once_from_the_augmented_images(items, fake_engine):
     view = View(2, 7, FLIPS)
     about = (*items, WEIGHTS, CONTRACT, HARDWARE, SilentListener(), "views", view)
     run_extract(*items)
-    space, n_computed, n_found = fill_space(*about)
+    space, n_computed, n_found, _ = fill_space(*about)
     assert (n_computed, n_found) == (10, 0)
     inputs = [prepare(decode(path.read_bytes()), CONTRACT) for path in paths]
     seen = [augment(image, view, digest) for image, digest in zip(inputs, digests, strict=True)]
@@ -213,7 +213,7 @@ def test_a_view_is_computed_once_from_the_augmented_images(items, fake_engine):
     space.read(digests, rows)
     expected = np.concatenate(list(FakeEngine().run([np.stack([image]) for image in seen])))
     np.testing.assert_array_equal(rows, expected.astype(np.float16))
-    assert fill_space(*about)[1:] == (0, 10)
+    assert fill_space(*about)[1:] == (0, 10, 0)
 
 
 def test_float32_features_are_kept_as_they_are(items, fake_engine):

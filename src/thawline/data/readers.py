@@ -161,7 +161,7 @@ def decode(data: Data, *, reduce_to_px: int | None = None, reading: Reading = US
 
 def decode_bag(data: Data, *, reduce_to_px: int | None = None, reading: Reading) -> list[Pixels]:
     """Decode the ``n_slices`` images of a bag, each as `decode` gives one; slices without content are allowed."""
-    return [_check_finite(each) for each in take_bag(open_stack(data, reduce_to_px, reading), reading)]
+    return [check_finite(each) for each in take_bag(open_stack(data, reduce_to_px, reading), reading)]
 
 
 def describe(data: Data, reading: Reading = USUAL) -> ImageFacts:
@@ -184,7 +184,7 @@ def describe(data: Data, reading: Reading = USUAL) -> ImageFacts:
     digests, lows, highs = [], [], []
     middle: Pixels | None = None
     for index in range(n_slices):
-        pixels = _drop_channels(_check_finite(stack.show(reading.plane, index)))
+        pixels = _drop_channels(check_finite(stack.show(reading.plane, index)))
         digests.append(content_digest(pixels))
         lows.append(float(pixels.min()))
         highs.append(float(pixels.max()))
@@ -221,13 +221,14 @@ def _is_constant(pixels: Pixels) -> bool:
 
 def _check_pixels(pixels: Pixels) -> Pixels:
     """Refuse an image without content, or with values that are no numbers."""
-    _check_finite(pixels)
+    check_finite(pixels)
     if _is_constant(pixels):
         raise ImageError(f"no image content: all {pixels.shape[1]} x {pixels.shape[0]} pixels are {pixels[0, 0]}")
     return pixels
 
 
-def _check_finite(pixels: Pixels) -> Pixels:
+def check_finite(pixels: Pixels) -> Pixels:
+    """Refuse values that are no numbers. Raises ImageError."""
     if pixels.dtype == np.float32 and not bool(np.isfinite(pixels).all()):
         n_bad = int(np.count_nonzero(~np.isfinite(pixels)))
         raise ImageError(f"{n_bad} of {pixels.size} values are NaN or infinite; pixels must be finite numbers")
@@ -235,7 +236,10 @@ def _check_finite(pixels: Pixels) -> Pixels:
 
 
 def open_stack(data: Data, reduce_to_px: int | None, reading: Reading) -> Stack:
-    """Open an item as its slices; an image is a stack of one. Raises ImageError for several where the reading takes one."""
+    """Open an item as its slices; an image is a stack of one, see `decode` for ``reduce_to_px``.
+
+    Raises ImageError as `decode` does, and for several slices where the reading takes one.
+    """
     if isinstance(data, np.ndarray):
         stack = _stack_array(data)
     elif isinstance(data, Slide):

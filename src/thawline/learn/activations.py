@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from thawline.cache import Space
 from thawline.learn.augment import CLEAN, View, augment, list_views
 from thawline.learn.engine import Engine, open_engine
 from thawline.learn.features import batch_inputs, fill_space, prepare_all
+from thawline.learn.slice_rows import Rows
 from thawline.learn.weight_files import Weights
 from thawline.types import Augmentation, Contract, Hardware, Line, Listener
 
@@ -40,7 +40,7 @@ class Activations(Protocol):
 class CachedActivations:
     """Activations at one line out of rows that hold those at several; ``spaces`` by number of the view."""
 
-    spaces: tuple[Space, ...]
+    spaces: tuple[Rows, ...]
     digests: tuple[str, ...]
     columns: slice
     shape: tuple[int, ...]
@@ -120,7 +120,7 @@ def fill_activations(
     spaces = tuple(
         fill_space(
             contents, digests, tapped, contract, hardware, listener, f"prefix, view {view.number} of {n_views}", view
-        )[0]
+        ).rows
         for view in views
     )
     found, start = {}, 0

@@ -5,25 +5,39 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from thawline.cache import Space, evict
-from thawline.data.readers import READER_VERSION, decode, decode_bag, read_content
+from thawline.data.readers import READER_VERSION, check_finite, decode, decode_bag, open_stack, read_content
+from thawline.data.slices import Stack, choose_slices
 from thawline.data.transforms import prepare
 from thawline.errors import DataError, ImageError
 from thawline.learn.augment import CLEAN, View, augment
+from thawline.learn.bags import LINE
 from thawline.learn.engine import ENGINE_VERSION, list_versions, name_engine, open_engine
+from thawline.learn.loading import fit_weights, load_backbone
+from thawline.learn.slice_rows import (
+    BagRows,
+    Rows,
+    name_row,
+    open_choices,
+    read_choices,
+    take_single,
+    takes_singly,
+    write_choices,
+)
 from thawline.learn.weight_files import Weights
 from thawline.types import Contract, Hardware, Listener
 
 if TYPE_CHECKING:
-    from thawline.types import Content, Features, Inputs
+    from thawline.types import Content, Features, Inputs, IntArray
 
 SHARD_BYTES = 64 * 2**20  # as float32, while it is gathered
 SHARD_SECONDS = 20.0  # a kill loses at most this much work
@@ -31,11 +45,13 @@ SHARD_SECONDS = 20.0  # a kill loses at most this much work
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Extraction:
-    """Features of items in their order, and how many different images were computed or found in the cache."""
+    """Features of items in their order; how many different ones were computed, or all found in the cache; and how many
+    images went through the network for that, which are slices where items are bags."""
 
     features: Features
     n_computed: int
     n_cached: int
+    n_images: int = 0
 
 
 def open_space(weights: Weights, contract: Contract, hardware: Hardware, view: View = CLEAN) -> Space:
@@ -67,10 +83,45 @@ def extract(
     ``digests`` are the content digests of the items, as `scan` finds them. Raises DataError where an item has become
     unreadable since, and OutputError where the cache cannot be written.
     """
-    space, n_computed, n_found = fill_space(contents, digests, weights, contract, hardware, listener, step, view)
-    features = np.empty((len(digests), _count_features(space)), np.float32)
-    space.read(digests, features)
-    return Extraction(features, n_computed, n_found)
+    bags = dataclasses.replace(weights, taps=(LINE,), thaw_line=None) if weights.thaw_line == LINE else weights
+    filled = fill_space(contents, digests, bags, contract, hardware, listener, step, view)
+    features = (
+        join_members(filled.rows, digests, weights, contract) if bags is not weights else read_rows(filled, digests)
+    )
+    return Extraction(features, filled.n_computed, filled.n_cached, filled.n_images)
+
+
+def read_rows(filled: Filled, digests: Sequence[str]) -> Features:
+    """Return the rows of items, float32 (items, features)."""
+    found = np.empty((len(digests), int(filled.rows.row_shape[0])), np.float32)
+    filled.rows.read(digests, found)
+    return found
+
+
+def join_members(rows: Rows, digests: Sequence[str], weights: Weights, contract: Contract) -> Features:
+    """Return the logits of an ensemble above `bags.LINE`, float32 (items, members x classes), from the rows of bags."""
+    import torch
+
+    weights = fit_weights(weights, contract.size_px, contract.reading)
+    members: Any = load_backbone(weights).members
+    width = int(rows.row_shape[0])
+    found = []
+    with torch.inference_mode():
+        for digest in digests:  # one at a time, as bags may be large
+            row = np.empty((1, width), np.float32)
+            rows.read([digest], row)
+            bag = torch.from_numpy(row).reshape(1, weights.n_images, -1)
+            found.append(torch.cat([member(bag) for member in members], dim=1).numpy())
+    return np.concatenate(found)
+
+
+class Filled(NamedTuple):
+    """Where rows are, and how many items, and images, were computed for them or found in the cache."""
+
+    rows: Rows
+    n_computed: int
+    n_cached: int
+    n_images: int
 
 
 def fill_space(
@@ -82,11 +133,10 @@ def fill_space(
     listener: Listener,
     step: str,
     view: View = CLEAN,
-) -> tuple[Space, int, int]:
-    """Compute what the cache does not hold of one view of all items; return its space, and how many were computed and found.
-
-    Raises as `extract`.
-    """
+) -> Filled:
+    """Compute what the cache does not hold of one view of all items, and return where it is. Raises as `extract`."""
+    if takes_singly(weights, contract):
+        return _fill_bags(contents, digests, weights, contract, hardware, listener, step, view)
     space = open_space(weights, contract, hardware, view)
     first = {digest: index for index, digest in reversed(list(enumerate(digests)))}
     missing = [digest for digest in dict.fromkeys(digests) if digest not in space]
@@ -100,7 +150,53 @@ def fill_space(
         _compute(inputs, missing, space, weights, contract, hardware, listener)
     n_cached = len(first) - len(missing)
     listener.end(f"{len(missing)} computed, {n_cached} from the cache" if missing else f"all {n_cached} from the cache")
-    return space, len(missing), n_cached
+    return Filled(space, len(missing), n_cached, len(missing) * max(1, contract.reading.n_slices))
+
+
+def _fill_bags(
+    contents: Sequence[Content],
+    digests: Sequence[str],
+    weights: Weights,
+    contract: Contract,
+    hardware: Hardware,
+    listener: Listener,
+    step: str,
+    view: View,
+) -> Filled:
+    """Compute the slices of all items, each of which is a row; an item that the cache does not hold whole is opened."""
+    reading, single = contract.reading, take_single(weights, contract)
+    space, kept = open_space(*single, hardware, view), open_choices(reading)
+    first = {digest: index for index, digest in reversed(list(enumerate(digests)))}
+    choices = read_choices(kept, list(first), reading.n_slices)
+
+    def count_missing(digest: str) -> int:
+        shown = {*choices[digest].tolist()} if digest in choices else range(reading.n_slices)
+        return sum(name_row(digest, index) not in space for index in shown)
+
+    counts = {digest: count_missing(digest) for digest in first}
+    missing = {digest: count for digest, count in counts.items() if count or digest not in choices}
+    n_cached, keys, opened = len(first) - len(missing), list[str](), dict[str, list[int]]()
+    listener.begin(step, sum(missing.values()))
+    if missing:
+        evict(keep=[space.folder, kept.folder])
+        items = [(digest, contents[first[digest]]) for digest in missing]
+        inputs = prepare_slices(
+            items, contract, hardware.cores, opened, keys, space, lambda digest, image: augment(image, view, digest)
+        )
+        try:
+            _compute(inputs, keys, space, *single, hardware, listener)
+        finally:
+            write_choices(kept, {digest: shown for digest, shown in opened.items() if digest not in choices})
+    images = f"{len(keys)} images of {len(missing)} computed, {n_cached} from the cache"
+    listener.end(images if missing else f"all {n_cached} from the cache")
+    rows = BagRows(
+        space, {**choices, **_as_arrays(opened)}, reading.n_slices, None if weights.taps else reading.pooling
+    )
+    return Filled(rows, len(missing), n_cached, len(keys))
+
+
+def _as_arrays(opened: Mapping[str, Sequence[int]]) -> dict[str, IntArray]:
+    return {digest: np.array(shown, np.int64) for digest, shown in opened.items()}
 
 
 def _compute(
@@ -138,6 +234,17 @@ def _compute(
         write()
 
 
+@contextmanager
+def name_content(content: Content) -> Iterator[None]:
+    """Say which item an ImageError is about, as a DataError."""
+    try:
+        yield
+    except ImageError as error:
+        paths = getattr(content, "paths", None)
+        name = content if isinstance(content, Path) else paths[0] if paths else "an array"
+        raise DataError(f"{name} cannot be prepared for the network: {error}") from error
+
+
 def prepare_all(
     contents: Sequence[Content],
     contract: Contract,
@@ -150,7 +257,7 @@ def prepare_all(
     """
 
     def prepare_one(index: int, content: Content) -> Inputs:
-        try:
+        with name_content(content):
             data, size_px, reading = read_content(content), contract.size_px, contract.reading
             if reading.n_slices:
                 bag = decode_bag(data, reduce_to_px=size_px, reading=reading)
@@ -158,9 +265,6 @@ def prepare_all(
             else:
                 image = prepare(decode(data, reduce_to_px=size_px, reading=reading), contract)
             return change(index, image) if change else image
-        except ImageError as error:
-            name = content if isinstance(content, Path) else "an array"
-            raise DataError(f"{name} cannot be prepared for the network: {error}") from error
 
     waiting: deque[Future[Inputs]] = deque()
     most = threads + (7 * threads + 64) // max(1, contract.reading.n_slices)
@@ -175,6 +279,58 @@ def prepare_all(
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def prepare_slices(
+    items: Sequence[tuple[str, Content]],
+    contract: Contract,
+    threads: int,
+    opened: dict[str, list[int]],
+    keys: list[str],
+    known: Space,
+    change: Callable[[str, Inputs], Inputs],
+) -> Generator[Inputs, None, None]:
+    """Open items, digest and content, and prepare the slices that are shown, a bounded number ahead of the engine.
+
+    Which are shown is written to ``opened`` by digest, the key of each that is yielded to ``keys``; those ``known`` already
+    are passed over. ``change`` is given the digest and the prepared slice. Raises DataError.
+    """
+    reading = contract.reading
+
+    def open_one(digest: str, content: Content) -> tuple[str, Content, Stack, list[int]]:
+        with name_content(content):
+            stack = open_stack(read_content(content), contract.size_px, reading)
+            return digest, content, stack, choose_slices(stack, reading)
+
+    def prepare_one(digest: str, content: Content, stack: Stack, index: int) -> Inputs:
+        with name_content(content):
+            return change(digest, prepare(check_finite(stack.show(reading.plane, index)), contract))
+
+    waiting: deque[tuple[str, Future[Inputs]]] = deque()
+    opening: deque[Future[tuple[str, Content, Stack, list[int]]]] = deque()
+    rest = iter(items)
+
+    def take() -> Inputs:
+        key, future = waiting.popleft()
+        image = future.result()
+        keys.append(key)
+        return image
+
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for _ in items:
+                opening.extend(pool.submit(open_one, *each) for each in islice(rest, 1 + threads - len(opening)))
+                digest, content, stack, shown = opening.popleft().result()
+                opened[digest] = shown
+                for index in dict.fromkeys(shown):
+                    if (key := name_row(digest, index)) not in known:
+                        waiting.append((key, pool.submit(prepare_one, digest, content, stack, index)))
+                    while len(waiting) > 8 * threads + 64:
+                        yield take()
+            while waiting:
+                yield take()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def batch_inputs(inputs: Iterator[Inputs], n_items: int) -> Iterator[Inputs]:
@@ -202,7 +358,3 @@ def _round(features: Features, weights: Weights, contract: Contract) -> Features
             f"not finite or beyond {contract.feature_dtype}; check the weights and the value range of the images"
         )
     return rounded
-
-
-def _count_features(space: Space) -> int:
-    return int(space.row_shape[0])

@@ -9,6 +9,7 @@ have one length.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING
@@ -26,6 +27,7 @@ SIDE_PX = 128
 CELL_PX, BLOCK_CELLS, ORIENTATIONS = 16, 2, 9
 RADII_PX = (1, 2, 3)  # 8 points to a pixel of radius
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+MOST_TILES = 16  # of a whole slide, whose tiles would take hours
 STEPS = 16  # of a grey level: finer than 12-bit images are, coarser than the dust of float arithmetic in flat regions
 
 N_GRADIENTS = (SIDE_PX // CELL_PX - BLOCK_CELLS + 1) ** 2 * BLOCK_CELLS**2 * ORIENTATIONS
@@ -56,8 +58,10 @@ def extract_handcrafted(
     """Return the texture features of all items in their order: float32, (items, N_FEATURES), of `describe_texture`.
 
     Items are decoded and described in ``threads`` threads, prepared as ``contract`` says, as they are for a backbone; of
-    its numbers, mean and std do not matter. Raises DataError where an item cannot be read or prepared.
+    its numbers, mean and std do not matter; of a slide at most `MOST_TILES` are seen. Raises DataError where an item cannot
+    be read or prepared.
     """
+    contract = dataclasses.replace(contract, reading=contract.reading.show_tiles(MOST_TILES))
     listener.begin(step, len(contents))
     features = np.empty((len(contents), N_FEATURES), np.float32)
     with closing(prepare_all(contents, contract, threads, lambda _, image: _describe_item(image))) as described:

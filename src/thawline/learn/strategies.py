@@ -16,6 +16,7 @@ import numpy as np
 from thawline.judge.calibration import blend
 from thawline.learn.activations import Activations, CachedActivations, fill_activations, open_fresh
 from thawline.learn.augment import View, list_views
+from thawline.learn.bags import LINE
 from thawline.learn.development import Development
 from thawline.learn.ensemble import take_weights
 from thawline.learn.features import extract
@@ -272,7 +273,8 @@ class Strategies:
         fold_s = (learned + FORWARD_SHARE * predicted) * step_s
         if line.name not in self.settings.cached:
             return Forecast(0.0, fold_s + n_taken * self.prefix_s)
-        return Forecast(0.0 if self._cached else n_items * (self.settings.n_views + 1) * self.prefix_s, fold_s)
+        n_passes = self.settings.n_views + (self.settings.cached != (LINE,))  # features are there already
+        return Forecast(0.0 if self._cached else n_items * n_passes * self.prefix_s, fold_s)
 
 
 def time_step(stages: Stages, line: Line, n_classes: int, recipe: Recipe, upper: str | None = None) -> float:

@@ -18,10 +18,12 @@ import thawline
 from thawline.data.label_sets import write_labels
 from thawline.data.readers import READER_VERSION
 from thawline.data.scan import Look, scan
+from thawline.data.slides import FORMAT
 from thawline.errors import ModelError, UnreadableItemsError
 from thawline.files import file_digest, json_digest, said_plainly, write_atomic, write_json
 from thawline.judge.evaluation import call_labels, predict_labels
 from thawline.learn.augment import CLEAN, View
+from thawline.learn.bags import LINE
 from thawline.learn.engine import allowed_precisions, detect_hardware, name_engine
 from thawline.learn.ensemble import EnsembleHead
 from thawline.learn.features import extract
@@ -224,6 +226,13 @@ def find_problem(look: Look, contract: Contract) -> str:
         return f"{look.facts.bits}-bit pixels, but the model was made from 8-bit images only; convert it to 8 bits"
     if look.facts is not None and look.facts.channels > 2 and contract.grey:
         return "a colour image, but the model was made for grey ones only (--grey sum); convert it to grey"
+    tiled, name = contract.reading.tile_px > 0, FORMAT if look.facts is None else look.facts.format
+    if (name == FORMAT) != tiled and look.facts is not None and name != "array":
+        return (
+            "an image, but the model was made for whole slides; give it slides"
+            if tiled
+            else "a whole slide, but the model was made for images or volumes; give it such"
+        )
     return look.problem
 
 
@@ -250,7 +259,7 @@ def _read_model(folder: Path, hardware: Hardware) -> Model:
             )
     try:
         described = {key: facts["weights"][key] for key in ("sha256", "source", "licence", "pretrained_on")}
-        if facts["thaw_line"]:
+        if facts["thaw_line"] not in (None, LINE):  # above which no part of the backbone was trained
             described["sha256"] = facts["files"]["weights.safetensors"]
         architecture = Architecture.from_json(facts["architecture"])
         if architecture.builder == "own":
