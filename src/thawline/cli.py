@@ -187,6 +187,9 @@ def predict_command(
     run: Run,
     files: Annotated[list[Path], typer.Argument(help="Images, folders of images, or manifests.")],
     out: Annotated[Path | None, typer.Option(help="CSV file to write; without it, standard output.")] = None,
+    heat_maps: Annotated[
+        Path | None, typer.Option(help="New folder for pictures and tables of the tiles of whole slides that count.")
+    ] = None,
     device: Annotated[str, typer.Option(help="Where the engine runs: auto, cpu or cuda.")] = "auto",
     skip_unreadable: Annotated[bool, typer.Option("--skip-unreadable", help="Leave out what cannot be read.")] = False,
     allow_outside: AllowOutside = False,
@@ -204,6 +207,7 @@ def predict_command(
             skip_unreadable=skip_unreadable,
             allow_outside=allow_outside,
             as_json=as_json,
+            heat_maps=heat_maps,
             listener=listener,
         )
     if out is None:

@@ -18,6 +18,7 @@ from thawline.judge.evaluation import evaluate
 from thawline.judge.label_evaluation import evaluate_labels
 from thawline.judge.statistics import Selection, paired_difference
 from thawline.learn.augment import CLEAN
+from thawline.learn.bags import LINE
 from thawline.learn.ensemble import (
     calibrate_members,
     find_stop,
@@ -52,11 +53,15 @@ def deliver(job: Job, chosen: TriedRung, strategies: Strategies) -> Probabilitie
     job.listener.begin("final model")
     at, before_s = time.perf_counter(), job.journal.seconds("final ")
     contract = job.plan.contract(job.facts)
-    if chosen.rung.line is None:
-        parts, value = _refit_head(chosen, strategies)
-    else:
+    through_engine = chosen.rung.line not in (
+        None,
+        LINE,
+    )  # what lies above that line computes in f32, from features at rest
+    if through_engine:
         contract = dataclasses.replace(contract, feature_dtype="float32")
-        parts, value = _keep_networks(job, chosen, strategies)
+    parts, value = (
+        _refit_head(chosen, strategies) if chosen.rung.line is None else _keep_networks(job, chosen, strategies)
+    )
     save = functools.partial(
         save_model,
         job.out / "model",
@@ -67,7 +72,7 @@ def deliver(job: Job, chosen: TriedRung, strategies: Strategies) -> Probabilitie
         **parts,
     )
     model = save(contract=contract)
-    narrow = chosen.rung.line is not None and contract.precision != "f32"
+    narrow = through_engine and contract.precision != "f32"
     if narrow and (shift := measure_shift(job, model)) > MOST_SHIFT:
         job.listener.warn(
             f"in {contract.precision} the trained network changes probabilities by {shift:.3f} in the mean: its model "

@@ -37,7 +37,7 @@ from thawline.learn.speed import find_speed
 from thawline.learn.strategies import Settings, Strategies
 from thawline.learn.weight_files import Weights
 from thawline.learn.weights import find_weights, keep_network
-from thawline.measure import measure_aspect, measure_precision, measure_size
+from thawline.measure import forecast_tiles, measure_aspect, measure_precision, measure_size
 from thawline.options import (
     CONTROLS,
     TRAINED,
@@ -139,6 +139,7 @@ def run(
     measure_aspect(job)
     measure_size(job)
     _follow_size(job)
+    forecast_tiles(job)
     features = job.extract(job.development_items(), job.plan.contract(job.facts), "features").features
     if options.audit == "full":
         job.inspection.record["findings"] += audit_outliers(job.inspection, job.development_items(), features)

@@ -1,19 +1,26 @@
-"""What the plan leaves open and the run's own development items settle: precision, aspect rule and size of the input."""
+"""What the plan leaves open and the run's own development items settle: precision, aspect rule and size of the input.
+
+And what whole slides will take, before it begins.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from thawline.data.label_sets import find_strata
+from thawline.data.slices import choose_places
 from thawline.judge.statistics import choose_within_one_se
 from thawline.learn.engine import open_engine, smallest_cosine
 from thawline.learn.facts import takes_size
-from thawline.learn.features import batch_inputs, prepare_all
+from thawline.learn.features import batch_inputs, open_space, prepare_all
 from thawline.learn.heads import cross_fit
+from thawline.learn.slice_rows import name_row, take_single
+from thawline.learn.speed import time_tiles
 from thawline.plan import MEASURED_ITEMS
 from thawline.share.results import describe_candidates
 from thawline.state import Job
@@ -47,6 +54,32 @@ def measure_precision(job: Job) -> None:
     reason = f"smallest cosine of bf16 with f32 features over {found['n_items']} items: {found['cosine']:.4f}"
     evidence = [{"candidate": "bf16", "smallest_cosine": found["cosine"], "least_wanted": LEAST_COSINE}]
     job.plan = job.plan.decide("precision", "bf16" if agrees else "f32", reason, evidence)
+
+
+def forecast_tiles(job: Job) -> None:
+    """Say, and record, how many tiles of whole slides are to be computed, and how long that takes by some of the first."""
+    if job.options.tile_px is None:
+        return
+    began = time.perf_counter()
+    job.listener.begin("tiles")
+    contract = job.plan.contract(job.facts)
+    space = open_space(*take_single(job.weights, contract), job.hardware)
+    counts = dict(zip(job.inspection.digests, (facts.slices for facts in job.inspection.facts), strict=True))
+    missing = {
+        digest: sum(name_row(digest, index) not in space for index in {*choose_places(count, contract.reading)})
+        for digest, count in counts.items()
+    }
+    first = next((place for place, digest in enumerate(job.inspection.digests) if missing[digest]), None)
+    found: dict[str, Any] = {"slides": len(counts), "tissue": sum(counts.values()), "to_compute": sum(missing.values())}
+    note = f"{found['slides']} slides, {found['tissue']:,} tiles of tissue, {found['to_compute']:,} to compute"
+    if first is not None:
+        open_s, tile_s = time_tiles(job.dataset.contents[first], job.weights, contract, job.hardware)
+        n_opened = sum(count > 0 for count in missing.values())
+        seconds = found["to_compute"] * tile_s + n_opened * open_s / job.hardware.cores
+        found |= {"tiles_per_second": 1 / tile_s, "minutes": seconds / 60}
+        note += f", {1 / tile_s:.0f} a second: about {found['minutes']:.1f} min"
+    job.journal.record("tiles", found, time.perf_counter() - began + job.journal.spent("tiles"))
+    job.listener.end(note)
 
 
 def measure_aspect(job: Job) -> None:

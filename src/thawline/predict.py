@@ -12,7 +12,9 @@ import numpy as np
 from thawline.data.dataset import list_files
 from thawline.data.dicom_index import gather_files
 from thawline.errors import DataError, bullets
+from thawline.files import require_empty
 from thawline.share.bundle import load_model
+from thawline.share.heat_maps import check_heat_maps, name_slides, write_heat_maps
 from thawline.share.results import format_csv
 from thawline.types import Listener, SilentListener
 
@@ -28,22 +30,30 @@ def predict_files(
     skip_unreadable: bool = False,
     allow_outside: bool = False,
     as_json: bool = False,
+    heat_maps: Path | None = None,
     listener: Listener | None = None,
 ) -> str:
     """Return CSV (item, predicted, one probability a class) or JSON lines for images, folders and manifests.
 
-    Where the model takes volumes, the files of a DICOM series that is one are one item, by the name of the first.
+    Where the model takes volumes or slides, the files of a DICOM series that is one are one item, by the name of the first.
+    Of whole slides, pictures and tables of the tiles that count are written into the new folder ``heat_maps``.
     Raises ModelError, DataError, and UnreadableItemsError unless ``skip_unreadable``.
     """
     listener = listener or SilentListener()
     files = list_files(paths, allow_outside=allow_outside)
     _refuse_torn_names(files)
+    if heat_maps is not None:
+        require_empty(heat_maps, "the heat maps")  # before hours of work, not after
     model = load_model(run, device=device, listener=listener)
+    if heat_maps is not None:
+        check_heat_maps(model)
     takes_one = model.contract.reading.dimensions == "2d" and model.contract.reading.frame == "only"
     items: list[tuple[Path, Content]] = [(file, file) for file in files] if takes_one else [*gather_files(files)]
     files = [file for file, _ in items]
     contents = [content for _, content in items]
     probabilities = model.predict_proba(contents, listener, skip_unreadable=skip_unreadable)
+    if heat_maps is not None:
+        write_heat_maps(model, contents, name_slides(files), heat_maps, listener)
     readable: BoolArray = ~np.isnan(probabilities[:, 0])
     if not readable.all():
         listener.warn(f"left out {int((~readable).sum())} unreadable images of {len(files)}")

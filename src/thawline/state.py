@@ -30,7 +30,7 @@ STEPS = {  # of a run, and how the names of their units begin
     "read": ("read",),
     "audit": ("audit",),
     "race": ("race",),
-    "features": ("features",),
+    "features": ("features", "tiles"),
     "choices": ("precision", "choice"),
     "heads": ("rung",),
     "views": ("views of",),

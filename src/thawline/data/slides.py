@@ -94,6 +94,16 @@ def find_tiles(pyramid: Pyramid, overview: Pixels, reading: Reading) -> Tiling:
     return tiling
 
 
+def locate_tiles(slide: Slide, reading: Reading) -> tuple[Pixels, tuple[int, int], Tiling]:
+    """Return the overview of a slide, (width, height) of its finest level in pixels, and where its tiles lie.
+
+    Raises ImageError as `open_stack`.
+    """
+    pyramid = Pyramid(slide)
+    overview = read_overview(pyramid)
+    return overview, pyramid.size_px, find_tiles(pyramid, overview, reading)
+
+
 def survey_slide(slide: Slide, reading: Reading) -> tuple[Pixels, tuple[int, int], int]:
     """Return the overview of a slide, (width, height) of its finest level in pixels, and the number of tiles of tissue.
 

@@ -287,7 +287,7 @@ def prepare_slices(
     threads: int,
     opened: dict[str, list[int]],
     keys: list[str],
-    known: Space,
+    known: Space | frozenset[str],
     change: Callable[[str, Inputs], Inputs],
 ) -> Generator[Inputs, None, None]:
     """Open items, digest and content, and prepare the slices that are shown, a bounded number ahead of the engine.

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,19 +18,22 @@ from thawline.cost import peak_rss_mib, read_processor_name
 from thawline.errors import ModelError
 from thawline.files import write_json
 from thawline.learn.engine import Engine, allowed_precisions, detect_hardware, name_engine, open_engine
+from thawline.learn.features import batch_inputs, prepare_slices
 from thawline.learn.loading import load_backbone
+from thawline.learn.slice_rows import take_single
 from thawline.learn.weights import find_weights
 from thawline.ledger import data_path
-from thawline.types import Hardware, Recipe
+from thawline.types import Contract, Hardware, Recipe
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from thawline.learn.weight_files import Weights
-    from thawline.types import Inputs, IntArray
+    from thawline.types import Content, Inputs, IntArray
 
 LEAST_SECONDS = 2.0  # that a rate is measured over
 BATCH_ITEMS, N_CLASSES = 32, 2
+TIMED_TILES = 64  # of a slide
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -82,6 +86,25 @@ def time_engine(engine: Engine, batch: Inputs, seconds: float) -> float:
 
     n_images = sum(len(features) for features in engine.run(repeat()))
     return n_images / (time.perf_counter() - began)
+
+
+def time_tiles(content: Content, weights: Weights, contract: Contract, hardware: Hardware) -> tuple[float, float]:
+    """Return seconds to open a slide, and to bring a tile of it to features, by `TIMED_TILES`. Raises as `extract`."""
+    single = take_single(weights, contract)
+    engine = open_engine(*single, hardware)
+    some = dataclasses.replace(contract, reading=contract.reading.show_tiles(TIMED_TILES))
+    images = prepare_slices([("", content)], some, hardware.cores, {}, [], frozenset(), lambda _, image: image)
+    began = [time.perf_counter()]
+
+    def watch() -> Iterator[Inputs]:
+        for image in images:
+            if len(began) == 1:
+                began.append(time.perf_counter())
+            yield image
+
+    with closing(images):
+        n_tiles = sum(len(features) for features in engine.run(batch_inputs(watch(), engine.batch_items)))
+    return began[1] - began[0], (time.perf_counter() - began[1]) / n_tiles
 
 
 def measure_apart(name: str) -> Speed:
