@@ -12,7 +12,7 @@ from thawline.audit.leaks import find_copies, judge_identical, judge_near, keep_
 from thawline.audit.names import suggest_patients
 from thawline.audit.oddities import judge_mislabelled, judge_outliers
 from thawline.audit.pictures import MIDDLE_SLICE, draw_pictures
-from thawline.audit.privacy import find_identities, judge_privacy
+from thawline.audit.privacy import find_identities, find_labels, judge_labels, judge_privacy
 from thawline.audit.quality import judge_quality
 from thawline.audit.shortcuts import Shortcut, find_shortcuts, judge_shortcuts
 from thawline.audit.tables import Table, make_tables, say_support
@@ -21,6 +21,7 @@ from thawline.data.dataset import Dataset, load_dataset, take_items
 from thawline.data.fingerprint import find_wide_range
 from thawline.data.readers import ImageFacts
 from thawline.data.scan import Look, scan
+from thawline.data.slides import FORMAT
 from thawline.data.splits import FOLDS, make_folds, make_groups
 from thawline.errors import DataError
 from thawline.files import require_empty, write_atomic, write_json
@@ -127,6 +128,7 @@ def _judge(
         *_judge_by_network(dataset, digests, facts, groups, listener),
         *judge_quality(facts, pictures.grey),
         *judge_privacy(find_identities(dataset.contents, cores), pictures),
+        *judge_labels(find_labels(dataset.contents, cores)),
     ]
     return found, shortcuts
 
@@ -134,12 +136,13 @@ def _judge(
 def _judge_by_network(
     dataset: Dataset, digests: Sequence[str], facts: Sequence[ImageFacts], groups: Groups, listener: Listener
 ) -> list[Finding]:
-    """Return outliers and likely mislabelled items, by features of the default network, of volumes of the middle slice."""
+    """Return outliers and likely mislabelled items, by features of the default network: of volumes the middle slice, of
+    slides the overview."""
     hardware, weights = detect_hardware("cpu"), find_weights(RunOptions().backbone)
     wide = find_wide_range(facts)
     contract = weights.architecture.contract(
         wide_range=(wide[0], wide[1]) if wide else None,
-        reading=MIDDLE_SLICE if any(each.slices > 1 for each in facts) else Reading(),
+        reading=MIDDLE_SLICE if any(each.slices > 1 or each.format == FORMAT for each in facts) else Reading(),
     )
     features = extract(dataset.contents, digests, weights, contract, hardware, listener).features
     found, labels = list(judge_outliers(features)), dataset.labels()

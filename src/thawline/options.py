@@ -19,8 +19,10 @@ from thawline.types import (
     CHANNELS,
     DIMENSIONS,
     FRAMES,
+    LEAST_MPP,
     MAMMOGRAPHY,
     MIDDLE,
+    MOST_MPP,
     PLANES,
     POOLINGS,
     SUV,
@@ -67,7 +69,6 @@ MODALITIES = ("unknown", "xray", "ct", "mri", "ultrasound", "microscopy", "dermo
 
 LEAST_PX, MOST_PX = 32, 1024
 MOST_TILE_PX = 4096
-LEAST_MPP, MOST_MPP = 0.05, 50.0  # µm per pixel
 AUTO = "auto"
 
 

@@ -58,6 +58,7 @@ DIMENSIONS = ("auto", "2d", "2.5d_neighbours", "2.5d_orthogonal", "2.5d_bag", "3
 NATIVE = "native"  # of three dimensions by birth: a network of the user's own
 CHANNELS = ("2.5d_neighbours", "2.5d_orthogonal")  # three slices as those of an image
 BAG, VOLUMES = "2.5d_bag", {"3d_acs": "acs", "3d_inflated": "inflated", "3d_native": NATIVE}
+LEAST_MPP, MOST_MPP = 0.05, 50.0  # µm per pixel of whole slides
 POOLINGS = ("mean", "max", ATTENTION := "attention")
 
 

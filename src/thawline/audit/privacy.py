@@ -17,7 +17,10 @@ from thawline.audit.traits import open_header
 from thawline.data.dicom import PREFIX, is_dicom
 from thawline.data.dicom_values import guard
 from thawline.data.quiet import silence
+from thawline.data.readers import is_slide, read_content
+from thawline.data.slide_files import Pyramid
 from thawline.errors import ImageError
+from thawline.types import Slide
 
 if TYPE_CHECKING:
     from thawline.types import Content
@@ -44,6 +47,7 @@ TAGS = (
     "InstitutionAddress",
     "PatientComments",
 )
+LABELS = ("label", "macro")  # pictures in a whole slide: of its label, and of the whole glass
 
 
 def find_identities(contents: Sequence[Content], threads: int) -> dict[str, tuple[int, ...]]:
@@ -78,6 +82,36 @@ def _list_tags(content: Content) -> list[str]:
             return []
     is_removed = values["PatientIdentityRemoved"].upper() == "YES"  # what is left are keys
     return [] if is_removed else [tag for tag in TAGS if values[tag]]
+
+
+def find_labels(contents: Sequence[Content], threads: int) -> dict[str, tuple[int, ...]]:
+    """Return by kind the positions of the whole slides that carry a picture of their label, or one that shows it."""
+    with ThreadPoolExecutor(threads) as pool:
+        found = list(pool.map(_list_labels, contents))
+    kinds = {kind: tuple(number for number, each in enumerate(found) if kind in each) for kind in LABELS}
+    return {kind: places for kind, places in kinds.items() if places}
+
+
+def _list_labels(content: Content) -> tuple[str, ...]:
+    """Return which pictures of its label a whole slide carries; none where it is no slide, or cannot be opened."""
+    if not is_slide(content):
+        return ()
+    try:
+        data = read_content(content)
+        names = {name.lower() for name in Pyramid(data).associated} if isinstance(data, Slide) else set[str]()
+    except ImageError:
+        return ()
+    return tuple(kind for kind in LABELS if kind in names)
+
+
+def judge_labels(labels: dict[str, tuple[int, ...]]) -> Iterator[Finding]:
+    """Yield the slides that carry pictures of their label."""
+    if labels:
+        counts = ", ".join(f"{kind} ({len(places)})" for kind, places in labels.items())
+        text = (
+            f"slides carry pictures that may show a name: {counts}; nothing of them is read by a run; remove them first"
+        )
+        yield Finding("pictures of slide labels", "note", text, tuple(labels.values()), counted=False)
 
 
 def judge_privacy(identities: dict[str, tuple[int, ...]], pictures: Pictures) -> Iterator[Finding]:

@@ -15,6 +15,7 @@ from thawline.data.dicom_values import guard
 from thawline.data.quiet import silence
 from thawline.data.readers import DECODER_ERRORS, read_content
 from thawline.errors import ImageError
+from thawline.types import Slide
 
 if TYPE_CHECKING:
     from thawline.types import Content
@@ -50,7 +51,7 @@ def read_traits(content: Content) -> Traits:
 @contextlib.contextmanager
 def open_header(content: Content) -> Iterator[tuple[BinaryIO | None, int]]:
     """Open the file of an item, of several the first, and say how long it is; None for an array, or where it is gone."""
-    path = content.paths[0] if isinstance(content, DicomSeries) else content
+    path = content.paths[0] if isinstance(content, DicomSeries | Slide) else content
     try:
         if isinstance(path, Path):
             with path.open("rb") as stream:

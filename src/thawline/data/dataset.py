@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -28,9 +29,9 @@ from thawline.data.label_sets import (
 )
 from thawline.data.manifest import EXTENSIONS as MANIFEST_EXTENSIONS
 from thawline.data.manifest import LABEL_NAMES, NAMES, SPLITS, Manifest, Row, read_labels, read_manifest
-from thawline.data.readers import EXTENSIONS, is_image_name, may_be_dicom
+from thawline.data.readers import EXTENSIONS, is_image_name, is_slide, may_be_dicom
 from thawline.errors import DataError, bullets
-from thawline.types import MISSING, Item, Split
+from thawline.types import LEAST_MPP, MISSING, MOST_MPP, Item, Slide, Split
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -44,6 +45,7 @@ MIN_ITEMS = 10
 MIN_PATIENTS_PER_CLASS = 2
 SEVERAL = "; --multilabel reads names joined by | as several labels"
 SKIPPED = ("__macosx", "thumbs.db", "desktop.ini")  # left behind by file managers; names with a leading dot are, too
+MPP = "mpp"  # the column of a table that says how many µm a pixel of a whole slide is
 NOT_A_NAME = ("na", "n/a", "#n/a", "nan", "null", "none", "unknown")
 
 
@@ -341,6 +343,7 @@ def _build(
     """Sort items by path and classes by name or number, and fill the record; ``names`` are those of several labels."""
     if names is not None:
         pairs, facts = _leave_unknown(pairs, names, facts)
+    pairs = _state_mpp(pairs)
     named = pairs if kind == "dicom" else _name_patients(pairs)
     if any(item.patient != before.patient for (item, _), (before, _) in zip(named, pairs, strict=True)):
         blank = sum(not is_named(item) for item, _ in named)
@@ -365,6 +368,27 @@ def _leave_unknown(
     if facts.get("n_blank_patients"):
         facts = {**facts, "n_blank_patients": sum(not is_named(item) for item, _ in kept)}
     return kept, {**facts, "notes": (*facts.get("notes", ()), note)}
+
+
+def _state_mpp(pairs: Sequence[Pair]) -> list[Pair]:
+    """Return the pairs, whole slides with the µm per pixel that a column of the table states. Raises DataError."""
+    stated: list[Pair] = []
+    for item, content in pairs:
+        text = item.metadata.get(MPP, "").strip()
+        if not text or isinstance(content, np.ndarray) or not is_slide(content):
+            stated.append((item, content))
+            continue
+        try:
+            mpp = float(text)
+        except ValueError:
+            mpp = math.nan
+        if not LEAST_MPP <= mpp <= MOST_MPP:
+            raise DataError(
+                f"{item.path}: column {MPP}: expected µm per pixel of the slide, {LEAST_MPP} to {MOST_MPP:g}; found {text!r}"
+            )
+        paths = content.paths if isinstance(content, Slide) else (content,) if isinstance(content, Path) else ()
+        stated.append((item, Slide(paths, mpp)))
+    return stated
 
 
 def _name_patients(pairs: Sequence[Pair]) -> list[Pair]:

@@ -15,8 +15,10 @@ from thawline.data.dicom_series import DicomSeries, is_volume
 from thawline.data.dicom_values import guard, list_values
 from thawline.data.manifest import JOINS
 from thawline.data.quiet import silence
+from thawline.data.slide_files import SLIDE_CLASS
 from thawline.data.stacks import TILT_DEG, Slice, list_slices, stack_slices
 from thawline.errors import DataError, ImageError, bullets
+from thawline.types import Slide
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -32,6 +34,7 @@ TEXTS = {  # field of a header: the attribute it comes from
     "instance": "SOPInstanceUID",
     "accession": "AccessionNumber",
     "modality": "Modality",
+    "kind": "SOPClassUID",
 }
 GEOMETRY = (
     *("ImagePositionPatient", "ImageOrientationPatient", "InstanceNumber", "NumberOfFrames"),
@@ -52,6 +55,7 @@ class Header:
     instance: str
     accession: str
     modality: str
+    kind: str
     has_image: bool
     is_localizer: bool
     slices: tuple[Slice, ...]
@@ -138,7 +142,7 @@ def read_header(path: Path) -> Header | None:
         **texts,
         has_image=found.get("Rows") is not None and texts["modality"] not in NO_IMAGES,
         is_localizer="LOCALIZER" in kinds,
-        slices=_read_slices(found),
+        slices=() if texts["kind"] == SLIDE_CLASS.decode() else _read_slices(found),
     )
 
 
@@ -190,23 +194,27 @@ def _explain_mismatch(rows: dict[str, Row], images: Sequence[Header], column: st
     return f"; expected what stands in the attribute {TEXTS[column]}"
 
 
-def gather_files(files: Sequence[Path]) -> list[tuple[Path, Path | DicomSeries]]:
-    """Return files with what is read for each: of DICOM series that are volumes the first file, with all of them."""
+def gather_files(files: Sequence[Path]) -> list[tuple[Path, Path | DicomSeries | Slide]]:
+    """Return files with what is read for each: of DICOM series that are volumes or slides the first file, with all."""
     headers, _ = read_headers([file for file in files if is_dicom_file(file)])
     images = [header for header in headers if header.has_image and not header.is_localizer]
-    found: dict[Path, Path | DicomSeries] = dict(gather_items(images))
+    found: dict[Path, Path | DicomSeries | Slide] = dict(gather_items(images))
     gathered = {header.path for header in images} - found.keys()
     return [(file, found.get(file, file)) for file in files if file not in gathered]
 
 
-def gather_items(images: Iterable[Header], *, by_instance: bool = False) -> Iterator[tuple[Path, Path | DicomSeries]]:
-    """Yield the items: each series that is a volume once, by its first file, all other images by themselves.
+def gather_items(
+    images: Iterable[Header], *, by_instance: bool = False
+) -> Iterator[tuple[Path, Path | DicomSeries | Slide]]:
+    """Yield the items: each series that is a volume or a slide once, by its first file, all other images by themselves.
 
     Where labels are joined by instance, every image is an item of its own.
     """
     for members in [[image] for image in images] if by_instance else _group_series(images):
         first, *others = sorted(image.path for image in members)
-        if is_volume([each for image in members for each in image.slices]):
+        if all(image.kind == SLIDE_CLASS.decode() for image in members):
+            yield first, Slide((first, *others))
+        elif is_volume([each for image in members for each in image.slices]):
             yield first, DicomSeries((first, *others))
         else:
             yield from ((path, path) for path in (first, *others))

@@ -21,6 +21,7 @@ Form = Literal["svs", "tiff", "ome"]
 MANIFEST = "manifest.csv"
 CLASSES = ("normal", "tumour")
 GLASS, STROMA, TUMOUR, NUCLEUS = (243, 242, 244), (222, 160, 196), (176, 118, 178), (92, 52, 122)
+TUMOUR_RADIUS = 0.13
 TILE_PX = 256
 QUALITY = 90
 JPEG_COMPRESSION = 7
@@ -33,14 +34,17 @@ OME = (
 )
 
 
-def draw_slide(seed: int, side_px: int = 1536, *, tumour: bool = False) -> tuple[Pixels, BoolArray, BoolArray]:
-    """Draw a slide, uint8 (side, side, 3): glass, an ellipse of tissue, in it a round tumour; and masks of these."""
+def draw_slide(seed: int, side_px: int = 1536, *, tumour: float = 0.0) -> tuple[Pixels, BoolArray, BoolArray]:
+    """Draw a slide, uint8 (side, side, 3): glass, an ellipse of tissue, in it a round tumour; and masks of these.
+
+    ``tumour`` is its radius as a share of the side, 0 for none.
+    """
     draw = np.random.default_rng(seed)
     rows, columns = np.mgrid[:side_px, :side_px] / side_px
     middle, radii = draw.uniform(0.42, 0.58, 2), draw.uniform(0.26, 0.36, 2)
     tissue = ((rows - middle[0]) / radii[0]) ** 2 + ((columns - middle[1]) / radii[1]) ** 2 < 1
     place = middle + draw.uniform(-0.1, 0.1, 2)
-    ill = ((rows - place[0]) ** 2 + (columns - place[1]) ** 2 < 0.13**2) & tissue & tumour
+    ill = ((rows - place[0]) ** 2 + (columns - place[1]) ** 2 < tumour**2) & tissue
     picture = np.where(tissue[..., None], STROMA, GLASS).astype(np.float32)
     picture[ill] = TUMOUR
     for mask, share, radius_px in ((tissue & ~ill, 0.0008, 3), (ill, 0.003, 5)):
@@ -62,7 +66,15 @@ def _add_nuclei(picture: Pixels, mask: BoolArray, share: float, radius_px: int, 
     picture[rows[mask[rows, columns]], columns[mask[rows, columns]]] = NUCLEUS
 
 
-def make_slides(folder: Path, n_slides: int = 16, *, seed: int = 0, side_px: int = 1536, mpp: float = 0.5) -> Path:
+def make_slides(
+    folder: Path,
+    n_slides: int = 16,
+    *,
+    seed: int = 0,
+    side_px: int = 1536,
+    mpp: float = 0.5,
+    tumour: float = TUMOUR_RADIUS,
+) -> Path:
     """Write slides of both classes with a manifest, two of each patient, and return the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / MANIFEST).open("w", encoding="utf-8", newline="") as stream:
@@ -70,7 +82,7 @@ def make_slides(folder: Path, n_slides: int = 16, *, seed: int = 0, side_px: int
         writer.writerow(["path", "label", "patient"])
         for number in range(n_slides):
             label = CLASSES[number // 2 % 2]
-            picture, _, _ = draw_slide(seed * 1000 + number, side_px, tumour=label == CLASSES[1])
+            picture, _, _ = draw_slide(seed * 1000 + number, side_px, tumour=tumour if label == CLASSES[1] else 0)
             write_picture(folder / f"{number:03d}.svs", picture, mpp)
             writer.writerow([f"{number:03d}.svs", label, f"patient {number // 2}"])
     return folder

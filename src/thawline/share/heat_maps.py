@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 COLUMNS = ("x_px", "y_px", "weight")
 COLOURS, OPACITY = "inferno", 0.6
 SIDE_IN, DPI = 7.0, 150
+EVEN = 1e-3  # below which weights, as shares of that of all alike, do not differ
 
 
 def check_heat_maps(model: Model) -> None:
@@ -39,7 +40,8 @@ def check_heat_maps(model: Model) -> None:
     if model.weights.thaw_line not in (None, LINE) or model.texture:
         found = "handcrafted features" if model.texture else f"a network trained above {model.weights.thaw_line}"
         raise ModelError(
-            f"--heat-maps: expected a model of frozen features, found {found}; run with --pooling {ATTENTION} --thaw-line {LINE}"
+            f"--heat-maps: expected a model of frozen features, found {found}; run with --pooling {ATTENTION} "
+            f"--thaw-line {LINE}"
         )
     if model.weights.thaw_line is None and reading.pooling != "max":
         raise ModelError(
@@ -54,8 +56,8 @@ def write_heat_maps(
     """Write for each slide NAME.png, its overview with the weights of its tiles, and NAME.csv, and return the tables.
 
     A row of the table is a tile: its upper left corner in pixels of the finest level, and its weight; the weights of a slide
-    sum to one. A weight is the mean of the trained members' attention or, where the maximum joins tiles, the share of features that
-    are largest in it. Slides that cannot be read are passed over. Raises ModelError for a model without such weights.
+    sum to one. A weight is the mean of the trained members' attention or, where the maximum joins tiles, the share of the
+    features that are largest in it. Slides that cannot be read are passed over. Raises ModelError for a model without any.
     """
     check_heat_maps(model)
     looks = scan(contents, model.hardware.cores, listener, model.contract.reading)
@@ -66,9 +68,10 @@ def write_heat_maps(
     assert isinstance(rows, BagRows)  # noqa: S101 - what a bag of frozen features is
     members = _load_attention(model)
     listener.begin("heat maps", len(shown))
-    tables = []
+    tables, is_even = [], True
     for content, digest, place in zip(*about, shown, strict=True):
         chosen, weights = weigh_tiles(rows, digest, members)
+        is_even &= float(np.ptp(weights)) * len(weights) < EVEN
         data = read_content(content)
         assert isinstance(data, Slide)  # noqa: S101 - others were refused by the scan
         overview, size_px, tiling = locate_tiles(data, model.contract.reading)
@@ -77,6 +80,10 @@ def write_heat_maps(
         write_atomic(folder / f"{names[place]}.png", draw_heat_map(overview, size_px, tiling, chosen, weights))
         listener.advance()
     listener.end(f"{len(shown)} slides")
+    if members and is_even:
+        listener.warn(
+            "attention stayed what it starts as, the mean: to train it did not pay, and the maps show nothing"
+        )
     return tables
 
 
