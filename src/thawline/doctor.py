@@ -39,7 +39,7 @@ from thawline.data.transforms import prepare
 from thawline.errors import ThawlineError, WeightsError
 from thawline.files import write_atomic
 from thawline.findings import Finding, find_version, judge, say_error
-from thawline.formats import check_decoders, check_dicom
+from thawline.formats import check_decoders, check_dicom, check_slides
 from thawline.learn.backbones import DEFAULT_BACKBONE
 from thawline.learn.engine import (
     allowed_precisions,
@@ -477,6 +477,7 @@ CHECKS: tuple[Check, ...] = (
     Check("GPU", check_gpu),
     Check("engine", check_engine, needed=True),
     Check("decoders", check_decoders, needed=True),
+    Check("decoders", check_slides),
     Check("DICOM", check_dicom),
     Check("weights", check_default_weights, needed=True),
     Check("weights", check_weights),

@@ -18,13 +18,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from thawline.data.readers import USUAL, decode
+from thawline.data.slide_files import INSTALL, Pyramid
+from thawline.data.slide_phantoms import Form, write_picture
+from thawline.errors import ImageError
 from thawline.findings import Finding, find_version, say_error
-from thawline.types import Reading
+from thawline.types import Reading, Slide
 
 if TYPE_CHECKING:
     from thawline.types import Pixels
 
 LOSSY_LEVELS = 6.0  # of 255: what lossy compression may change a smooth image by, on average
+SLIDE_FORMS: dict[str, tuple[Form, str]] = {"slide.svs": ("svs", "openslide"), "slide.ome.tif": ("ome", "tiffslide")}
 AS_STORED = Reading(("128/256",))  # the window that leaves 8 bits as they are
 DICOM_PACKAGES = "pip install pydicom pylibjpeg-openjpeg pylibjpeg-rle pyjpegls python-gdcm"
 
@@ -51,6 +55,27 @@ def check_decoders() -> list[Finding]:
             read.setdefault(encoding.format, []).append(encoding.variety)
     findings = [Finding(name, "decoders", "ok", ", ".join(varieties)) for name, varieties in read.items()]
     return findings + [explain_problem(encoding, problem) for encoding, problem in problems if problem]
+
+
+def check_slides() -> list[Finding]:
+    """Write a small slide in each form of `SLIDE_FORMS`, and read it back through the library that a run uses."""
+    findings, read = [], []
+    picture = np.full((64, 64, 3), 200, np.uint8)
+    with tempfile.TemporaryDirectory() as folder:
+        for name, (form, library) in SLIDE_FORMS.items():
+            path = write_picture(Path(folder) / name, picture, 0.5, form, n_levels=2)
+            try:
+                found = Pyramid(Slide((path,))).read(0, 0, 64, 64, 32, 32)
+            except ImageError as error:
+                findings.append(Finding(f"slides through {library}", "decoders", "missing", say_error(error), INSTALL))
+                continue
+            if np.abs(found.astype(int) - 200).max() <= LOSSY_LEVELS:
+                read.append(library)
+            else:
+                findings.append(
+                    Finding(f"slides through {library}", "decoders", "wrong", "other pixels came back", INSTALL)
+                )
+    return [*([Finding("slides", "decoders", "ok", ", ".join(read))] if read else []), *findings]
 
 
 def explain_problem(encoding: Encoding, problem: str) -> Finding:

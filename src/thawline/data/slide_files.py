@@ -192,7 +192,8 @@ class Pyramid:
         from PIL import Image
 
         scales = (box[2] - box[0]) / columns, (box[3] - box[1]) / rows
-        margins = [0 if scale == 1 else math.ceil(SUPPORT * max(scale, 1)) for scale in scales]
+        as_stored = sum(abs(each - round(each)) for each in (*box, *scales)) < 1e-6 and scales == (1.0, 1.0)
+        margins = [0 if as_stored else math.ceil(SUPPORT * max(scale, 1)) for scale in scales]
         starts = [max(0, math.floor(box[axis] + 1e-6) - margins[axis]) for axis in (0, 1)]
         ends = [
             min(self._levels[level][axis], max(math.ceil(box[axis + 2] - 1e-6) + margins[axis], starts[axis] + 1))

@@ -39,15 +39,15 @@ def open_stack(slide: Slide, reading: Reading) -> Stack:
 
     Without the side of a tile in the ``reading`` it is one image, its overview.
     """
-    if reading.dimensions == "2d":
-        raise ImageError(
-            "a whole slide, where one image is expected; slides are learned from by themselves, as bags of tiles"
-        )
     return _make_stack(*_look(slide, reading), reading)
 
 
 def _look(slide: Slide, reading: Reading) -> tuple[Pyramid, Pixels, Tiling | None]:
     """Open a slide, and return its overview and its tiles with it."""
+    if reading.dimensions == "2d":
+        raise ImageError(
+            "a whole slide, where one image is expected; slides are learned from by themselves, as bags of tiles"
+        )
     pyramid = Pyramid(slide)
     overview = read_overview(pyramid)
     return pyramid, overview, find_tiles(pyramid, overview, reading) if reading.tile_px else None
