@@ -47,9 +47,11 @@ def draw_slide(seed: int, side_px: int = 1536, *, tumour: float = 0.0) -> tuple[
     ill = ((rows - place[0]) ** 2 + (columns - place[1]) ** 2 < tumour**2) & tissue
     picture = np.where(tissue[..., None], STROMA, GLASS).astype(np.float32)
     picture[ill] = TUMOUR
+    stain = draw.uniform(0.95, 1.05, 3)  # no two are stained alike
     for mask, share, radius_px in ((tissue & ~ill, 0.0008, 3), (ill, 0.003, 5)):
         _add_nuclei(picture, mask, share, radius_px, draw)
     picture += 4 * draw.standard_normal((side_px, side_px, 1), np.float32) * tissue[..., None]
+    picture[tissue] *= stain
     return np.clip(picture, 0, 255).astype(np.uint8), tissue, ill
 
 

@@ -109,7 +109,10 @@ def _load_attention(model: Model) -> list[Any]:
 
 
 def weigh_tiles(rows: BagRows, digest: str, members: Sequence[Any]) -> tuple[IntArray, FloatArray]:
-    """Return the tiles of a slide that the model is shown, and the weight of each; weights sum to one."""
+    """Return the tiles of a slide that the model is shown, and the weight of each; weights sum to one.
+
+    Where a slide has too few tiles and some are shown twice, what counts is the weight of one showing.
+    """
     import torch
 
     distinct, places = np.unique(rows.choices[digest], return_inverse=True)
@@ -118,7 +121,7 @@ def weigh_tiles(rows: BagRows, digest: str, members: Sequence[Any]) -> tuple[Int
     if members:
         with torch.inference_mode():
             found = [member.weigh(torch.from_numpy(bag)[None])[0].double().numpy() for member in members]
-        np.add.at(weights, places, np.mean(found, axis=0))
+        weights[places] = np.mean(found, axis=0)  # the same for the same tile
     else:
         np.add.at(weights, places[bag.argmax(axis=0)], 1 / bag.shape[1])
     return distinct, weights / weights.sum()
