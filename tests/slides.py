@@ -6,6 +6,7 @@ import itertools
 from pathlib import Path
 
 import numpy as np
+import tifffile
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEGBaseline8Bit, VLWholeSlideMicroscopyImageStorage
@@ -14,6 +15,7 @@ from thawline.data.slide_phantoms import TILE_PX, encode_tile, halve, write_pict
 from thawline.types import BAG, Reading
 
 MPP = 0.5
+SUBFILES = {"label": 1, "macro": 9}  # how Aperio marks them
 
 
 def read_tiles(
@@ -37,6 +39,14 @@ def save_slide(folder: Path, picture: np.ndarray, form: str, mpp: float | None =
         return save_dicom_slide(folder / "series", picture, mpp or MPP)
     name = {"svs": "slide.svs", "tiff": "slide.tiff", "ome": "slide.ome.tif"}[form]
     return write_picture(folder / name, picture, mpp, form)  # type: ignore[arg-type]
+
+
+def add_label(path: Path, name: str) -> None:
+    """Add a picture of the label, or of the whole glass (macro), to an SVS file, as Aperio's scanners do."""
+    with tifffile.TiffWriter(path, append=True) as writer:
+        picture = np.full((40, 60, 3), 99, np.uint8)
+        description = f"Aperio Image Library v1\n{name} 60x40"
+        writer.write(picture, description=description, subfiletype=SUBFILES[name], photometric="rgb", metadata=None)
 
 
 def save_dicom_slide(folder: Path, picture: np.ndarray, mpp: float, **tags: str) -> Path:

@@ -14,6 +14,8 @@ import pytest
 
 from thawline import formats
 from thawline.data.readers import EXTENSIONS, decode, is_image_name
+from thawline.data.slide_files import INSTALL, SUFFIXES
+from thawline.errors import ImageError
 from thawline.findings import Finding
 from thawline.formats import ENCODINGS
 
@@ -33,7 +35,7 @@ def test_every_encoding_can_be_read_or_says_what_it_needs(encoding: formats.Enco
 def test_every_format_that_is_read_is_tried() -> None:
     names = {"JPEG": ".jpg", "TIFF": ".tif", "NIfTI": ".nii", "MetaImage": ".mha"}
     tried = {names.get(each.format, f".{each.format.lower()}") for each in ENCODINGS}
-    assert tried | {".jpeg", ".tiff", ".nii.gz", ".dcm"} == set(EXTENSIONS)  # DICOM: see check_dicom
+    assert tried | {".jpeg", ".tiff", ".nii.gz", ".dcm", *SUFFIXES} == set(EXTENSIONS)  # see check_dicom, check_slides
     assert all(is_image_name(Path(f"film{extension}")) for extension in tried)
 
 
@@ -108,3 +110,16 @@ def test_every_transfer_syntax_is_one_that_pydicom_knows() -> None:
         assert uids.UID(uid).is_transfer_syntax
     found = name_all(formats.check_dicom())
     assert {found[name].status for name in ("RLE", "implicit little endian", "explicit big endian")} == {"ok"}
+
+
+def test_slides_are_written_and_read_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    (found,) = formats.check_slides()
+    assert (found.section, found.status, found.found) == ("decoders", "ok", "openslide, tiffslide")
+
+    def refuse(slide: object) -> None:
+        raise ImageError("a whole slide, which nothing here reads")
+
+    monkeypatch.setattr(formats, "Pyramid", refuse)
+    lacking = formats.check_slides()
+    assert [each.name for each in lacking] == ["slides through openslide", "slides through tiffslide"]
+    assert {(each.status, each.remedy, each.needed) for each in lacking} == {("missing", INSTALL, False)}

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 
 from helpers import make_dicom
+from slides import add_label
 from thawline.audit.marks import PLACES
 from thawline.audit.pictures import Pictures
-from thawline.audit.privacy import find_identities, judge_privacy
+from thawline.audit.privacy import find_identities, find_labels, judge_labels, judge_privacy
+from thawline.data.slide_phantoms import draw_slide, write_picture
 
 
 class Held:
@@ -55,3 +58,18 @@ def test_burned_in_text_by_place() -> None:
 
 def test_nothing_is_said_where_nothing_is_found() -> None:
     assert list(judge_privacy({}, make_pictures(3))) == []
+
+
+def test_pictures_of_slide_labels_are_named(tmp_path: Path) -> None:
+    picture = draw_slide(0, 300)[0]
+    paths = [write_picture(tmp_path / f"{number}.svs", picture, 0.5) for number in range(4)]
+    add_label(paths[1], "label")
+    add_label(paths[2], "label")
+    add_label(paths[2], "macro")
+    (tmp_path / "damaged.svs").write_bytes(b"II*\x00 no slide")
+    contents = [*paths, tmp_path / "damaged.svs", picture]
+    assert find_labels(contents, 2) == {"label": (1, 2), "macro": (2,)}
+    (finding,) = judge_labels(find_labels(contents, 1))
+    assert finding.name == "pictures of slide labels"
+    assert "label (2), macro (1)" in finding.text
+    assert not list(judge_labels({}))

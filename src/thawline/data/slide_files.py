@@ -204,7 +204,7 @@ class Pyramid:
         with self._lock:
             image = self._handle.read_region(tuple(places), level, sides)
         if image.mode == "RGBA":
-            if image.getextrema()[3][0] < 255:
+            if image.getchannel("A").getextrema()[0] < 255:
                 image = Image.alpha_composite(Image.new("RGBA", image.size, WHITE), image)
             image = image.convert("RGB")
         if image.size != (columns, rows):

@@ -161,7 +161,7 @@ def _list_encoded(level: int, width: int, height: int, encode: Encode, tile_px: 
 def write_large_slide(path: Path, side_px: int = 60_000, mpp: float = 0.5, *, tissue_share: float = 0.3) -> Path:
     """Write a slide of any size in seconds: a square of tissue, of such a share of the side, in the middle of the glass.
 
-    Tiles are one of glass and a few of tissue, at each level; levels are quarters of the one before.
+    At each level tiles are one of glass and a few of tissue, cut on its edge; each level is a quarter of the finer one.
     """
     tile_px, shrink = 512, 4
     sizes = [(side_px, side_px)]
@@ -170,17 +170,24 @@ def write_large_slide(path: Path, side_px: int = 60_000, mpp: float = 0.5, *, ti
     low, high = side_px * (1 - tissue_share) / 2, side_px * (1 + tissue_share) / 2
 
     @functools.cache
-    def draw(level: int, kind: int) -> bytes:
-        if kind == 0:
-            return encode_tile(np.full((tile_px, tile_px, 3), GLASS, np.uint8))
+    def draw(level: int, kind: int) -> Pixels:
         tissue = np.full((tile_px, tile_px, 3), STROMA if kind % 2 else TUMOUR, np.float32)
         random = np.random.default_rng(kind)
         _add_nuclei(tissue, np.ones((tile_px, tile_px), bool), 0.002, max(1, 5 >> level), random)
-        return encode_tile(np.clip(tissue + random.normal(0, 4, (tile_px, tile_px, 1)), 0, 255).astype(np.uint8))
+        return np.clip(tissue + random.normal(0, 4, (tile_px, tile_px, 1)), 0, 255).astype(np.uint8)
+
+    @functools.cache
+    def cut(level: int, kind: int, *edges: int) -> bytes:
+        top, bottom, left, right = edges
+        tile = np.full((tile_px, tile_px, 3), GLASS, np.uint8)
+        tile[top:bottom, left:right] = draw(level, kind)[top:bottom, left:right]
+        return encode_tile(tile)
 
     def encode(level: int, row: int, column: int) -> bytes:
-        middles = ((each + 0.5) * tile_px * shrink**level for each in (row, column))
-        inside = all(low <= each < high for each in middles)
-        return draw(level, 1 + (row + 3 * column) % 4 if inside else 0)
+        starts = [each * tile_px for each in (row, row, column, column)]
+        wanted = [end / shrink**level - start for end, start in zip((low, high) * 2, starts, strict=True)]
+        edges = [min(max(round(each), 0), tile_px) for each in wanted]
+        is_glass = edges[0] == edges[1] or edges[2] == edges[3]
+        return cut(level, 0, 0, 0, 0, 0) if is_glass else cut(level, 1 + (row + 3 * column) % 4, *edges)
 
     return write_pyramid(path, sizes, encode, mpp, "svs", tile_px)
