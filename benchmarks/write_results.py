@@ -346,7 +346,7 @@ SECTIONS = (
             ("engine_tiles_per_second", "engine alone, tiles a second", ""),
             ("both_tiles_per_second", "both, tiles a second", ""),
             ("both_ratio", "both over 1 / (1 / decoder + 1 / engine)", "near 1"),
-            ("peak_mib", "peak memory, MiB", "under 2,048"),
+            ("peak_mib", "peak memory, MiB", "under 2048"),
         ),
     ),
     Section(
