@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -114,6 +115,7 @@ def main() -> None:
     if options.memory_of:
         print(json.dumps(measure_memory(options.memory_of, options.tiles)))
         return
+    shutil.rmtree(work / "cache", ignore_errors=True)  # whose rows would cost no memory
     path = write_large_slide(work / "slide.svs", options.side, SLIDE_MPP)
     contract = make_contract(options.tiles)
     began = time.perf_counter()
