@@ -512,6 +512,9 @@ def _decode_wide_tiff(data: bytes) -> Pixels:
         _check_pages(len(file.pages), "TIFF")
         page: Any = file.pages[0]
         _check_size(page.imagewidth, page.imagelength)
+        (n_tags,) = struct.unpack_from(file.tiff.tagnoformat, data, page.offset)
+        if len(page.tags) != n_tags:  # tifffile passes over what lies beyond the end, such as the bits of a sample
+            raise ImageError(f"cut off or damaged: {len(page.tags)} of {n_tags} tags can be read")
         _check_wide_page(page, len(data))
         pixels = page.asarray().reshape(-1, page.imagelength, page.imagewidth, page.samplesperpixel)[0]
         if page.planarconfig == 2 and page.samplesperpixel > 1:
