@@ -16,6 +16,8 @@ from helpers import make_dicom
 from thawline.audit import traits
 from thawline.audit.privacy import _list_tags as list_tags
 from thawline.data.dicom_series import DicomSeries
+from thawline.data.slide_phantoms import write_large_slide
+from thawline.types import Slide
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (32, 40)).astype(np.uint8)
 
@@ -105,3 +107,9 @@ def test_an_element_of_a_wrong_length_is_no_error() -> None:
     whole[138] = 1
     assert read_traits(bytes(whole))["bytes"] == len(whole)
     assert list_tags(Held(bytes(whole))) in ([], ["PatientName", "PatientID"])
+
+
+def test_a_slide_larger_than_any_image_has_traits(tmp_path: Path) -> None:
+    path = write_large_slide(tmp_path / "large.svs", 16_384)
+    assert traits.read_traits(path) == {"bytes": float(path.stat().st_size)}
+    assert traits.read_traits(Slide((path,))) == traits.read_traits(path)

@@ -78,7 +78,7 @@ def _read_image(stream: BinaryIO) -> dict[str, str | float]:
                 found["coarseness"] = statistics.fmean(tables[min(tables)])  # of a JPEG, of its luminance
             found |= {name: str(exif[tag]).strip() for name, tag in EXIF.items() if tag in exif}
             return found
-    except UnidentifiedImageError:
+    except (UnidentifiedImageError, Image.DecompressionBombError):  # nothing is decoded, and slides are as large
         return {}
 
 
