@@ -189,7 +189,7 @@ class Pyramid:
     def _take(self, level: int, box: tuple[float, float, float, float], columns: int, rows: int) -> Pixels:
         """Read the ``box`` of a level and bring it to size.
 
-        Nothing around it is read, which a filter could see: where tiles of the file end there, decoding took a fifth longer.
+        Nothing around it is read, though a filter could see it: where tiles of the file end there, others would be decoded.
         """
         from PIL import Image
 
