@@ -39,7 +39,7 @@ class Section:
     goals: tuple[tuple[str, float, str], ...] = ()
 
 
-BESIDE = {"covid-ct": "--beside ladder,everything,random ", "brain-mri": "--beside random "}
+BESIDE = {"covid-ct": "--beside ladder,everything ", "brain-mri": "--beside random "}
 TOGETHER = "No patients are named: near-duplicates stay together, and every other image counts as one."
 OPTIMISTIC = (
     "Optimistic even by patient: the sources of these films differ by class, and those of Covid-19 have no patient id."
