@@ -55,6 +55,17 @@ def test_peak_memory_includes_what_was_freed():
     assert 200 <= after < before + 600
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="as Linux counts")
+def test_peak_memory_is_not_that_of_the_program_that_started_this_one():
+    child = "from thawline.cost import peak_rss_mib; print(peak_rss_mib())"
+    script = (
+        "import subprocess, sys; block = bytearray(b'x' * (400 << 20));"
+        f"subprocess.run([sys.executable, '-c', {child!r}], check=True)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert 5 < int(done.stdout) < 400
+
+
 def test_peak_memory_is_at_least_what_is_in_use():
     assert peak_rss_mib() >= psutil.Process().memory_info().rss / 2**20 - 8  # the kernel counts in batches
 
