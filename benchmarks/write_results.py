@@ -39,7 +39,7 @@ class Section:
     goals: tuple[tuple[str, float, str], ...] = ()
 
 
-BESIDE = {"covid-ct": "--beside ladder,everything ", "brain-mri": "--beside random "}
+BESIDE = {"covid-ct": "--beside ladder,everything,pretrained,random ", "brain-mri": "--beside pretrained,random "}
 TOGETHER = "No patients are named: near-duplicates stay together, and every other image counts as one."
 OPTIMISTIC = (
     "Optimistic even by patient: the sources of these films differ by class, and those of Covid-19 have no patient id."
@@ -231,7 +231,7 @@ SECTIONS = (
                 (("accuracy_low_seed0", 0.8702, "accuracy, lower bound, above the 87.02 % of DarkCovidNet"),),
             ),
             ("chest-xray3-grouped", f"Patient-grouped five-fold, all folds pooled. {OPTIMISTIC}", ()),
-            ("covid-ct", "Official split, 203 test images.", (("auc_seed0", 0.85, "AUC"),)),
+            ("covid-ct", "Official split, 203 test images. The seconds of the random start count half an hour in which it was stopped.", (("auc_seed0", 0.85, "AUC"),)),
             (
                 "pneumoniamnist",
                 "Official split, 28 px.",
