@@ -233,7 +233,7 @@ SECTIONS = (
             ("chest-xray3-grouped", f"Patient-grouped five-fold, all folds pooled. {OPTIMISTIC}", ()),
             (
                 "covid-ct",
-                "Official split, 203 test images. The seconds of the random start count half an hour in which it stood still.",
+                "Official split, 203 test images. In the seconds of the random start are 30 minutes of standstill.",
                 (("auc_seed0", 0.85, "AUC"),),
             ),
             (
