@@ -18,6 +18,8 @@ from thawline.auditing import audit_data, format_audit
 from thawline.cli import app
 from thawline.errors import DataError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Any:

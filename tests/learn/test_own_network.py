@@ -73,6 +73,7 @@ def test_one_of_three_dimensions_is_cut_at_its_own_lines():
         make_deep(module=make_module()).check()
 
 
+@pytest.mark.slow
 def test_a_run_with_one_of_three_dimensions(tmp_path):
     draw = np.random.default_rng(0)
     labels = np.arange(40) % 2
