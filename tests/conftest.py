@@ -11,14 +11,6 @@ import pytest
 from thawline.files import file_digest, write_json
 
 
-def pytest_configure() -> None:
-    """Give each of several workers a core of its own: engine, decoder and BLAS then start no threads that only wait."""
-    number = os.environ.get("PYTEST_XDIST_WORKER", "")[2:]
-    if number and hasattr(os, "sched_setaffinity"):
-        cores = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, {cores[int(number) % len(cores)]})
-
-
 @pytest.fixture(scope="session", autouse=True)
 def own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep the user's cache, ledger and weights out of the tests; all workers share one cache, as converting is slow."""
