@@ -8,8 +8,8 @@ is the resample in which every patient is drawn once.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -30,6 +30,21 @@ if TYPE_CHECKING:
     Resampled: TypeAlias = dict[str, FloatArray]  # (resamples,), or (resamples, classes) for names in class_*
 
 ROW_SUM_TOLERANCE = 1e-3
+
+
+class Judged(Protocol):
+    """What a resampling needs to know of the items judged."""
+
+    @property
+    def labels(self) -> Labels:
+        """One row an item."""
+
+    @property
+    def n_patients(self) -> int:
+        """The columns of a resampling."""
+
+
+AnySheet = TypeVar("AnySheet", bound=Judged)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -120,20 +135,50 @@ def evaluate(
     sheet = dataclasses.replace(sheet, ordinal=ordinal)
     by_patient = _merge_patients(sheet, classes, positive, threshold)
     sheets = {"items": sheet, **({"patients": by_patient} if by_patient else {})}
-    sums = {name: _sum_patients(each) for name, each in sheets.items()}
-    once = np.ones((1, sheet.n_patients))
-    points = {name: _measure(each, sums[name], once) for name, each in sheets.items()}
-    parts: dict[str, list[Resampled]] = {name: [] for name in sheets}
-    for counts in iterate_patient_counts(sheet.n_patients, n_resamples, seed, max_columns=len(sheet.labels)):
-        for name, each in sheets.items():
-            parts[name].append(_measure(each, sums[name], counts))
-    resampled = {name: join_chunks(chunks) for name, chunks in parts.items()}
-
+    points, resampled = measure_resampled(sheets, _sum_patients, _measure, n_resamples, seed)
     result = _report_items(sheet, classes, points["items"], resampled["items"], level)
     result["patient_level"] = None
     if by_patient:
         result["patient_level"] = _report_patients(by_patient, points["patients"], resampled["patients"], level)
     return result
+
+
+def measure_resampled(
+    sheets: Mapping[str, AnySheet],
+    sum_patients: Callable[[AnySheet], FloatArray],
+    measure: Callable[[AnySheet, FloatArray, FloatArray], Resampled],
+    n_resamples: int,
+    seed: int,
+) -> tuple[dict[str, Resampled], dict[str, Resampled]]:
+    """Return the metrics of each sheet with every patient drawn once, and under resamples of them, the same for all sheets.
+
+    One of the sheets is that of the "items".
+    ``sum_patients`` returns what each patient adds to the metrics of a sheet, (patients, columns), and ``measure`` makes
+    them of that under weights of the patients, (resamples, patients).
+    """
+    sums = {name: sum_patients(each) for name, each in sheets.items()}
+    n_patients, n_items = sheets["items"].n_patients, len(sheets["items"].labels)
+    once = np.ones((1, n_patients))
+    points = {name: measure(each, sums[name], once) for name, each in sheets.items()}
+    parts: dict[str, list[Resampled]] = {name: [] for name in sheets}
+    widest = max(n_items, sums["items"].shape[1])
+    for counts in iterate_patient_counts(n_patients, n_resamples, seed, max_columns=widest):
+        for name, each in sheets.items():
+            parts[name].append(measure(each, sums[name], counts))
+    return points, {name: _join(chunks) for name, chunks in parts.items()}
+
+
+def take_scored(
+    labels: Labels, probabilities: Probabilities, groups: Groups, folds: IntArray | None
+) -> tuple[Labels, Probabilities, Groups, IntArray, IntArray]:
+    """Return the arrays of the items that were scored, folds (0 without any) and positions among them. Raises DataError."""
+    truth, given, group = np.asarray(labels, np.int64), np.asarray(probabilities, np.float64), np.asarray(groups)
+    fold = np.zeros(len(truth), np.int64) if folds is None else np.asarray(folds, np.int64)
+    check_lengths(labels=truth, probabilities=given, groups=group, folds=fold)
+    scored = np.flatnonzero(fold >= 0)
+    if not len(scored):
+        raise DataError("At least one scored item is needed to evaluate; found none.")
+    return truth[scored], given[scored], group[scored], fold[scored], scored
 
 
 def _make_sheet(
@@ -147,13 +192,7 @@ def _make_sheet(
     folds: IntArray | None,
 ) -> Sheet:
     index = find_positive(classes, positive)
-    truth, given, group = np.asarray(labels, np.int64), np.asarray(probabilities, np.float64), np.asarray(groups)
-    fold = np.zeros(len(truth), np.int64) if folds is None else np.asarray(folds, np.int64)
-    check_lengths(labels=truth, probabilities=given, groups=group, folds=fold)
-    scored = np.flatnonzero(fold >= 0)
-    truth, given, group, fold = truth[scored], given[scored], group[scored], fold[scored]
-    if not len(scored):
-        raise DataError("At least one scored item is needed to evaluate; found none.")
+    truth, given, group, fold, scored = take_scored(labels, probabilities, groups, folds)
     if given.ndim != 2 or given.shape[1] != len(classes):
         raise DataError(f"Probabilities of shape (items, {len(classes)}) are needed; found {given.shape}.")
     known = (truth >= 0) & (truth < len(classes))
@@ -271,8 +310,7 @@ def _measure_auc(sheet: Sheet, weights: FloatArray) -> Resampled:
     }
 
 
-def join_chunks(chunks: Sequence[Resampled]) -> Resampled:
-    """Return the metrics of all chunks of resamples, one after the other."""
+def _join(chunks: Sequence[Resampled]) -> Resampled:
     return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
 
 

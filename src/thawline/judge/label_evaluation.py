@@ -14,9 +14,9 @@ import numpy as np
 
 from thawline.errors import DataError
 from thawline.judge.calibration import N_BINS, assign_bins
-from thawline.judge.evaluation import call_labels, describe_estimate, join_chunks, sum_by
-from thawline.judge.metrics import check_lengths, divide, item_log_loss, known_losses
-from thawline.judge.statistics import average_defined, iterate_patient_counts, resample_fold_aucs
+from thawline.judge.evaluation import call_labels, describe_estimate, measure_resampled, sum_by, take_scored
+from thawline.judge.metrics import divide, item_log_loss, known_losses
+from thawline.judge.statistics import average_defined, resample_fold_aucs
 from thawline.types import MISSING
 
 if TYPE_CHECKING:
@@ -80,15 +80,7 @@ def evaluate_labels(
     sheet = _make_sheet(labels, probabilities, groups, names, threshold, folds)
     by_patient = _merge_patients(sheet, threshold)
     sheets = {"items": sheet, **({"patients": by_patient} if by_patient else {})}
-    sums = {name: _sum_patients(each) for name, each in sheets.items()}
-    once = np.ones((1, sheet.n_patients))
-    points = {name: _measure(each, sums[name], once) for name, each in sheets.items()}
-    parts: dict[str, list[Resampled]] = {name: [] for name in sheets}
-    widest = max(len(sheet.labels), sums["items"].shape[1])
-    for counts in iterate_patient_counts(sheet.n_patients, n_resamples, seed, max_columns=widest):
-        for name, each in sheets.items():
-            parts[name].append(_measure(each, sums[name], counts))
-    resampled = {name: join_chunks(chunks) for name, chunks in parts.items()}
+    points, resampled = measure_resampled(sheets, _sum_patients, _measure, n_resamples, seed)
     result = _report_items(sheet, names, points["items"], resampled["items"], level)
     result["patient_level"] = None
     if by_patient:
@@ -111,13 +103,7 @@ def _make_sheet(
     threshold: float,
     folds: IntArray | None,
 ) -> LabelSheet:
-    truth, given, group = np.asarray(labels, np.int64), np.asarray(probabilities, np.float64), np.asarray(groups)
-    fold = np.zeros(len(truth), np.int64) if folds is None else np.asarray(folds, np.int64)
-    check_lengths(labels=truth, probabilities=given, groups=group, folds=fold)
-    scored = np.flatnonzero(fold >= 0)
-    truth, given, group, fold = truth[scored], given[scored], group[scored], fold[scored]
-    if not len(scored):
-        raise DataError("At least one scored item is needed to evaluate; found none.")
+    truth, given, group, fold, scored = take_scored(labels, probabilities, groups, folds)
     if truth.shape != given.shape or given.shape[1:] != (len(names),):
         raise DataError(
             f"Labels and probabilities of shape (items, {len(names)}) are needed; found {truth.shape} and {given.shape}."
