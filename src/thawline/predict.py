@@ -51,10 +51,13 @@ def predict_files(
     items: list[tuple[Path, Content]] = [(file, file) for file in files] if takes_one else [*gather_files(files)]
     files = [file for file, _ in items]
     contents = [content for _, content in items]
-    probabilities = model.predict_proba(contents, listener, skip_unreadable=skip_unreadable)
-    if heat_maps is not None:
-        write_heat_maps(model, contents, name_slides(files), heat_maps, listener)
+    looks = model.look(contents, listener)
+    probabilities = model.predict_looked(contents, looks, listener, skip_unreadable=skip_unreadable)
     readable: BoolArray = ~np.isnan(probabilities[:, 0])
+    if heat_maps is not None:
+        shown, stems = np.flatnonzero(readable), name_slides(files)
+        slides, digests = [contents[place] for place in shown], [looks[place].digest for place in shown]
+        write_heat_maps(model, slides, digests, [stems[place] for place in shown], heat_maps, listener)
     if not readable.all():
         listener.warn(f"left out {int((~readable).sum())} unreadable images of {len(files)}")
     kept = [file for file, keep in zip(files, readable, strict=True) if keep]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from helpers import Notes
 from slides import read_tiles
 from thawline.data.readers import content_digest, read_content
 from thawline.data.slide_phantoms import draw_slide, write_picture
@@ -37,6 +38,10 @@ SEEDS = range(10)
 TASK = {"classes": ["normal", "tumour"], "positive": "tumour", "threshold": 0.5}
 
 
+def find_digest(path):
+    return content_digest(read_content(path))
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, tiny_file):
     """A model whose attention was trained on slides of which every second has a tumour; folder, slides."""
@@ -45,7 +50,7 @@ def trained(tmp_path_factory, tiny_file):
         write_picture(folder / f"{seed}.svs", draw_slide(seed, SIDE, tumour=RADIUS * (seed % 2))[0], 0.5, n_levels=2)
         for seed in SEEDS
     ]
-    digests, labels = [content_digest(read_content(path)) for path in paths], np.array(SEEDS) % 2
+    digests, labels = [*map(find_digest, paths)], np.array(SEEDS) % 2
     weights, hardware = read_sidecar(tiny_file, "tiny"), detect_hardware("cpu")
     about = weights.architecture
     contract = Contract(64, about.mean, about.std, reading=read_tiles(TILE_PX, 0.5, "all", N_SLICES, "attention"))
@@ -117,7 +122,7 @@ def test_maxima_are_shares_of_features(trained, tmp_path):
     largest = dataclasses.replace(
         model, contract=contract, weights=dataclasses.replace(model.weights, thaw_line=None), head=None
     )
-    (table,) = write_heat_maps(largest, paths[:1], ["one"], tmp_path, SilentListener())
+    (table,) = write_heat_maps(largest, paths[:1], [find_digest(paths[0])], ["one"], tmp_path, SilentListener())
     _, weights = read_table(table)
     assert weights.sum() == pytest.approx(1, abs=1e-3)
     n_features = fill_count(largest, paths[0])
@@ -127,8 +132,19 @@ def test_maxima_are_shares_of_features(trained, tmp_path):
 
 def fill_count(model, path):
     """Number of features of the backbone."""
-    digest = content_digest(read_content(path))
-    return extract([path], [digest], model.weights, model.contract, model.hardware, SilentListener()).features.shape[1]
+    return extract(
+        [path], [find_digest(path)], model.weights, model.contract, model.hardware, SilentListener()
+    ).features.shape[1]
+
+
+def test_what_is_no_slide_is_left_out_of_maps_too(trained, tmp_path):
+    model, paths, _ = trained
+    Image.linear_gradient("L").save(tmp_path / "photo.png")
+    given = [tmp_path / "photo.png", paths[1]]
+    about = {"skip_unreadable": True, "heat_maps": tmp_path / "maps", "listener": Notes()}
+    table = predict_files(model.weights.path.parent, given, **about)
+    assert len(table.splitlines()) == 2
+    assert {each.name for each in (tmp_path / "maps").iterdir()} == {f"{paths[1].stem}.csv", f"{paths[1].stem}.png"}
 
 
 def test_models_without_weights_of_tiles_are_refused(trained):
@@ -177,5 +193,5 @@ def test_attention_that_was_not_trained_is_said(trained, tmp_path):
         )
         patch.setattr(heat_maps, "_load_attention", lambda _model: [make_attention(n_features)])
         listener = Heard()
-        write_heat_maps(even, paths[:1], ["one"], tmp_path, listener)
+        write_heat_maps(even, paths[:1], [find_digest(paths[0])], ["one"], tmp_path, listener)
     assert "attention stayed what it starts as, the mean" in listener.said

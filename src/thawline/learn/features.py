@@ -29,6 +29,7 @@ from thawline.learn.slice_rows import (
     name_row,
     open_choices,
     read_choices,
+    take_bags,
     take_single,
     takes_singly,
     write_choices,
@@ -83,7 +84,7 @@ def extract(
     ``digests`` are the content digests of the items, as `scan` finds them. Raises DataError where an item has become
     unreadable since, and OutputError where the cache cannot be written.
     """
-    bags = dataclasses.replace(weights, taps=(LINE,), thaw_line=None) if weights.thaw_line == LINE else weights
+    bags = take_bags(weights) if weights.thaw_line == LINE else weights
     filled = fill_space(contents, digests, bags, contract, hardware, listener, step, view)
     features = (
         join_members(filled.rows, digests, weights, contract) if bags is not weights else read_rows(filled, digests)

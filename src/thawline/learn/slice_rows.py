@@ -47,6 +47,11 @@ def take_single(weights: Weights, contract: Contract) -> tuple[Weights, Contract
     return dataclasses.replace(weights, taps=(), depth=None), dataclasses.replace(contract, reading=reading)
 
 
+def take_bags(weights: Weights) -> Weights:
+    """Return the frozen backbone of what was trained above `bags.LINE`, giving the features of slices side by side."""
+    return dataclasses.replace(weights, taps=(LINE,), thaw_line=None)
+
+
 def name_row(digest: str, index: int) -> str:
     """Return the key of a slice of the item with this digest."""
     return content_digest(f"{digest} {index}".encode())

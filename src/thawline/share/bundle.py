@@ -73,10 +73,17 @@ class Model:
         """
         listener = listener or SilentListener()
         contents: list[Content] = [Path(image) if isinstance(image, str) else image for image in images]
+        return self.predict_looked(contents, self.look(contents, listener), listener, skip_unreadable=skip_unreadable)
+
+    def look(self, contents: Sequence[Content], listener: Listener) -> list[Look]:
+        """Read every image once: its digest, and what it is or why it cannot be read."""
+        return scan(contents, self.hardware.cores, listener, self.contract.reading) if contents else []
+
+    def predict_looked(
+        self, contents: Sequence[Content], looks: Sequence[Look], listener: Listener, *, skip_unreadable: bool = False
+    ) -> Probabilities:
+        """Return what `predict_proba` does, of images that were looked at. Raises UnreadableItemsError."""
         probabilities = np.full((len(contents), len(self.classes)), np.nan)
-        if not contents:
-            return probabilities
-        looks = scan(contents, self.hardware.cores, listener, self.contract.reading)
         problems = [find_problem(look, self.contract) for look in looks]
         good = [index for index, problem in enumerate(problems) if not problem]
         bad = [(_name(contents[index], index), problem) for index, problem in enumerate(problems) if problem]
@@ -226,13 +233,12 @@ def find_problem(look: Look, contract: Contract) -> str:
         return f"{look.facts.bits}-bit pixels, but the model was made from 8-bit images only; convert it to 8 bits"
     if look.facts is not None and look.facts.channels > 2 and contract.grey:
         return "a colour image, but the model was made for grey ones only (--grey sum); convert it to grey"
-    tiled, name = contract.reading.tile_px > 0, FORMAT if look.facts is None else look.facts.format
-    if (name == FORMAT) != tiled and look.facts is not None and name != "array":
-        return (
-            "an image, but the model was made for whole slides; give it slides"
-            if tiled
-            else "a whole slide, but the model was made for images or volumes; give it such"
-        )
+    if look.facts is not None and look.facts.format != "array":
+        tiled = contract.reading.tile_px > 0
+        if tiled and look.facts.format != FORMAT:
+            return "an image, but the model was made for whole slides; give it slides"
+        if look.facts.format == FORMAT and not tiled:
+            return "a whole slide, but the model was made for images or volumes; give it such"
     return look.problem
 
 

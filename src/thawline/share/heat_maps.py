@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from thawline.data.readers import read_content
-from thawline.data.scan import scan
 from thawline.data.slides import Tiling, locate_tiles
 from thawline.errors import ModelError
 from thawline.files import write_atomic
 from thawline.learn.bags import LINE
 from thawline.learn.features import fill_space
 from thawline.learn.loading import fit_weights, load_backbone
-from thawline.learn.slice_rows import BagRows
+from thawline.learn.slice_rows import BagRows, take_bags
 from thawline.share.bundle import Model
 from thawline.types import ATTENTION, Listener, Slide
 
@@ -51,35 +49,38 @@ def check_heat_maps(model: Model) -> None:
 
 
 def write_heat_maps(
-    model: Model, contents: Sequence[Content], names: Sequence[str], folder: Path, listener: Listener
+    model: Model,
+    contents: Sequence[Content],
+    digests: Sequence[str],
+    names: Sequence[str],
+    folder: Path,
+    listener: Listener,
 ) -> list[Path]:
     """Write for each slide NAME.png, its overview with the weights of its tiles, and NAME.csv, and return the tables.
 
     A row of the table is a tile: its upper left corner in pixels of the finest level, and its weight; the weights of a slide
     sum to one. A weight is the mean of the trained members' attention or, where the maximum joins tiles, the share of the
-    features that are largest in it. Slides that cannot be read are passed over. Raises ModelError for a model without any.
+    features that are largest in it. The contents are slides that the model takes, ``digests`` theirs. Raises ModelError for
+    a model without any maps.
     """
     check_heat_maps(model)
-    looks = scan(contents, model.hardware.cores, listener, model.contract.reading)
-    shown = [place for place, look in enumerate(looks) if look.facts is not None]
-    about = [contents[place] for place in shown], [looks[place].digest for place in shown]
-    bags = dataclasses.replace(model.weights, taps=(LINE,), thaw_line=None)
-    rows = fill_space(*about, bags, model.contract, model.hardware, listener, "features").rows
+    about = contents, digests, take_bags(model.weights), model.contract, model.hardware, listener, "features"
+    rows = fill_space(*about).rows
     assert isinstance(rows, BagRows)  # noqa: S101 - what a bag of frozen features is
     members = _load_attention(model)
-    listener.begin("heat maps", len(shown))
+    listener.begin("heat maps", len(contents))
     tables, is_even = [], True
-    for content, digest, place in zip(*about, shown, strict=True):
+    for content, digest, name in zip(contents, digests, names, strict=True):
         chosen, weights = weigh_tiles(rows, digest, members)
         is_even &= float(np.ptp(weights)) * len(weights) < EVEN
         data = read_content(content)
-        assert isinstance(data, Slide)  # noqa: S101 - others were refused by the scan
+        assert isinstance(data, Slide)  # noqa: S101 - others were refused
         overview, size_px, tiling = locate_tiles(data, model.contract.reading)
         corners = tiling.corners_px()[chosen]
-        tables.append(write_atomic(folder / f"{names[place]}.csv", _format_table(corners, weights)))
-        write_atomic(folder / f"{names[place]}.png", draw_heat_map(overview, size_px, tiling, chosen, weights))
+        tables.append(write_atomic(folder / f"{name}.csv", _format_table(corners, weights)))
+        write_atomic(folder / f"{name}.png", draw_heat_map(overview, size_px, tiling, chosen, weights))
         listener.advance()
-    listener.end(f"{len(shown)} slides")
+    listener.end(f"{len(contents)} slides")
     if members and is_even:
         listener.warn(
             "attention stayed what it starts as, the mean: to train it did not pay, and the maps show nothing"
