@@ -12,7 +12,7 @@ from thawline.audit.leaks import find_copies, judge_identical, judge_near, keep_
 from thawline.audit.names import suggest_patients
 from thawline.audit.oddities import judge_mislabelled, judge_outliers
 from thawline.audit.pictures import MIDDLE_SLICE, draw_pictures
-from thawline.audit.privacy import find_identities, find_labels, judge_labels, judge_privacy
+from thawline.audit.privacy import find_private
 from thawline.audit.quality import judge_quality
 from thawline.audit.shortcuts import Shortcut, find_shortcuts, judge_shortcuts
 from thawline.audit.tables import Table, make_tables, say_support
@@ -127,8 +127,7 @@ def _judge(
         *judge_shortcuts(shortcuts),
         *_judge_by_network(dataset, digests, facts, groups, listener),
         *judge_quality(facts, pictures.grey),
-        *judge_privacy(find_identities(dataset.contents, cores), pictures),
-        *judge_labels(find_labels(dataset.contents, cores)),
+        *find_private(dataset.contents, pictures, cores),
     ]
     return found, shortcuts
 

@@ -53,15 +53,14 @@ def deliver(job: Job, chosen: TriedRung, strategies: Strategies) -> Probabilitie
     job.listener.begin("final model")
     at, before_s = time.perf_counter(), job.journal.seconds("final ")
     contract = job.plan.contract(job.facts)
-    through_engine = chosen.rung.line not in (
-        None,
-        LINE,
-    )  # what lies above that line computes in f32, from features at rest
+    # what lies above the line of slices computes in f32, from features at rest
+    through_engine = chosen.rung.line not in (None, LINE)
     if through_engine:
         contract = dataclasses.replace(contract, feature_dtype="float32")
-    parts, value = (
-        _refit_head(chosen, strategies) if chosen.rung.line is None else _keep_networks(job, chosen, strategies)
-    )
+    if chosen.rung.line is None:
+        parts, value = _refit_head(chosen, strategies)
+    else:
+        parts, value = _keep_networks(job, chosen, strategies)
     save = functools.partial(
         save_model,
         job.out / "model",

@@ -10,7 +10,7 @@ from typing import Any
 from thawline.cost import read_duration
 from thawline.errors import OptionError
 from thawline.options import ALL_HEADS, CONTROLS, THAWED, TRAINED, RunOptions, list_strategies, steps_by_layers
-from thawline.types import BALANCES, Augmentation, BackboneFacts, Choice, Hardware, Kind, Line, Recipe
+from thawline.types import BALANCES, SLICE_POOLING, Augmentation, BackboneFacts, Choice, Hardware, Kind, Line, Recipe
 
 MILD = Augmentation(turn_deg=7, shift=0.05, scale=(0.95, 1.1), flip_sides=True, tone=0.1)
 ANY_WAY_UP = Augmentation(
@@ -69,7 +69,6 @@ PLANNED = (  # the fields of a Recipe that a plan may change
 )
 BATCH_PIXELS, LEAST_BATCH = 64 * 224**2, 2  # of bags in a step
 BATCH_SLICES = 1 << 14  # in a step that trains on their features only
-SLICE_POOLING = "slice_pooling"  # the line `learn.bags.LINE`
 RECIPE: dict[str, Any] = {name: getattr(Recipe(), name) for name in PLANNED}
 
 

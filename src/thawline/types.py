@@ -41,10 +41,8 @@ Interpolation = Literal["bilinear", "bicubic"]
 Precision = Literal["f32", "bf16", "f16"]
 Split = Literal["train", "val", "test"]
 BALANCES = ("none", "weights", "sampling")
-MULTILABEL, MISSING = (
-    "multilabel",
-    -1,
-)  # the kind of a task of several labels an item, and one of them that is not known
+MULTILABEL = "multilabel"  # the kind of a task of several labels an item
+MISSING = -1  # one of them that is not known
 ASPECTS: tuple[Aspect, ...] = ("squash", "letterbox", "crop")
 
 
@@ -60,6 +58,7 @@ CHANNELS = ("2.5d_neighbours", "2.5d_orthogonal")  # three slices as those of an
 BAG, VOLUMES = "2.5d_bag", {"3d_acs": "acs", "3d_inflated": "inflated", "3d_native": NATIVE}
 LEAST_MPP, MOST_MPP = 0.05, 50.0  # µm per pixel of whole slides
 POOLINGS = ("mean", "max", ATTENTION := "attention")
+SLICE_POOLING = "slice_pooling"  # the line above a whole backbone: how slices are weighted is trained, and the head
 
 
 Kind = Literal["fixed", "rule", "empirical", "given"]

@@ -50,6 +50,12 @@ TAGS = (
 LABELS = ("label", "macro")  # pictures in a whole slide: of its label, and of the whole glass
 
 
+def find_private(contents: Sequence[Content], pictures: Pictures, threads: int) -> Iterator[Finding]:
+    """Yield all that tells who somebody is: in headers, on pictures, and on the labels of slides."""
+    yield from judge_privacy(find_identities(contents, threads), pictures)
+    yield from judge_labels(find_labels(contents, threads))
+
+
 def find_identities(contents: Sequence[Content], threads: int) -> dict[str, tuple[int, ...]]:
     """Return by tag the positions of the items whose header has a value there, in the order of `TAGS`."""
     with ThreadPoolExecutor(threads) as pool:

@@ -13,7 +13,7 @@ from thawline.audit.leaks import find_copies, judge_near, keep_together
 from thawline.audit.names import suggest_patients
 from thawline.audit.oddities import judge_mislabelled, judge_outliers
 from thawline.audit.pictures import draw_pictures
-from thawline.audit.privacy import find_identities, find_labels, judge_labels, judge_privacy
+from thawline.audit.privacy import find_private
 from thawline.audit.quality import judge_quality
 from thawline.audit.shortcuts import find_shortcuts, judge_shortcuts
 from thawline.files import json_digest
@@ -41,8 +41,7 @@ def audit_copies(
         *judge_near(inspection.dataset, copies),
         *suggest_patients(inspection.dataset, copies),
         *judge_quality(inspection.facts, pictures.grey),
-        *judge_privacy(find_identities(inspection.dataset.contents, threads), pictures),
-        *judge_labels(find_labels(inspection.dataset.contents, threads)),
+        *find_private(inspection.dataset.contents, pictures, threads),
     )
     findings = [each.number(inspection.numbers).to_json() for each in found]
     return {"content": content, "findings": findings, "together": keep_together(inspection.dataset, copies)}

@@ -99,9 +99,9 @@ def locate_tiles(slide: Slide, reading: Reading) -> tuple[Pixels, tuple[int, int
 
     Raises ImageError as `open_stack`.
     """
-    pyramid = Pyramid(slide)
-    overview = read_overview(pyramid)
-    return overview, pyramid.size_px, find_tiles(pyramid, overview, reading)
+    pyramid, overview, tiling = _look(slide, reading)
+    assert tiling is not None  # noqa: S101 - the reading has the side of a tile
+    return overview, pyramid.size_px, tiling
 
 
 def survey_slide(slide: Slide, reading: Reading) -> tuple[Pixels, tuple[int, int], int]:

@@ -24,9 +24,7 @@ def find_tissue(overview: Pixels, least_px: float = 0.0) -> BoolArray:
     from scipy.ndimage import uniform_filter
     from skimage.filters import threshold_otsu
 
-    red, green, blue = (
-        overview[..., channel] for channel in range(3)
-    )  # by pairs: three times as fast as along an axis
+    red, green, blue = np.moveaxis(overview, -1, 0)  # by pairs: three times as fast as along an axis
     brightest = np.maximum(np.maximum(red, green), blue)
     darkest = np.minimum(np.minimum(red, green), blue)
     saturation = (brightest - darkest) * (np.float32(255) / np.maximum(brightest, 1))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-LINE = "slice_pooling"  # the line above a whole backbone: what is trained is how its slices are weighted, and the head
+from thawline.types import SLICE_POOLING
+
+LINE = SLICE_POOLING
 HIDDEN_UNITS = 128
 
 if TYPE_CHECKING:

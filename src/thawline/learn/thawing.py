@@ -206,9 +206,8 @@ def _try_rate(
     recipe = dataclasses.replace(thaw.recipe, learning_rate=rate)
     about = (thaw.activations, development.labels, learned, recipe, rung)
     classifier, _ = train(start, *about, blocks=thaw.blocks, validate=validate)
-    price = len(frozen) / _count_told(
-        labels
-    )  # of one more scale: Akaike, IEEE Trans. on Automatic Control 19:716 (1974)
+    # of one more scale: Akaike, IEEE Transactions on Automatic Control 19:716 (1974)
+    price = len(frozen) / _count_told(labels)
     losses = [float(each.mean()) + (price if epoch else 0.0) for epoch, (_, each) in enumerate(found)]
     best = int(np.argmin(losses))
     scales = found[best][0]
