@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from thawline.audit.pretraining import check_weights
-from thawline.data.dataset import check_dataset, from_arrays
+from thawline.data.dataset import check_dataset, from_arrays, name_columns
 from thawline.data.fingerprint import find_wide_range
 from thawline.data.scan import scan
 from thawline.data.splits import find_identical, make_folds, make_groups
@@ -79,7 +79,7 @@ class ThawClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check_dataset(dataset)
         if dataset.multilabel:
             self.classes_ = np.asarray(getattr(y, "columns", range(len(dataset.classes))))
-            labels = dataset.labels()[:, [dataset.classes.index(str(name).strip()) for name in self.classes_]]
+            labels = dataset.labels()[:, [dataset.classes.index(name) for name in name_columns(y, "y")]]
         else:
             self.classes_, labels = np.unique(np.asarray(y), return_inverse=True)
         self.multilabel_ = dataset.multilabel

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from thawline.data.dataset import from_arrays, load_dataset
+from thawline.data.dataset import from_arrays, load_dataset, name_columns
 from thawline.data.label_sets import (
     contradict,
     count_values,
@@ -178,3 +178,12 @@ def test_a_medmnist_file_of_several_labels(tmp_path):
     assert (dataset.multilabel, dataset.classes, dataset.split_given) == (True, ("0", "1"), True)
     assert dataset.count_splits() == {"train": 12, "val": 4, "test": 6}
     assert dataset.count_items() == {"0": 11, "1": 8}
+
+
+def test_columns_of_a_table_that_are_numbers_are_called_alike_everywhere():
+    import pandas as pd
+
+    table = pd.DataFrame([[1.0, 0.0], [0.0, 1.0]] * 6, columns=[2.0, "mass"])
+    assert name_columns(table, "y") == ["2", "mass"]
+    assert from_arrays(np.zeros((12, 16, 16), np.uint8), table).classes == ("2", "mass")
+    assert name_columns(table.to_numpy(), "y") == ["0", "1"]

@@ -255,13 +255,18 @@ def _write_array(labels: Any, source: str) -> tuple[Sequence[Any], tuple[str, ..
         raise DataError(f"{source}: expected one label an item, or as many for each; found rows that differ") from error
     if len(shape) != 2 or shape[1] == 1:
         return labels, None
-    columns = getattr(labels, "columns", range(shape[1]))
-    named = [name_label(_name_value(column), source) for column in columns]
+    named = name_columns(labels, source)
     names = sort_names(named)
     if len(set(names)) < len(names):
         raise DataError(f"{source}: expected another name for each label, found {', '.join(names)}")
     values = read_array(np.asarray(labels), source)[:, [named.index(name) for name in names]]
     return [write_labels(row, names) for row in values], names
+
+
+def name_columns(labels: Any, source: str) -> list[str]:
+    """Return the name of each of several labels, in the order of the columns of a table: its own, else numbers."""
+    columns = getattr(labels, "columns", range(np.shape(labels)[1]))
+    return [name_label(_name_value(column), source) for column in columns]
 
 
 def list_files(paths: Sequence[Path], *, allow_outside: bool = False) -> list[Path]:
