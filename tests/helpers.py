@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
@@ -36,6 +37,23 @@ def make_films(folder: Path, *, side: int | None = 58, **changes: Any) -> Path:
         with Image.open(path) as image:
             image.crop((0, 0, side, side)).save(path)
     return folder
+
+
+def stop_at_second_fold(patch: pytest.MonkeyPatch) -> list[int]:
+    """Let a run be interrupted where the second fold above a line begins; return where the folds before are noted."""
+    from thawline.learn import strategies
+
+    thawed: list[int] = []
+    whole = strategies.thaw_fold
+
+    def kill_second(thaw: Any, fold: int, *about: Any) -> Any:
+        if thawed:
+            raise KeyboardInterrupt
+        thawed.append(fold)
+        return whole(thaw, fold, *about)
+
+    patch.setattr(strategies, "thaw_fold", kill_second)
+    return thawed
 
 
 def make_dicom(stored: np.ndarray | None = None, **tags: Any) -> Dataset:

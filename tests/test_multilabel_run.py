@@ -14,12 +14,11 @@ from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 from typer.testing import CliRunner
 
 import thawline
-from helpers import MARKS, Notes, make_marked_films
+from helpers import MARKS, Notes, make_marked_films, stop_at_second_fold
 from thawline import auditing
 from thawline.cli import app
 from thawline.data.label_sets import parse_labels
 from thawline.errors import DataError, OptionError
-from thawline.learn import strategies
 from thawline.types import MISSING
 
 pytestmark = pytest.mark.slow
@@ -166,17 +165,8 @@ def test_report_card_and_plan_say_each_label(finished: thawline.RunResult) -> No
 def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_happened(
     films: tuple[Path, np.ndarray], finished: thawline.RunResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    thawed: list[int] = []
-    whole = strategies.thaw_fold
-
-    def kill_second(thaw: Any, fold: int, *about: Any) -> Any:
-        if thawed == [0]:
-            raise KeyboardInterrupt
-        thawed.append(fold)
-        return whole(thaw, fold, *about)
-
     with monkeypatch.context() as patch:
-        patch.setattr(strategies, "thaw_fold", kill_second)
+        stop_at_second_fold(patch)
         with pytest.raises(KeyboardInterrupt):
             run(films[0], tmp_path / "run", **THAWED)
     again = run(films[0], tmp_path / "run", **THAWED)

@@ -14,7 +14,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import thawline
-from helpers import Notes, make_films
+from helpers import Notes, make_films, stop_at_second_fold
 from thawline import delivery, job, race
 from thawline.errors import OptionError
 from thawline.journal import Journal
@@ -147,17 +147,9 @@ def test_a_killed_run_goes_on_at_the_next_fold_and_ends_as_if_nothing_had_happen
     films: Path, finished: thawline.RunResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("THAWLINE_DATA", str(tmp_path / "ledger"))
-    thawed: list[int] = []
     whole = strategies.thaw_fold
-
-    def kill_second(thaw: Any, fold: int, *about: Any) -> Any:
-        if thawed:
-            raise KeyboardInterrupt
-        thawed.append(fold)
-        return whole(thaw, fold, *about)
-
     with monkeypatch.context() as patch:
-        patch.setattr(strategies, "thaw_fold", kill_second)
+        thawed = stop_at_second_fold(patch)
         with pytest.raises(KeyboardInterrupt):
             run(films, tmp_path / "run")
     units = [json.loads(line)["unit"] for line in (tmp_path / "run" / "journal.jsonl").read_text("utf-8").splitlines()]

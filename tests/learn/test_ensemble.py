@@ -13,6 +13,7 @@ import torch
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
+from small_networks import Table
 from thawline.errors import DataError
 from thawline.learn import ensemble
 from thawline.learn.cuts import load_ensemble, make_classifier, split_members
@@ -34,18 +35,6 @@ from thawline.types import Recipe
 
 N_ITEMS, LINE, RUNG = 96, "3", "fine_tuning 3"
 RECIPE = Recipe(learning_rate=1e-2, epochs=10, batch_items=20)  # five steps an epoch
-
-
-class Table:
-    """Activations from an array."""
-
-    n_views = 0
-
-    def __init__(self, rows: torch.Tensor) -> None:
-        self.rows = rows
-
-    def take(self, items: np.ndarray, views: np.ndarray) -> torch.Tensor:
-        return self.rows[items]
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
+from small_networks import HalfBlind, Table
 from thawline.errors import OptionError
 from thawline.judge.calibration import blend, fit_blend
 from thawline.judge.metrics import item_log_loss
@@ -88,18 +89,6 @@ def test_balanced_drawing_is_refused() -> None:
         make("sampling")
 
 
-class Table:
-    """Activations of items from an array."""
-
-    n_views = 0
-
-    def __init__(self, rows: torch.Tensor) -> None:
-        self.rows = rows
-
-    def take(self, items: np.ndarray, _views: np.ndarray) -> torch.Tensor:
-        return self.rows[items]
-
-
 @pytest.mark.parametrize("balance", ["none", "weights"])
 def test_trained_logits_are_those_of_the_natural_shares(balance: str) -> None:
     """A linear layer on one feature, trained to the end, comes to scikit-learn's logistic regression of each label.
@@ -128,26 +117,11 @@ def test_trained_logits_are_those_of_the_natural_shares(balance: str) -> None:
         assert shares[0] == pytest.approx(shares[1], abs=0.01)
 
 
-class Backbone(torch.nn.Module):
-    """A frozen layer and one that can be thawed, which sees only half of what the labels show in."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.bottom, self.top, self.act = torch.nn.Linear(12, 12), torch.nn.Linear(12, 8), torch.nn.ReLU()
-        with torch.no_grad():
-            self.bottom.weight.copy_(torch.eye(12))
-            self.top.weight[:, :6] = 0
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        features: torch.Tensor = self.act(self.top(self.bottom(images)))
-        return features
-
-
 def make_thaw(recipe: Recipe = RECIPE, n_items: int = 240) -> Thaw:
     """Two items a patient, four folds; each of two labels shows in columns that the frozen features do not see."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = Backbone().eval()
+        network = HalfBlind().eval()
     draw = np.random.default_rng(0)
     groups = np.arange(n_items) // 2
     truth = np.repeat(draw.random((n_items // 2, 2)) < (0.5, 0.3), 2, axis=0).astype(np.int64)

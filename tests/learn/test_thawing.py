@@ -13,6 +13,7 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 from sklearn.metrics import log_loss
 
+from small_networks import HalfBlind
 from thawline.errors import TrainingError
 from thawline.learn import thawing
 from thawline.learn.development import Development
@@ -40,21 +41,6 @@ GOOD = Trial(1e-2, (0.7, 0.4, 0.6), (0.6, 0.5), 0.3, 0.1)
 POOR = Trial(1e-2, (0.7, 0.5), (0.6, 0.5), 0.2, 0.3)  # gains less than its error
 HARD = (0.5, 0.3)
 WORSE = Trial(1e-2, (0.4, 0.5, 0.6), (0.0, 1.2), 0.0, 0.0)  # no epoch is better than the start
-
-
-class Backbone(torch.nn.Module):
-    """A frozen layer and one that can be thawed; the second sees only half of what tells the classes apart."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.bottom, self.top, self.act = torch.nn.Linear(12, 12), torch.nn.Linear(12, 8), torch.nn.ReLU()
-        with torch.no_grad():
-            self.bottom.weight.copy_(torch.eye(12))
-            self.top.weight[:, :6] = 0
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        features: torch.Tensor = self.act(self.top(self.bottom(images)))
-        return features
 
 
 class Tower(torch.nn.Module):
@@ -112,13 +98,13 @@ def make_thaw(
 
 @pytest.fixture
 def thaw() -> Thaw:
-    return make_thaw(Backbone, LINE)
+    return make_thaw(HalfBlind, LINE)
 
 
 @pytest.fixture
 def hard() -> Thaw:
     """The frozen network sees something, the other columns tell more, and neither parts the classes."""
-    return make_thaw(Backbone, LINE, apart=HARD)
+    return make_thaw(HalfBlind, LINE, apart=HARD)
 
 
 def lean(thaw: Thaw, class_weight: str | None) -> Thaw:
@@ -583,7 +569,7 @@ def test_a_random_start_that_does_not_train_stays_at_even_chances(held_back: boo
     np.testing.assert_array_equal(found.probabilities, np.full((32, 2), 0.5))
 
 
-@pytest.mark.parametrize(("make_network", "line", "width"), [(Backbone, LINE, 8), (Tower, "b", 12)])
+@pytest.mark.parametrize(("make_network", "line", "width"), [(HalfBlind, LINE, 8), (Tower, "b", 12)])
 def test_a_head_of_zeros_is_as_wide_as_what_the_suffix_gives(make_network: Any, line: str, width: int) -> None:
     thaw = make_thaw(make_network, line)
     head = zero_head(thaw.stages, line, thaw.activations, 4)
