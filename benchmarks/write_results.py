@@ -39,7 +39,8 @@ class Section:
     goals: tuple[tuple[str, float, str], ...] = ()
 
 
-BESIDE = {"covid-ct": "--beside ladder,everything,pretrained,random ", "brain-mri": "--beside pretrained,random "}
+PAIR = "--beside pretrained,random "
+BESIDE = {"covid-ct": "--beside ladder,everything,pretrained,random ", "brain-mri": PAIR, "breast-us": PAIR}
 TOGETHER = "No patients are named: near-duplicates stay together, and every other image counts as one."
 OPTIMISTIC = (
     "Optimistic even by patient: the sources of these films differ by class, and those of Covid-19 have no patient id."

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
@@ -26,6 +27,7 @@ from thawline.types import MISSING
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from threadpoolctl import ThreadpoolController
 
     from thawline.types import Features, FloatArray, IntArray, Labels, Probabilities
 
@@ -390,9 +392,15 @@ def _limit_threads(size: int) -> contextlib.AbstractContextManager[Any]:
 
     The results then do not depend on the machine's cores; idle threads that wait busily would cost several times more.
     """
-    from threadpoolctl import threadpool_limits
+    return _find_blas().limit(limits=1, user_api="blas") if size < SMALL else contextlib.nullcontext()
 
-    return threadpool_limits(1, user_api="blas") if size < SMALL else contextlib.nullcontext()
+
+@functools.cache
+def _find_blas() -> ThreadpoolController:
+    """Find numpy's library, once: looking for it takes 10 ms, as long as a fit of few items."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 def _cut_rows(features: Any) -> Iterator[tuple[int, Any]]:
