@@ -59,6 +59,16 @@ def list_different():
     return list(found.values())
 
 
+def forget_graphs():
+    """Free what torch keeps of each traced network for the life of the process: of all rows together, 10 GB."""
+    import torch
+
+    torch._C._jit_clear_class_registry()
+    torch.jit._state._clear_class_state()
+    torch.jit._recursive.concrete_type_store = torch.jit._recursive.ConcreteTypeStore()
+    gc.collect()
+
+
 @pytest.fixture(scope="module", params=list_different(), ids=lambda row: row.name)
 def built(request):
     """A row and its backbone with random weights from a fixed seed."""
@@ -74,7 +84,7 @@ def built(request):
             settle_norms(network, choose_size(row))
     yield row, network
     del network
-    gc.collect()
+    forget_graphs()
 
 
 def test_every_line_cuts_it_into_two_parts_that_are_the_whole(built):
