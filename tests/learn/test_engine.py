@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 import os
 import subprocess
 import sys
@@ -16,7 +18,7 @@ from skimage import data as photographs
 
 from thawline.cache import Space, evict
 from thawline.data.transforms import prepare
-from thawline.errors import OptionError, OutputError
+from thawline.errors import ModelError, OptionError, OutputError
 from thawline.learn import engine as engine_module
 from thawline.learn.engine import (
     OpenVinoEngine,
@@ -251,7 +253,8 @@ def test_a_converted_network_is_kept_used_again_and_made_anew_once_evicted(tiny,
     monkeypatch.setenv("THAWLINE_CACHE", str(tmp_path))
     first = run_engine(OpenVinoEngine(tiny, make_contract(tiny), 2), noise)
     (model,) = tmp_path.rglob("model.xml")
-    for path in (model, model.with_suffix(".bin")):
+    assert json.loads((model.parent / "settings.json").read_text("utf-8")) == {}
+    for path in model.parent.iterdir():
         os.utime(path, (0, 0))
     with monkeypatch.context() as patch:
         patch.setattr(engine_module, "load_backbone", lambda weights: pytest.fail("converted again"))
@@ -279,6 +282,29 @@ def test_a_conversion_that_cannot_be_stored_leaves_nothing(tiny, monkeypatch, tm
     with pytest.raises(OutputError, match=r"no space left.*free some space"):
         OpenVinoEngine(tiny, make_contract(tiny), 2)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert list((tmp_path / "engine").iterdir()) == []
+
+
+@pytest.mark.slow
+def test_where_fused_kernels_compute_something_else_the_engine_runs_without_them(tiny, noise, monkeypatch, tmp_path):
+    monkeypatch.setenv("THAWLINE_CACHE", str(tmp_path))
+    cosines = iter([0.998, 1.0])
+    monkeypatch.setattr(engine_module, "smallest_cosine", lambda *_: next(cosines))
+    engine = OpenVinoEngine(tiny, make_contract(tiny), 2)
+    (settings,) = tmp_path.rglob("settings.json")
+    assert json.loads(settings.read_text("utf-8")) == {"SNIPPETS_MODE": "DISABLE"}
+    assert_equal_features(run_engine(engine, noise), run_torch(tiny, noise))
+    monkeypatch.setattr(engine_module, "smallest_cosine", lambda *_: pytest.fail("compared again"))
+    assert_equal_features(run_engine(OpenVinoEngine(tiny, make_contract(tiny), 2), noise), run_torch(tiny, noise))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("found", [0.998, math.nan])
+def test_an_engine_that_computes_something_else_is_refused_and_nothing_is_kept(tiny, monkeypatch, tmp_path, found):
+    monkeypatch.setenv("THAWLINE_CACHE", str(tmp_path))
+    monkeypatch.setattr(engine_module, "smallest_cosine", lambda *_: found)
+    with pytest.raises(ModelError, match=r"what torch does for tiny at 64 px, found .*THAWLINE_ENGINE=torch"):
+        OpenVinoEngine(tiny, make_contract(tiny), 2)
     assert list((tmp_path / "engine").iterdir()) == []
 
 

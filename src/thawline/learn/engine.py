@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import os
 import shutil
 import sys
@@ -24,8 +25,8 @@ import numpy as np
 
 from thawline.cache import cache_path, limit_bytes, list_spaces
 from thawline.cost import count_cores, count_memory_mib
-from thawline.errors import OptionError, OutputError
-from thawline.files import json_digest, said_plainly
+from thawline.errors import ModelError, OptionError, OutputError
+from thawline.files import json_digest, said_plainly, write_json
 from thawline.learn.loading import fit_weights, load_backbone
 from thawline.learn.weight_files import Weights
 from thawline.types import Contract, Hardware, Precision
@@ -35,7 +36,10 @@ if TYPE_CHECKING:
 
 BATCH_ITEMS = 8
 BATCH_ITEMS_CUDA = 64
-ENGINE_VERSION = 1  # part of every cache key: raise it when the same inputs would give other features
+LEAST_COSINE = 0.9999  # in f32, of what the engine and torch compute
+# the second where the first computes something else: OpenVINO's own kernels are wrong for some small windows of attention
+SETTINGS: tuple[dict[str, str], ...] = ({}, {"SNIPPETS_MODE": "DISABLE"})
+ENGINE_VERSION = 2  # part of every cache key: raise it when the same inputs would give other features
 
 
 class Engine(Protocol):
@@ -118,11 +122,9 @@ class OpenVinoEngine:
     def __init__(self, weights: Weights, contract: Contract, cores: int) -> None:
         self.batch_items = count_batch(BATCH_ITEMS, weights)
         self._dtype = np.dtype(np.uint8 if contract.wide_range is None else np.float32)
-        core = open_core()
-        model = core.read_model(_convert(weights, contract.size_px))
-        n_images = self.batch_items * weights.n_images
-        model.reshape([n_images, 3, contract.size_px, contract.size_px])
-        self._compiled = core.compile_model(
+        folder = _convert(weights, contract.size_px)
+        model = _read_converted(folder, self.batch_items * weights.n_images)
+        self._compiled = open_core().compile_model(
             _add_preprocessing(model, contract, self._dtype),
             "CPU",
             {
@@ -130,6 +132,7 @@ class OpenVinoEngine:
                 "INFERENCE_PRECISION_HINT": contract.precision,
                 "INFERENCE_NUM_THREADS": cores,
                 "ENABLE_CPU_PINNING": False,
+                **json.loads((folder / "settings.json").read_text("utf-8")),
             },
         )
         self._n_requests = self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
@@ -224,7 +227,7 @@ def _add_preprocessing(model: Any, contract: Contract, dtype: np.dtype[Any]) -> 
 
 
 def _convert(weights: Weights, size_px: int) -> Path:
-    """Convert the backbone once and keep it in the cache, keyed by weights, structure and versions."""
+    """Convert the backbone once and keep it in a folder of the cache, keyed by weights, structure and versions."""
     key = {
         "weights": weights.sha256,
         "architecture": weights.architecture.to_json(),
@@ -235,18 +238,28 @@ def _convert(weights: Weights, size_px: int) -> Path:
     }
     folder = cache_path() / "engine" / json_digest(key)[:24]
     if not (folder / "model.xml").is_file():
-        _write_converted(load_backbone(weights), size_px, weights.n_images, folder)
+        _write_converted(load_backbone(weights), weights, size_px, folder)
     with contextlib.suppress(OSError):
         (folder / "model.xml").touch()  # the time of last use, which eviction goes by
-    return folder / "model.xml"
+    return folder
 
 
-def _write_converted(backbone: Any, size_px: int, n_images: int, folder: Path) -> None:
-    """Convert a backbone whose items are ``n_images``."""
+def _read_converted(folder: Path, n_images: int) -> Any:
+    """Read a converted network for batches of one size."""
+    model = open_core().read_model(folder / "model.xml")
+    shape = model.input().partial_shape
+    shape[0] = n_images
+    model.reshape(shape)
+    return model
+
+
+def _write_converted(backbone: Any, weights: Weights, size_px: int, folder: Path) -> None:
+    """Convert a backbone, and keep it with settings under which the engine computes what torch does."""
     import torch
 
     openvino = import_openvino()
-    example = torch.zeros(n_images, 3, size_px, size_px)
+    drawn = np.random.default_rng(0).normal(size=(weights.n_images, 3, size_px, size_px))
+    example = torch.from_numpy(drawn.astype(np.float32))
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracing warns of its own deprecation and of branches that never change here
         # traced here, once: the same graph as when the library traces, in half of the time
@@ -259,6 +272,7 @@ def _write_converted(backbone: Any, size_px: int, n_images: int, folder: Path) -
         unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".writing-"))
     try:
         openvino.save_model(model, unfinished / "model.xml", compress_to_fp16=False)
+        write_json(unfinished / "settings.json", _find_settings(unfinished, backbone, example, weights))
         with contextlib.suppress(OSError):  # another process was first; its model is the same
             unfinished.replace(folder)
     except RuntimeError as error:
@@ -268,6 +282,30 @@ def _write_converted(backbone: Any, size_px: int, n_images: int, folder: Path) -
         ) from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _find_settings(folder: Path, backbone: Any, example: Any, weights: Weights) -> dict[str, str]:
+    """Return the first settings under which a batch of one item has the output that torch has for it.
+
+    Raises ModelError where there are none.
+    """
+    import torch
+
+    n_items = count_batch(BATCH_ITEMS, weights)
+    batch = np.concatenate([example.numpy()] * n_items)
+    with torch.inference_mode():
+        expected = backbone(example).numpy().reshape(1, -1)
+    for settings in SETTINGS:
+        options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1, **settings}
+        compiled = open_core().compile_model(_read_converted(folder, len(batch)), "CPU", options)
+        found = compiled(batch)[0].reshape(n_items, -1)
+        cosine = smallest_cosine(found, expected)
+        if cosine >= LEAST_COSINE:
+            return settings
+    raise ModelError(
+        f"expected OpenVINO to compute what torch does for {weights.architecture.name} at {example.shape[-1]} px, found a "
+        f"cosine of {cosine:.5f}; take another --size-px, or torch alone with THAWLINE_ENGINE=torch"
+    )
 
 
 def _has_openvino() -> bool:
