@@ -40,7 +40,10 @@ class Section:
 
 
 PAIR = "--beside pretrained,random "
-BESIDE = {"covid-ct": "--beside ladder,everything,pretrained,random ", "brain-mri": PAIR, "breast-us": PAIR}
+BESIDE = {
+    "covid-ct": "--beside ladder,everything,pretrained,random ",
+    **dict.fromkeys(("brain-mri", "breast-us", "chest-xray3", "chest-xray3-grouped"), PAIR),
+}
 TOGETHER = "No patients are named: near-duplicates stay together, and every other image counts as one."
 OPTIMISTIC = (
     "Optimistic even by patient: the sources of these films differ by class, and those of Covid-19 have no patient id."
