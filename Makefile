@@ -12,11 +12,10 @@ demo: $(VENV)/ready
 
 # Two workers have a core each: with threads of their own they would wait for each other for minutes.
 test: $(VENV)/ready-dev chromium lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not alone" -n 2 --dist worksteal
-	$(BIN)/pytest -m alone
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 
 quick: $(VENV)/ready-dev
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow and not realdata and not browser and not alone" -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow and not realdata and not browser" -n 2 --dist worksteal
 
 lint: $(VENV)/ready-dev
 	$(BIN)/ruff check .

@@ -24,7 +24,7 @@ from thawline.cli import app
 from thawline.data.phantoms import PhantomOptions, make_phantoms
 from thawline.types import SilentListener
 
-pytestmark = [pytest.mark.alone, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 HEADS = ["linear", "svm", "k_nn", "gradient_boosting"]
 FROZEN = ("--folds", "2", "--strategy", "feature_extractor,hybrid")
 PATIENCE_SECONDS = 120
