@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from thawline.types import Features, FloatArray, IntArray, Labels, Probabilities
 
 INNER_FOLDS = 5  # one of them chooses, the others train
-FROZEN = (0.0, 1.0)  # scales of a fold that stays as it was
+FROZEN = (0.0, 1.0)  # scales of a fold that stays as it was: a fit on few items held back is worse than none
 SLOWER = 4.0  # the next learning rate tried is this much smaller
 ATTEMPTS = 2
 
@@ -82,8 +82,9 @@ class Thaw:
 class Trial:
     """One learning rate on the inner part: losses of the frozen head (epoch 0), then of the best blend after each epoch.
 
-    A blend of two is charged for its second scale. ``scales`` are those at the best epoch, see `blend`; ``gain`` is what it
-    gained on epoch 0, ``gain_error`` its standard error by patient. From a random start epoch 0 is the network's own.
+    A blend of two is charged for its second scale. ``scales`` are those at the best epoch, see `blend`, at epoch 0 those of
+    the frozen head as it is; ``gain`` is what it gained on epoch 0, ``gain_error`` its standard error by patient. From a
+    random start epoch 0 is the network's own.
     """
 
     learning_rate: float
@@ -213,7 +214,7 @@ def _try_rate(
     scales = found[best][0]
     if best == 0:
         classifier = thaw.start(frozen_head)
-        scales = cast("Scales", (*_spread((0.0,), labels), *scales)) if frozen else scales
+        scales = _spread(FROZEN, labels) if frozen else scales
     _, error = paired_difference(found[0][1], found[best][1], development.groups[held])
     return Trial(rate, tuple(losses), scales, losses[0] - losses[best], float(np.nan_to_num(error))), classifier
 
