@@ -290,9 +290,9 @@ SECTIONS = (
         "frozen_scale",
         "A fold that stays frozen",
         "python benchmarks/frozen_scale.py --json benchmarks/results/frozen_scale.json",
-        "Log-loss of a frozen network's linear head on items never seen, 20 draws of about so many training items: as it is, "
-        "and scaled as an inner fold would have it; what the scale loses, and its standard error. Made-up features, then "
-        "those of EfficientNet-Lite0 on real images.",
+        "Log-loss of a frozen network's linear head on items never seen, 20 draws of about so many training items: as it "
+        "is, and scaled as an inner fold would have it; what the scale loses, and its standard error. Made-up features, "
+        "then those of EfficientNet-Lite0 on real images.",
         (),
         columns=("as_it_is", "scaled", "lost", "lost_se"),
     ),
