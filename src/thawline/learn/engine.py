@@ -271,15 +271,17 @@ def _write_converted(backbone: Any, weights: Weights, size_px: int, folder: Path
         folder.parent.mkdir(parents=True, exist_ok=True)
         unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".writing-"))
     try:
-        openvino.save_model(model, unfinished / "model.xml", compress_to_fp16=False)
-        write_json(unfinished / "settings.json", _find_settings(unfinished, backbone, example, weights))
+        try:
+            openvino.save_model(model, unfinished / "model.xml", compress_to_fp16=False)
+        except RuntimeError as error:
+            raise OutputError(
+                f"the converted network cannot be written to {folder.parent}: {error}; free some space, or move the cache "
+                "with THAWLINE_CACHE"
+            ) from error
+        with said_plainly(folder):
+            write_json(unfinished / "settings.json", _find_settings(unfinished, backbone, example, weights))
         with contextlib.suppress(OSError):  # another process was first; its model is the same
             unfinished.replace(folder)
-    except RuntimeError as error:
-        raise OutputError(
-            f"the converted network cannot be written to {folder.parent}: {error}; free some space, or move the cache with "
-            "THAWLINE_CACHE"
-        ) from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
