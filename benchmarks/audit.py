@@ -1,11 +1,12 @@
 """What the audit finds of planted faults, how long it takes, and what near-duplicates do to a figure.
 
-    python benchmarks/audit.py [--sizes 1000,10000] [--seeds 10] [--work FOLDER] [--json FILE]
+    python benchmarks/audit.py [--sizes 1000,10000,100000] [--seeds 6] [--work FOLDER] [--picture FILE] [--json FILE]
 
 Films of made-up patients, all different. Near-duplicates: copies of every tenth, one kind at a time, for recall (planted
 pairs that are found) and precision (found pairs that were planted), and items a second. Leaks, shortcuts and wrong labels:
 planted in films on disk, which the audit reads as it reads a user's. Then wrong labels planted in chest-xray3, and on
-brain-mri and breast-us the test AUC of the frozen network with and without near-duplicates kept together, over seeds.
+brain-mri and breast-us the groups of copies, and the test AUC of the frozen network with and without near-duplicates kept
+together, over seeds. The picture shows a film and what was planted of it, by kind: no real image is shown.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import json
 import os
 import tempfile
 import time
@@ -62,15 +64,18 @@ CHANGES: dict[str, Callable[[Image.Image, np.random.Generator], Image.Image]] = 
 def main() -> None:
     """Plant, look, count, print a table, write the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sizes", default="1000,10000", help="numbers of items to time")
-    parser.add_argument("--seeds", type=int, default=10, help="splits that grouped and plain figures are compared on")
+    parser.add_argument("--sizes", default="1000,10000,100000", help="numbers of items to time")
+    parser.add_argument("--seeds", type=int, default=6, help="splits that grouped and plain figures are compared on")
     parser.add_argument("--work", type=Path, default=Path("work") / "audit")
+    parser.add_argument("--picture", type=Path, help="PNG to draw planted near-duplicates in")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     work = options.work.resolve()
     os.environ.update(THAWLINE_DATA=str(work / "ledger"), THAWLINE_CACHE=str(work / "cache"))
     films, draw = draw_films(N_FILMS), np.random.default_rng(0)
     pictures = draw_all(films)
+    if options.picture:
+        draw_sample(films[0]).save(options.picture)
     figures: dict[str, Any] = {"films": N_FILMS, "planted": N_FILMS // EVERY}
     for name, change in CHANGES.items():
         planted = draw_all([change(films[number], draw) for number in range(0, N_FILMS, EVERY)])
@@ -142,7 +147,7 @@ def compare_grouping(name: str, n_seeds: int, work: Path) -> dict[str, float]:
                 tuple(result.metrics[part]["auc"]["value"] for part in ("test", "validation"))
             )
     together, apart = (np.array(found[kind]) for kind in ("leaks", "none"))
-    figures = {}
+    figures = count_groups(work / f"{name}-leaks-seed0")
     for column, part in enumerate(("test", "validation")):
         gained = apart[:, column] - together[:, column]
         figures |= {
@@ -152,6 +157,32 @@ def compare_grouping(name: str, n_seeds: int, work: Path) -> dict[str, float]:
             f"{part}_auc_too_good_by_se": float(gained.std(ddof=1) / np.sqrt(n_seeds)),
         }
     return figures
+
+
+def count_groups(folder: Path) -> dict[str, float]:
+    """Return how many groups of identical images and of near-duplicates a run found, and how many images are in them."""
+    about = json.loads((folder / "audit.json").read_text("utf-8"))
+    near = [
+        group for each in about["findings"] if each["name"].startswith("near-duplicates") for group in each["groups"]
+    ]
+    return {
+        "images": about["n_items"],
+        "identical_groups": len(about["identical"]),
+        "near_duplicate_groups": len(near),
+        "near_duplicate_images": sum(map(len, near)),
+    }
+
+
+def draw_sample(film: Image.Image) -> Image.Image:
+    """Draw a film and what is planted of it, each with its name below."""
+    draw, side = np.random.default_rng(0), max(film.size)
+    shown = {"film": film, **{name: change(film, draw) for name, change in CHANGES.items() if name != "identical"}}
+    sheet = Image.new("L", (len(shown) * (side + 8), side + 20), 255)
+    pen = ImageDraw.Draw(sheet)
+    for place, (name, image) in enumerate(shown.items()):
+        sheet.paste(image, (place * (side + 8), 0))
+        pen.text((place * (side + 8) + 4, side + 3), name.replace("_", " "), fill=0, font_size=13)
+    return sheet
 
 
 def audit(folder: Path, rows: list[dict[str, str]]) -> Audit:
