@@ -259,8 +259,8 @@ SECTIONS = (
         "Near-duplicates planted among 500 made-up films: recall and precision by kind, and items a second. Leaks, "
         "shortcuts (AUC of a source without and with what is planted) and wrong labels planted, in chest-xray3 (5 %; "
         "`first`: of as many as were planted, the surest). Then brain-mri and breast-us: groups that are found, and of the "
-        "frozen network with a linear head test and out-of-fold AUC, means over six splits, with near-duplicates kept together "
-        "and apart.",
+        "frozen network with a linear head test and out-of-fold AUC, means over six splits, with near-duplicates kept "
+        "together and apart.",
         (
             ("identical_recall", "identical copies, recall", "at least 0.98"),
             ("identical_precision", "identical copies, precision", "at least 0.98"),
