@@ -288,24 +288,40 @@ def test_a_conversion_that_cannot_be_stored_leaves_nothing(tiny, monkeypatch, tm
 @pytest.mark.slow
 def test_where_fused_kernels_compute_something_else_the_engine_runs_without_them(tiny, noise, monkeypatch, tmp_path):
     monkeypatch.setenv("THAWLINE_CACHE", str(tmp_path))
-    cosines = iter([0.998, 1.0])
-    monkeypatch.setattr(engine_module, "smallest_cosine", lambda *_: next(cosines))
+    run_once = engine_module._run_once
+    monkeypatch.setattr(engine_module, "_run_once", lambda *about: run_once(*about) * (1 if about[2] else 1.02))
     engine = OpenVinoEngine(tiny, make_contract(tiny), 2)
     (settings,) = tmp_path.rglob("settings.json")
     assert json.loads(settings.read_text("utf-8")) == {"SNIPPETS_MODE": "DISABLE"}
     assert_equal_features(run_engine(engine, noise), run_torch(tiny, noise))
-    monkeypatch.setattr(engine_module, "smallest_cosine", lambda *_: pytest.fail("compared again"))
+    monkeypatch.setattr(engine_module, "_run_once", lambda *_: pytest.fail("compared again"))
     assert_equal_features(run_engine(OpenVinoEngine(tiny, make_contract(tiny), 2), noise), run_torch(tiny, noise))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("found", [0.998, math.nan])
-def test_an_engine_that_computes_something_else_is_refused_and_nothing_is_kept(tiny, monkeypatch, tmp_path, found):
+@pytest.mark.parametrize("factor", [0.98, math.nan])
+def test_an_engine_that_computes_something_else_is_refused_and_nothing_is_kept(tiny, monkeypatch, tmp_path, factor):
     monkeypatch.setenv("THAWLINE_CACHE", str(tmp_path))
-    monkeypatch.setattr(engine_module, "smallest_cosine", lambda *_: found)
+    run_once = engine_module._run_once
+    monkeypatch.setattr(engine_module, "_run_once", lambda *about: run_once(*about) * factor)
     with pytest.raises(ModelError, match=r"what torch does for tiny at 64 px, found .*THAWLINE_ENGINE=torch"):
         OpenVinoEngine(tiny, make_contract(tiny), 2)
     assert list((tmp_path / "engine").iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_network_whose_features_of_noise_are_all_zero_is_not_refused(tiny, monkeypatch, tmp_path):
+    import torch
+
+    class Zero(torch.nn.Module):
+        def forward(self, images):
+            return torch.relu(-images.square().mean((2, 3)))
+
+    monkeypatch.setenv("THAWLINE_CACHE", str(tmp_path))
+    monkeypatch.setattr(engine_module, "load_backbone", lambda _: Zero().eval())
+    OpenVinoEngine(tiny, make_contract(tiny), 2)
+    (settings,) = tmp_path.rglob("settings.json")
+    assert json.loads(settings.read_text("utf-8")) == {}
 
 
 # --- hardware and names -----------------------------------------------------------------------------------------------

@@ -32,11 +32,13 @@ from thawline.learn.weight_files import Weights
 from thawline.types import Contract, Hardware, Precision
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from thawline.types import Features, Inputs
 
 BATCH_ITEMS = 8
 BATCH_ITEMS_CUDA = 64
-LEAST_COSINE = 0.9999  # in f32, of what the engine and torch compute
+LARGEST_DIFFERENCE = 0.01  # of what the engine and torch compute in f32, as a share of the largest value
 # the second where the first computes something else: OpenVINO's own kernels are wrong for some small windows of attention
 SETTINGS: tuple[dict[str, str], ...] = ({}, {"SNIPPETS_MODE": "DISABLE"})
 ENGINE_VERSION = 2  # part of every cache key: raise it when the same inputs would give other features
@@ -258,8 +260,7 @@ def _write_converted(backbone: Any, weights: Weights, size_px: int, folder: Path
     import torch
 
     openvino = import_openvino()
-    drawn = np.random.default_rng(0).normal(size=(weights.n_images, 3, size_px, size_px))
-    example = torch.from_numpy(drawn.astype(np.float32))
+    example = torch.from_numpy(_draw_item(weights.n_images, size_px))
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracing warns of its own deprecation and of branches that never change here
         # traced here, once: the same graph as when the library traces, in half of the time
@@ -286,10 +287,17 @@ def _write_converted(backbone: Any, weights: Weights, size_px: int, folder: Path
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
+def _draw_item(n_images: int, size_px: int) -> NDArray[np.float32]:
+    """Draw an item whose images are alike, as slices are, float32 of shape (images, 3, size_px, size_px)."""
+    draw = np.random.default_rng(0)
+    shared, own = draw.normal(size=(1, 3, size_px, size_px)), draw.normal(size=(n_images, 3, size_px, size_px))
+    return (shared + own / 2).astype(np.float32)
+
+
 def _find_settings(folder: Path, backbone: Any, example: Any, weights: Weights) -> dict[str, str]:
     """Return the first settings under which a batch of one item has the output that torch has for it.
 
-    Raises ModelError where there are none.
+    Raises ModelError where there are none, or the output is not finite.
     """
     import torch
 
@@ -297,17 +305,23 @@ def _find_settings(folder: Path, backbone: Any, example: Any, weights: Weights) 
     batch = np.concatenate([example.numpy()] * n_items)
     with torch.inference_mode():
         expected = backbone(example).numpy().reshape(1, -1)
+    largest = np.abs(expected).max()
     for settings in SETTINGS:
-        options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1, **settings}
-        compiled = open_core().compile_model(_read_converted(folder, len(batch)), "CPU", options)
-        found = compiled(batch)[0].reshape(n_items, -1)
-        cosine = smallest_cosine(found, expected)
-        if cosine >= LEAST_COSINE:
+        difference = np.abs(_run_once(folder, batch, settings).reshape(n_items, -1) - expected).max()
+        if difference <= LARGEST_DIFFERENCE * largest:
             return settings
     raise ModelError(
         f"expected OpenVINO to compute what torch does for {weights.architecture.name} at {example.shape[-1]} px, found a "
-        f"cosine of {cosine:.5f}; take another --size-px, or torch alone with THAWLINE_ENGINE=torch"
+        f"difference of {difference:.3g} where the largest value is {largest:.3g}; take another --size-px, or torch alone "
+        "with THAWLINE_ENGINE=torch"
     )
+
+
+def _run_once(folder: Path, batch: Inputs, settings: dict[str, str]) -> Features:
+    """Return what a converted network makes of normalised images, (images, 3, size_px, size_px), in f32."""
+    options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1, **settings}
+    found: Features = open_core().compile_model(_read_converted(folder, len(batch)), "CPU", options)(batch)[0]
+    return found
 
 
 def _has_openvino() -> bool:
