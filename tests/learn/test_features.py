@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from skimage import data as photographs
 
+from helpers import Notes
 from thawline.data.readers import content_digest, decode
 from thawline.data.transforms import prepare
 from thawline.errors import DataError, OutputError
@@ -66,6 +67,16 @@ def items(tmp_path):
 
 def run_extract(paths, digests, weights=WEIGHTS, contract=CONTRACT, hardware=HARDWARE, listener=None):
     return extract(paths, digests, weights, contract, hardware, listener or SilentListener())
+
+
+def test_features_that_are_all_zero_are_said_and_others_are_not(fake_engine, items, monkeypatch):
+    told = Notes()
+    run_extract(*items, listener=told)
+    assert told.warnings == []
+    monkeypatch.setattr(fake_engine, "scale", 0.0)
+    run_extract(*items, contract=dataclasses.replace(CONTRACT, interpolation="bicubic"), listener=told)
+    (warning,) = told.warnings
+    assert "of all 10 items are zero: efficientnet_lite0 keeps nothing of images of 8 px, and nothing" in warning
 
 
 def expect(paths, contract=CONTRACT):

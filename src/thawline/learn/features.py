@@ -81,14 +81,20 @@ def extract(
 ) -> Extraction:
     """Return the features of one view of all items, computing those that the cache does not hold.
 
-    ``digests`` are the content digests of the items, as `scan` finds them. Raises DataError where an item has become
-    unreadable since, and OutputError where the cache cannot be written.
+    ``digests`` are the content digests of the items, as `scan` finds them. Warns where the features of several items are all
+    zero. Raises DataError where an item has become unreadable since, and OutputError where the cache cannot be written.
     """
     bags = take_bags(weights) if weights.thaw_line == LINE else weights
     filled = fill_space(contents, digests, bags, contract, hardware, listener, step, view)
     features = (
         join_members(filled.rows, digests, weights, contract) if bags is not weights else read_rows(filled, digests)
     )
+    if len(features) > 1 and not features.any():
+        listener.warn(
+            f"the features of all {len(features)} items are zero: {weights.architecture.name} keeps nothing of images of "
+            f"{contract.size_px} px{' and so few slices' if weights.n_images > 1 else ''}, and nothing can be learned from "
+            "them; take a larger --size-px, more --slices, or another --backbone"
+        )
     return Extraction(features, filled.n_computed, filled.n_cached, filled.n_images)
 
 
