@@ -324,6 +324,26 @@ def test_a_network_whose_features_of_noise_are_all_zero_is_not_refused(tiny, mon
     assert json.loads(settings.read_text("utf-8")) == {}
 
 
+@pytest.mark.slow
+def test_a_network_that_rounding_alone_changes_is_not_refused(tiny, monkeypatch, tmp_path):
+    import torch
+
+    class Chaotic(torch.nn.Module):
+        def forward(self, images):
+            found = images.square().mean((2, 3)) / 3
+            for _ in range(60):  # the logistic map, which doubles a difference in every step
+                found = 3.99 * found * (1 - found)
+            return found
+
+    run_once = engine_module._run_once
+    monkeypatch.setenv("THAWLINE_CACHE", str(tmp_path))
+    monkeypatch.setattr(engine_module, "load_backbone", lambda _: Chaotic().eval())
+    monkeypatch.setattr(engine_module, "_run_once", lambda *about: run_once(*about) * 0.9)
+    OpenVinoEngine(tiny, make_contract(tiny), 2)
+    (settings,) = tmp_path.rglob("settings.json")
+    assert json.loads(settings.read_text("utf-8")) == {}
+
+
 # --- hardware and names -----------------------------------------------------------------------------------------------
 
 
