@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from environment import write_json
-from peers import MODALITIES, run_ours, run_peer, split_data
+from peers import MODALITIES, open_frozen, run_ours, run_peer, split_data
 
 EPOCHS, LONG_EPOCHS, PLAIN_EPOCHS = 5, 20, {"covid-ct": 15, "chest-xray3": 10}
 RESAMPLES = 2000
@@ -155,37 +155,29 @@ def fit_once(manifest: Path, work: Path, line: str, epochs: int, modality: str) 
     import tempfile
 
     from thawline.data.dataset import load_dataset
-    from thawline.data.scan import scan
     from thawline.judge.calibration import blend
     from thawline.learn.activations import fill_activations
     from thawline.learn.development import Development
-    from thawline.learn.engine import detect_hardware
-    from thawline.learn.facts import describe_backbone
     from thawline.learn.features import extract
     from thawline.learn.loading import load_backbone
     from thawline.learn.stages import find_stages
     from thawline.learn.thawing import Thaw, fit_heads
     from thawline.learn.training import predict_logits, train
-    from thawline.learn.weights import find_weights
     from thawline.plan_thawing import AUGMENTATIONS
-    from thawline.types import Contract, Recipe, SilentListener
+    from thawline.types import Recipe, SilentListener
 
     cache, quiet = os.environ["THAWLINE_CACHE"], SilentListener()
     with tempfile.TemporaryDirectory(dir=work) as folder:
         os.environ["THAWLINE_CACHE"] = folder
         began = time.perf_counter()
         dataset = load_dataset(manifest, allow_outside=True)
-        hardware, weights = detect_hardware(), find_weights("efficientnet_lite0")
-        looks = scan(dataset.contents, hardware.cores, quiet)
-        facts = describe_backbone(weights)
-        contract = Contract(facts.size_px, facts.mean, facts.std, facts.interpolation)
+        about, facts = open_frozen(dataset, quiet)
+        _, _, weights, _, hardware = about
         is_test = np.array([item.split == "test" for item in dataset.items])
         labels, groups = dataset.labels(), np.arange(len(is_test))
-        digests = [look.digest for look in looks]
-        features = extract(dataset.contents, digests, weights, contract, hardware, quiet).features
+        features = extract(*about, quiet).features
         lines = [each for each in facts.lines if each.name == line]
-        about = (lines, AUGMENTATIONS[modality][0], 4, 0, quiet)
-        (activations,) = fill_activations(dataset.contents, digests, weights, contract, hardware, *about).values()
+        (activations,) = fill_activations(*about, lines, AUGMENTATIONS[modality][0], 4, 0, quiet).values()
         development = Development(labels, groups, np.where(is_test, 0, 1), len(dataset.classes))
         recipe = Recipe(epochs=epochs, bf16=hardware.bf16)
         thaw = Thaw(find_stages(load_backbone(weights)), line, activations, features, development, recipe)

@@ -31,20 +31,15 @@ KINDS = {
     "acs": ["--dimensions", "3d_acs"],
     "inflated": ["--dimensions", "3d_inflated"],
 }
-TRAINED = ("bag_mean", "acs", "inflated")
-SMALL = ["--size-px", "32"]
+VOLUMES = ("acs", "inflated")  # of which all slices are taken, or few
+TRAINED = ("bag_mean", *VOLUMES)
+SMALL, LARGE = ["--size-px", "32"], ["--size-px", "64"]
+WHOLE = "feature_extractor,fine_tuning,fine_tuning_from_scratch"
 STARTS = {
-    "frozen": ["--size-px", "64", "--strategy", "feature_extractor"],
+    "frozen": [*LARGE, "--strategy", "feature_extractor"],
     "frozen_32": [*SMALL, "--strategy", "feature_extractor"],
     "random_32": [*SMALL, "--strategy", "random_init", "--folds", "2", "--budget", "none"],
-    "ladder": [
-        "--size-px",
-        "64",
-        "--strategy",
-        "feature_extractor,fine_tuning,fine_tuning_from_scratch",
-        "--budget",
-        "20m",
-    ],
+    "ladder": [*LARGE, "--strategy", WHOLE, "--budget", "20m"],
 }
 
 
@@ -64,9 +59,8 @@ def main() -> None:
         for start in options.starts.split(","):
             if kind not in TRAINED and start != "frozen":
                 continue
-            slices = (
-                ["--slices", "spread:16" if start.endswith("_32") else "all"] if kind in ("acs", "inflated") else []
-            )
+            few = "spread:16" if start.endswith("_32") else "all"
+            slices = ["--slices", few] if kind in VOLUMES else []
             flags = ["--controls", "none", *STARTS[start], *KINDS[kind], *slices]
             name = f"{kind}_{start}"
             figures |= take_scores(name, keep_run(DATA, name, flags, work, options.parts))

@@ -16,18 +16,14 @@ from typing import Any
 import numpy as np
 
 from environment import write_json
-from peers import SHARED
+from peers import SHARED, open_frozen
 from thawline.data.dataset import load_dataset
-from thawline.data.scan import scan
 from thawline.data.splits import make_folds, make_groups
 from thawline.judge.calibration import blend, fit_scales
 from thawline.judge.metrics import item_log_loss
-from thawline.learn.engine import detect_hardware
-from thawline.learn.facts import describe_backbone
 from thawline.learn.features import extract
 from thawline.learn.heads import HEADS, Training, fit_part
-from thawline.learn.weights import find_weights
-from thawline.types import Contract, SilentListener
+from thawline.types import SilentListener
 
 SIZES = (60, 120, 250, 500)  # items of a training part, about; at most half of a set
 APART = {"weak": 0.04, "fair": 0.07, "strong": 0.15}
@@ -91,11 +87,8 @@ def make_features(apart: float, seed: int, n_items: int = 3000) -> tuple[Any, An
 def read_features(name: str) -> tuple[Any, Any, Any]:
     """Return the features of the frozen backbone, labels and patients of all items of a data set."""
     dataset = load_dataset(SHARED / "data" / name)
-    hardware, weights, quiet = detect_hardware(), find_weights("efficientnet_lite0"), SilentListener()
-    facts = describe_backbone(weights)
-    contract = Contract(facts.size_px, facts.mean, facts.std, facts.interpolation)
-    digests = [look.digest for look in scan(dataset.contents, hardware.cores, quiet)]
-    features = extract(dataset.contents, digests, weights, contract, hardware, quiet).features
+    quiet = SilentListener()
+    features = extract(*open_frozen(dataset, quiet)[0], quiet).features
     return np.asarray(features, np.float32), dataset.labels(), make_groups([item.patient for item in dataset.items], [])
 
 

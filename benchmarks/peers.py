@@ -42,6 +42,21 @@ runpy.run_path(script, run_name="__main__")
 """
 
 
+def open_frozen(dataset: Any, listener: Any) -> tuple[tuple[Any, ...], Any]:
+    """Return what `extract` and `fill_activations` take first, for EfficientNet-Lite0 in its own size, and its facts."""
+    from thawline.data.scan import scan
+    from thawline.learn.engine import detect_hardware
+    from thawline.learn.facts import describe_backbone
+    from thawline.learn.weights import find_weights
+    from thawline.types import Contract
+
+    hardware, weights = detect_hardware(), find_weights("efficientnet_lite0")
+    digests = [look.digest for look in scan(dataset.contents, hardware.cores, listener)]
+    facts = describe_backbone(weights)
+    contract = Contract(facts.size_px, facts.mean, facts.std, facts.interpolation)
+    return (dataset.contents, digests, weights, contract, hardware), facts
+
+
 def split_data(name: str, folder: Path, fold: int = 0) -> Path:
     """Write a manifest with the split that the peers take, and return it: their val is for choosing, so development.
 

@@ -11,29 +11,24 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from environment import write_json
-from peers import MODALITIES, SHARED
+from peers import MODALITIES, SHARED, open_frozen
 from thawline.data.dataset import load_dataset
-from thawline.data.scan import scan
 from thawline.data.splits import make_folds, make_groups
 from thawline.judge.calibration import blend, fit_scales
 from thawline.judge.metrics import item_log_loss, macro_auc
 from thawline.learn.activations import fill_activations, open_fresh
 from thawline.learn.development import Development
-from thawline.learn.engine import detect_hardware
-from thawline.learn.facts import describe_backbone
 from thawline.learn.features import extract
 from thawline.learn.loading import load_backbone
 from thawline.learn.stages import find_stages
 from thawline.learn.thawing import Thaw, fit_heads
 from thawline.learn.training import predict_logits, train
-from thawline.learn.weights import find_weights
 from thawline.plan_thawing import AUGMENTATIONS
-from thawline.types import Contract, Recipe, SilentListener
+from thawline.types import Recipe, SilentListener
 
 VIEWS = (1, 4, 8)
 
@@ -48,11 +43,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     dataset = load_dataset(SHARED / "data" / options.data)
-    hardware, weights, quiet = detect_hardware(), find_weights("efficientnet_lite0"), SilentListener()
-    facts = describe_backbone(weights)
-    contract = Contract(facts.size_px, facts.mean, facts.std, facts.interpolation)
-    digests = [look.digest for look in scan(dataset.contents, hardware.cores, quiet)]
-    about: Any = (dataset.contents, digests, weights, contract, hardware)
+    quiet = SilentListener()
+    about, facts = open_frozen(dataset, quiet)
+    _, _, weights, _, hardware = about
     features = extract(*about, quiet).features
     labels, groups = dataset.labels(), make_groups([item.patient for item in dataset.items], [])
     development = Development(labels, groups, make_folds(labels, groups, 0, 5)[0], len(dataset.classes))

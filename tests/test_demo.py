@@ -72,16 +72,8 @@ def test_nothing_is_found_where_there_is_nothing(tmp_path: Path) -> None:
 
 def test_thawing_the_top_of_the_network_gains_on_these_films(demo: tuple[Path, str], tmp_path: Path) -> None:
     """What the whole demo shows: the first line is better out of fold than the frozen network, and is chosen."""
-    flags = [
-        "--strategy",
-        "feature_extractor,fine_tuning",
-        "--thaw-line",
-        "conv_head",
-        "--controls",
-        "none",
-        "--audit",
-        "none",
-    ]
+    rungs = ["--strategy", "feature_extractor,fine_tuning", "--thaw-line", "conv_head"]
+    flags = [*rungs, "--controls", "none", "--audit", "none"]
     call(demo[0] / "films-seed0", "--out", tmp_path / "run", *flags, command="run")
     frozen, thawed = json.loads((tmp_path / "run" / "metrics.json").read_text("utf-8"))["ladder"]
     assert (frozen["thaw_line"], thawed["thaw_line"]) == (None, "conv_head")

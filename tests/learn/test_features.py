@@ -69,6 +69,12 @@ def run_extract(paths, digests, weights=WEIGHTS, contract=CONTRACT, hardware=HAR
     return extract(paths, digests, weights, contract, hardware, listener or SilentListener())
 
 
+def expect(paths, contract=CONTRACT):
+    """Features worked out item by item, without threads, batches or cache; rounded as they are at rest."""
+    inputs = [prepare(decode(path.read_bytes()), contract) for path in paths]
+    return np.concatenate(list(FakeEngine().run([np.stack([item]) for item in inputs]))).astype(np.float16)
+
+
 def test_features_that_are_all_zero_are_said_and_others_are_not(fake_engine, items, monkeypatch):
     told = Notes()
     run_extract(*items, listener=told)
@@ -77,12 +83,6 @@ def test_features_that_are_all_zero_are_said_and_others_are_not(fake_engine, ite
     run_extract(*items, contract=dataclasses.replace(CONTRACT, interpolation="bicubic"), listener=told)
     (warning,) = told.warnings
     assert "of all 10 items are zero: efficientnet_lite0 keeps nothing of images of 8 px, and nothing" in warning
-
-
-def expect(paths, contract=CONTRACT):
-    """Features worked out item by item, without threads, batches or cache; rounded as they are at rest."""
-    inputs = [prepare(decode(path.read_bytes()), contract) for path in paths]
-    return np.concatenate(list(FakeEngine().run([np.stack([item]) for item in inputs]))).astype(np.float16)
 
 
 class Interrupt(SilentListener):
