@@ -152,6 +152,32 @@ def test_an_inflated_convolution_of_equal_slices_is_the_flat_one():
             assert measure_difference(found[:, :, place], flat(image)) < TOLERANCE
 
 
+@pytest.mark.parametrize("n_slices", [1, 2])
+def test_few_slices_are_not_faded_by_zeros_beyond_them(n_slices):
+    import torch
+    from torch import nn
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        flat = nn.Conv2d(4, 6, 5, padding=2)
+    image = draw(2, 4, 9, 9)
+    with torch.no_grad():
+        found = make_volumetric(copy.deepcopy(flat), "inflated")(image.unsqueeze(2).repeat(1, 1, n_slices, 1, 1))
+        assert found.shape[2] == n_slices
+        for place in range(n_slices):
+            assert measure_difference(found[:, :, place], flat(image)) < TOLERANCE
+
+
+@pytest.mark.slow
+def test_a_few_small_slices_leave_something_of_an_inflated_network(weights):
+    import torch
+
+    n_slices, size_px = 16, 32  # one slice is left after five strides
+    fitted = fit_weights(weights, size_px, Reading(dimensions="3d_inflated", n_slices=n_slices))
+    with torch.inference_mode():
+        assert load_backbone(fitted)(draw(2 * n_slices, 3, size_px, size_px)).abs().max() > 0.1
+
+
 def test_a_convolution_sees_only_what_it_is_given():
     import torch
 

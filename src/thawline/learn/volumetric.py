@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 AXES = (2, 3, 4)  # depth, height, width: axial filters are flat along the first, coronal and sagittal along the others
+SHALLOW = 3  # an inflated kernel repeats the ends of fewer slices: zeros beyond them would fade them to nothing
 LARGEST_DIFFERENCE = 1e-4  # of the largest feature, float32 through a whole network
 ANY_DIMENSIONS = ("Dropout", "DropPath")  # begin the names of modules that take images of any
 
@@ -60,8 +62,8 @@ def is_faithful(network: nn.Module, n_slices: int, size_px: int) -> bool:
 
     inflated = make_volumetric(copy.deepcopy(network), "inflated")
     for part in inflated.modules():
-        if hasattr(part, "repeats_ends"):
-            part.__dict__["repeats_ends"] = True
+        if hasattr(part, "repeats_below"):
+            part.__dict__["repeats_below"] = sys.maxsize
     ramp = torch.linspace(-1, 1, size_px)  # what differs from side to side tells the axes apart
     noise = torch.randn(1, 3, size_px, size_px, generator=torch.Generator().manual_seed(0))
     image = noise * (1 + ramp) + 2 * ramp[:, None]
@@ -173,7 +175,8 @@ def _make_convolution(convolution: nn.Conv2d, kind: str) -> nn.Module:
             self.weight, self.bias = kernel, convolution.bias
             self.stride, self.dilation, self.groups = convolution.stride, convolution.dilation, convolution.groups
             self.padding, self.kernel_size = convolution.padding, convolution.kernel_size
-            self.pads_to_same, self.repeats_ends = "Same" in type(convolution).__name__, False
+            self.pads_to_same = "Same" in type(convolution).__name__
+            self.repeats_below = SHALLOW if kind == "inflated" else 0
 
         def forward(self, images: Tensor) -> Tensor:
             if kind == "acs":
@@ -188,7 +191,7 @@ def _make_convolution(convolution: nn.Conv2d, kind: str) -> nn.Module:
 
 
 def _pad(images: Tensor, convolution: Any) -> Tensor:
-    """Pad all three axes as the convolution of two dimensions pads its own."""
+    """Pad all three axes as the convolution of two dimensions pads its own; ends of few slices are repeated, not zeros."""
     from torch.nn import functional
 
     size, stride, dilation = (pair[0] for pair in (convolution.kernel_size, convolution.stride, convolution.dilation))
@@ -201,7 +204,7 @@ def _pad(images: Tensor, convolution: Any) -> Tensor:
     else:
         own = convolution.padding
         edges = [(own[0], own[0]), *((each, each) for each in own)]
-    if convolution.repeats_ends:
+    if images.shape[2] < convolution.repeats_below:
         images = functional.pad(images, (0, 0, 0, 0, *edges[0]), mode="replicate")
         edges = [(0, 0), *edges[1:]]
     flat = [each for pair in edges[::-1] for each in pair]
