@@ -24,7 +24,7 @@ from scipy.stats import norm
 
 from environment import write_json
 from thawline.journal import Journal
-from thawline.judge.statistics import compare_aucs
+from thawline.judge.comparisons import compare_aucs
 from thawline.learn import ladder
 from thawline.learn.development import Development
 from thawline.learn.ladder import Forecast, Ladder, Rules, Rung, choose_rung

@@ -14,9 +14,9 @@ from thawline.audit.step import audit_labels
 from thawline.cost import read_duration
 from thawline.files import write_atomic, write_json
 from thawline.journal import Value
+from thawline.judge.comparisons import Selection, paired_difference
 from thawline.judge.evaluation import evaluate
 from thawline.judge.label_evaluation import evaluate_labels
-from thawline.judge.statistics import Selection, paired_difference
 from thawline.learn.augment import CLEAN
 from thawline.learn.bags import LINE
 from thawline.learn.ensemble import (

@@ -16,9 +16,9 @@ from thawline.data.fingerprint import find_wide_range
 from thawline.data.scan import scan
 from thawline.data.splits import find_identical, make_folds, make_groups
 from thawline.errors import DataError, UnreadableItemsError
+from thawline.judge.comparisons import choose_within_one_se
 from thawline.judge.evaluation import call_labels
 from thawline.judge.metrics import item_log_loss
-from thawline.judge.statistics import choose_within_one_se
 from thawline.learn.engine import detect_hardware
 from thawline.learn.features import extract
 from thawline.learn.heads import cross_fit, fit_final

@@ -28,7 +28,7 @@ from thawline.files import json_digest, write_atomic, write_json
 from thawline.findings import find_version
 from thawline.folder import open_run
 from thawline.journal import Journal
-from thawline.judge.statistics import Selection
+from thawline.judge.comparisons import Selection
 from thawline.learn.engine import detect_hardware, name_engine
 from thawline.learn.facts import describe_backbone
 from thawline.learn.ladder import FAILED, Climb, Ladder, Rules, TriedRung, choose_rung, list_rungs

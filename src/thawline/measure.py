@@ -14,7 +14,7 @@ import numpy as np
 
 from thawline.data.label_sets import find_strata
 from thawline.data.slices import choose_places
-from thawline.judge.statistics import choose_within_one_se
+from thawline.judge.comparisons import choose_within_one_se
 from thawline.learn.engine import open_engine, smallest_cosine
 from thawline.learn.facts import takes_size
 from thawline.learn.features import batch_inputs, open_space, prepare_all

@@ -10,10 +10,10 @@ from sklearn.metrics import accuracy_score, brier_score_loss, log_loss, recall_s
 
 from thawline.errors import DataError
 from thawline.judge.calibration import blend, ece, fit_blend, fit_scales
+from thawline.judge.comparisons import compare_aucs
 from thawline.judge.evaluation import evaluate
 from thawline.judge.label_evaluation import evaluate_labels
 from thawline.judge.metrics import item_log_loss
-from thawline.judge.statistics import compare_aucs
 
 NAMES = ("a", "b", "c")
 

@@ -10,7 +10,7 @@ import pytest
 
 from thawline.errors import DataError, TrainingError
 from thawline.journal import Journal
-from thawline.judge.statistics import compare_aucs, paired_difference
+from thawline.judge.comparisons import compare_aucs, paired_difference
 from thawline.learn.development import Development
 from thawline.learn.ladder import Climb, Forecast, Ladder, Rules, Rung, TriedRung, choose_rung, list_rungs
 from thawline.options import CONTROLS

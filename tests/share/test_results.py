@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from thawline.data.dataset import Dataset
 from thawline.data.splits import Splits
-from thawline.judge.statistics import choose_within_one_se
+from thawline.judge.comparisons import choose_within_one_se
 from thawline.learn.ladder import Rung, TriedRung
 from thawline.share.results import describe_candidates, describe_ladder, format_predictions, format_splits
 from thawline.types import Estimate, Item

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from typing import TYPE_CHECKING
 
@@ -18,21 +17,6 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from thawline.types import FloatArray, Groups, IntArray, Labels, Probabilities
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Selection:
-    """Which candidate was chosen, which had the lowest mean loss, and the numbers behind it, one entry a candidate.
-
-    ``differences`` are mean losses less that of ``best``, ``standard_errors`` those of the paired differences (nan
-    where one patient leaves nothing to estimate them from).
-    """
-
-    chosen: int
-    best: int
-    mean_losses: tuple[float, ...]
-    differences: tuple[float, ...]
-    standard_errors: tuple[float, ...]
 
 
 def iterate_patient_counts(
@@ -108,52 +92,6 @@ def interval(
     return Estimate(point, float(low), float(high), level, method)
 
 
-def paired_difference(losses_a: ArrayLike, losses_b: ArrayLike, groups: Groups) -> tuple[float, float]:
-    """Return the mean of losses_a − losses_b over items, and its standard error clustered by patient.
-
-    With dᵢ the n differences of shape (items,), m their mean and G patients:
-    se = √(G/(G−1) · Σ_g (Σ_{i in g} (dᵢ − m))²) ÷ n, the linearised ratio estimator (Cochran, Sampling Techniques, 3rd
-    edition, chapter 9A; the CR1 cluster-robust error of an intercept). One item a patient gives sd(d)/√n. The error is
-    nan for one patient. Raises DataError without items or where a loss is not finite.
-    """
-    difference = np.asarray(losses_a, np.float64) - np.asarray(losses_b, np.float64)
-    check_lengths(losses=difference, groups=groups)
-    if not len(difference) or not np.isfinite(difference).all():
-        found = f"row {np.flatnonzero(~np.isfinite(difference))[0]} is not" if len(difference) else "no items"
-        raise DataError(f"Finite losses of at least one item are needed to compare; found {found}.")
-    mean = difference.mean()
-    patients, place = np.unique(groups, return_inverse=True)
-    if len(patients) < 2:
-        return float(mean), float("nan")
-    residuals = np.bincount(place, weights=difference - mean)
-    spread = len(patients) / (len(patients) - 1) * (residuals**2).sum()
-    return float(mean), float(np.sqrt(spread) / len(difference))
-
-
-def choose_within_one_se(losses: ArrayLike, groups: Groups) -> Selection:
-    """Return the first candidate that is not worse than the best by more than one standard error of the difference.
-
-    ``losses``, shape (candidates, items), holds candidates in a fixed order of preference, the cheapest first, on the
-    same items. The one-standard-error rule of Breiman et al., Classification and Regression Trees (1984), section
-    3.4.3, on paired differences. Raises DataError as `paired_difference` does, or without candidates.
-    """
-    table = np.asarray(losses, np.float64)
-    if table.ndim != 2 or not len(table):
-        raise DataError(f"Losses must have shape (candidates, items) with at least one; found shape {table.shape}.")
-    means = table.mean(axis=1)
-    best = int(means.argmin())
-    pairs = [paired_difference(row, table[best], groups) for row in table]
-    # nan, the error of a single patient, counts as 0: without evidence of a spread only an equal loss is good enough
-    chosen = next(k for k, (difference, error) in enumerate(pairs) if difference <= np.nan_to_num(error))
-    return Selection(
-        chosen=chosen,
-        best=best,
-        mean_losses=tuple(float(mean) for mean in means),
-        differences=tuple(difference for difference, _ in pairs),
-        standard_errors=tuple(error for _, error in pairs),
-    )
-
-
 def within_fold_auc(
     labels: Labels,
     probabilities: Probabilities,
@@ -215,45 +153,6 @@ def average_defined(values: FloatArray) -> FloatArray:
     """Return the mean over the first axis of what is not nan; nan where all are."""
     defined = ~np.isnan(values)
     return divide(np.where(defined, values, 0).sum(axis=0), defined.sum(axis=0))
-
-
-def compare_aucs(
-    candidates: Sequence[Probabilities],
-    labels: Labels,
-    groups: Groups,
-    folds: IntArray,
-    *,
-    useful_gain: float,
-    seed: int = 0,
-    n_resamples: int = 1000,
-) -> tuple[Estimate, float]:
-    """Compare the last candidate with the best of those before it: AUC gained, and the chance that the gain is useful.
-
-    ``candidates`` are out-of-fold probabilities (items, classes) of the same items; AUCs are `within_fold_auc`. The gain
-    has a 95 % interval from resampling patients, the same resamples for both, so that what is common to them cancels.
-    The chance is the share of resamples in which the gain is ``useful_gain`` or more; 0 where no AUC is defined.
-    """
-    patients = np.unique(groups, return_inverse=True)[1]
-    n_patients = int(patients.max()) + 1
-    two = labels.ndim == 1 and candidates[0].shape[1] == 2
-    classes = [1] if two else range(candidates[0].shape[1])
-
-    def measure(weights: FloatArray, probabilities: Probabilities) -> FloatArray:
-        areas = resample_fold_aucs(labels, probabilities, patients, folds, weights, classes)
-        return average_areas(areas, labels)
-
-    once = np.ones((1, n_patients))
-    points = [float(measure(once, each)[0]) for each in candidates]
-    *before, last = points
-    best = int(np.nanargmax(before)) if not np.isnan(before).all() else 0
-    differences = [
-        measure(weights, candidates[-1]) - measure(weights, candidates[best])
-        for weights in iterate_patient_counts(n_patients, n_resamples, seed, max_columns=len(labels))
-    ]
-    found = np.concatenate(differences)
-    gain = interval(found, last - before[best], n_patients, largest=None)
-    defined = found[~np.isnan(found)]
-    return gain, float((defined >= useful_gain).mean()) if len(defined) else 0.0
 
 
 def hanley_mcneil_error(auc: float, n_positive: int, n_negative: int) -> float:

@@ -22,7 +22,7 @@ import numpy as np
 from thawline.data.splits import count_groups
 from thawline.errors import DataError, TrainingError
 from thawline.journal import Journal
-from thawline.judge.statistics import Selection, choose_within_one_se, compare_aucs, paired_difference
+from thawline.judge.comparisons import Selection, choose_within_one_se, compare_aucs, paired_difference
 from thawline.learn.development import Development
 from thawline.options import CONTROLS, HEADS, THAWED
 from thawline.plan import Plan

@@ -18,8 +18,8 @@ import numpy as np
 
 from thawline.errors import TrainingError
 from thawline.judge.calibration import blend, fit_blend
+from thawline.judge.comparisons import paired_difference
 from thawline.judge.metrics import item_log_loss
-from thawline.judge.statistics import paired_difference
 from thawline.learn.activations import Activations
 from thawline.learn.cuts import freeze_above, make_classifier
 from thawline.learn.development import Development

@@ -11,7 +11,7 @@ import numpy as np
 
 from thawline.data.dataset import Dataset
 from thawline.data.splits import Splits
-from thawline.judge.statistics import Selection
+from thawline.judge.comparisons import Selection
 from thawline.learn.ladder import Rung, TriedRung
 
 if TYPE_CHECKING:
