@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from helpers import Notes, make_films
+from helpers import Notes, make_dicom, make_films, save_dicom
 from thawline.auditing import audit_data, format_audit
 from thawline.cli import app
 from thawline.errors import DataError
@@ -152,6 +152,22 @@ def test_a_volume_whose_middle_slice_is_blank_is_no_error(tmp_path: Path) -> Non
     np.savez(tmp_path / "stack.npz", images=volumes, labels=np.arange(12) % 2)
     found = audit_data(tmp_path / "stack.npz", listener=Notes()).findings
     assert [(each.name, each.groups) for each in found] == [("nearly blank images", ((5,),))]
+
+
+def test_modalities_that_go_along_with_the_label_are_found(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    for number in range(60):
+        label, modality = ("a", "MR") if number % 2 else ("b", "CT")
+        (tmp_path / label).mkdir(exist_ok=True)
+        stored = draw.integers(0, 4096, (32, 32)).astype(np.uint16)
+        found = make_dicom(stored, Modality=modality, PatientID=str(number), StationName="WARD7")
+        (tmp_path / label / f"{number}.dcm").write_bytes(save_dicom(found))
+    audit = audit_data(tmp_path, listener=Notes())
+    (mixed,) = [each for each in audit.findings if each.name == "mixed modalities"]
+    assert {audit.dataset.items[number].label for (number,) in mixed.groups} == {"a", "b"}
+    assert mixed.text.startswith("MR (30), CT (30)")
+    assert "shortcut: modality" in {each.name for each in audit.findings if each.severity == "severe"}
+    assert "WARD7" not in json.dumps(audit.to_json()) + format_audit(audit)
 
 
 def test_bad_input_is_the_data_sets_own_error(tmp_path: Path) -> None:

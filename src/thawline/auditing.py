@@ -16,6 +16,7 @@ from thawline.audit.privacy import find_private
 from thawline.audit.quality import judge_quality
 from thawline.audit.shortcuts import Shortcut, find_shortcuts, judge_shortcuts
 from thawline.audit.tables import Table, make_tables, say_support
+from thawline.audit.traits import list_modalities
 from thawline.cost import count_cores
 from thawline.data.dataset import Dataset, load_dataset, take_items
 from thawline.data.fingerprint import find_wide_range
@@ -126,7 +127,7 @@ def _judge(
         *suggest_patients(dataset, copies),
         *judge_shortcuts(shortcuts),
         *_judge_by_network(dataset, digests, facts, groups, listener),
-        *judge_quality(facts, pictures.grey),
+        *judge_quality(facts, pictures.grey, list_modalities(dataset.contents, cores)),
         *find_private(dataset.contents, pictures, cores),
     ]
     return found, shortcuts

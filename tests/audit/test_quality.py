@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,9 +22,9 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return [np.asarray(Image.open(path).convert("L")) for path in sorted((folder / "images").iterdir())]
 
 
-def judge(images: list[Any]) -> dict[str, Any]:
-    grey = np.stack([draw_picture(image) for image in images])
-    return {each.name: each for each in judge_quality([describe(image) for image in images], grey)}
+def judge(images: list[Any], modalities: Sequence[str] = ()) -> dict[str, Any]:
+    grey, facts = np.stack([draw_picture(image) for image in images]), [describe(image) for image in images]
+    return {each.name: each for each in judge_quality(facts, grey, modalities or [""] * len(images))}
 
 
 def test_films_have_no_faults(films: list[Any]) -> None:
@@ -68,4 +69,24 @@ def test_white_ground_that_all_have_is_not_clipped() -> None:
 def test_mixed_volumes_are_said() -> None:
     facts = [ImageFacts(64, 64, 1, 8, "PNG", 0, 255, str(n), slices=9 if n % 2 else 1) for n in range(10)]
     grey = np.random.default_rng(0).integers(0, 256, (10, 64, 64)).astype(np.uint8)
-    assert [each.name for each in judge_quality(facts, grey)] == ["images and volumes"]
+    assert [each.name for each in judge_quality(facts, grey, [""] * 10)] == ["images and volumes"]
+
+
+def test_mixed_modalities_are_said_with_an_example_of_each(films: list[Any]) -> None:
+    (found,) = judge(films[:6], ["MR", "", "CT", "MR", "CT", "MR"]).values()
+    assert (found.name, found.severity, found.groups, found.counted) == (
+        "mixed modalities",
+        "note",
+        ((0,), (2,)),
+        False,
+    )
+    assert found.text.startswith("MR (3), CT (2): mixed")
+
+
+def test_one_modality_beside_files_that_say_none_is_not_mixed(films: list[Any]) -> None:
+    assert judge(films[:4], ["MR", "", "MR", ""]) == {}
+
+
+def test_what_is_no_modality_is_not_repeated(films: list[Any]) -> None:
+    (found,) = judge(films[:3], ["MR", "MUSTERMANN", "MUSTERMANN"]).values()
+    assert found.text.startswith("another (2), MR (1): mixed")

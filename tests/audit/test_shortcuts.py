@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 from sklearn.metrics import roc_auc_score
 
+from helpers import make_dicom, save_dicom
 from thawline.audit.findings import SHORTCUT
 from thawline.audit.pictures import Pictures, draw_pictures
 from thawline.audit.shortcuts import (
@@ -35,20 +36,25 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("THAWLINE_CACHE", str(tmp_path / "cache"))
 
 
-def save(folder: Path, plant: Any = None) -> dict[str, Shortcut]:
-    """Save noise pictures, changed by ``plant`` where the label is 1, and return what predicts the labels."""
+def save(folder: Path, plant: Any = None, plain: Any = None) -> dict[str, Shortcut]:
+    """Save noise pictures, by ``plant`` where the label is 1, else by ``plain``, and return what predicts the labels."""
     draw, paths = np.random.default_rng(0), []
     for number, label in enumerate(LABELS):
         image = Image.fromarray(draw.integers(60, 200, (64, 64)).astype(np.uint8))
-        paths.append(folder / f"{number}.png")
-        if label and plant is not None:
-            paths[-1] = plant(image, paths[-1])
-        else:
-            image.save(paths[-1])
+        paths.append(((plant if label else plain) or as_png)(image, folder / f"{number}.png"))
     data = [path.read_bytes() for path in paths]
     pictures = draw_pictures(paths, [content_digest(each) for each in data], 1, SilentListener())
     facts = [describe(each) for each in data]
     return {each.source: each for each in find_shortcuts(paths, facts, pictures, LABELS, GROUPS, 0, 1)}
+
+
+def list_found(found: dict[str, Shortcut]) -> set[str]:
+    return {each.name.removeprefix(SHORTCUT) for each in judge_shortcuts(list(found.values()))}
+
+
+def as_png(image: Image.Image, path: Path) -> Path:
+    image.save(path)
+    return path
 
 
 def as_jpeg(image: Image.Image, path: Path) -> Path:
@@ -59,13 +65,58 @@ def as_jpeg(image: Image.Image, path: Path) -> Path:
 def with_frame(image: Image.Image, path: Path) -> Path:
     pixels = np.array(image)
     pixels[:3] = 255
-    Image.fromarray(pixels).save(path)
-    return path
+    return as_png(Image.fromarray(pixels), path)
+
+
+def with_corners(image: Image.Image, path: Path) -> Path:
+    pixels = np.array(image)
+    pixels[4:12, 4:12] = pixels[-12:-4, -12:-4] = 255  # inside of the border
+    return as_png(Image.fromarray(pixels), path)
+
+
+def with_words(text: str) -> Any:
+    """Save a larger image with a text on a dark plate."""
+
+    def save_as(image: Image.Image, path: Path) -> Path:
+        wide = image.resize((128, 128))
+        pen = ImageDraw.Draw(wide)
+        pen.rectangle((28, 50, 106, 68), fill=60)
+        pen.text((30, 52), text, fill=255, font_size=13)
+        return as_png(wide, path)
+
+    return save_as
+
+
+def deeper(image: Image.Image, path: Path) -> Path:
+    return as_png(Image.fromarray(np.asarray(image, np.uint16) * 257), path)
 
 
 def wider(image: Image.Image, path: Path) -> Path:
-    image.resize((80, 64)).save(path)
-    return path
+    return as_png(image.resize((80, 64)), path)
+
+
+def as_dicom(**tags: str) -> Any:
+    """Save one and the same image with these tags, each as long in both classes: that of the file is a source as well."""
+
+    def save_as(_: Image.Image, path: Path) -> Path:
+        about = {"Manufacturer": "Maker A", "ManufacturerModelName": "Model 1", "StationName": "CT1", "Modality": "MR"}
+        about |= {"SoftwareVersions": "1.0", "InstitutionName": "Clinic 1", **tags}
+        path.write_bytes(save_dicom(make_dicom(**about)))
+        return path
+
+    return save_as
+
+
+def as_photograph(maker: str, software: str) -> Any:
+    """Save as JPEG with these tags of EXIF."""
+
+    def save_as(image: Image.Image, path: Path) -> Path:
+        exif = Image.Exif()
+        exif[271], exif[305] = maker, software
+        image.save(path.with_suffix(".jpg"), quality=95, exif=exif)
+        return path.with_suffix(".jpg")
+
+    return save_as
 
 
 def test_nothing_is_found_where_nothing_is_planted(tmp_path: Path) -> None:
@@ -76,15 +127,57 @@ def test_nothing_is_found_where_nothing_is_planted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("plant", "sources"),
-    [(as_jpeg, {"file format", "compression"}), (with_frame, {"border", "background"}), (wider, {"size", "aspect"})],
+    [
+        (as_jpeg, {"file format", "compression"}),
+        (with_frame, {"border", "background"}),
+        (with_corners, {"corners", "background"}),
+        (deeper, {"bit depth", "file format"}),
+        (wider, {"size", "aspect"}),
+    ],
 )
 def test_what_is_planted_is_found(tmp_path: Path, plant: Any, sources: set[str]) -> None:
     found = save(tmp_path, plant)
     assert all(found[source].auc > 0.99 for source in sources)
-    assert sources <= {each.name.removeprefix(SHORTCUT) for each in judge_shortcuts(list(found.values()))}
+    assert sources <= list_found(found)
     for source in sources:
         shown = found[source].shown
         assert [{int(LABELS[item]) for item in group} for group in shown] == [{0}, {1}]
+
+
+@pytest.mark.parametrize(
+    ("tags", "source"),
+    [
+        ({"Modality": "CT"}, "modality"),
+        ({"Manufacturer": "Maker B"}, "manufacturer"),
+        ({"ManufacturerModelName": "Model 2"}, "manufacturer"),
+        ({"StationName": "CT2"}, "station"),
+        ({"SoftwareVersions": "2.0"}, "software"),
+        ({"InstitutionName": "Clinic 2"}, "institution"),
+    ],
+    ids=lambda each: each if isinstance(each, str) else next(iter(each)),
+)
+def test_what_a_header_tells_is_found_by_its_own_name_and_no_other(
+    tmp_path: Path, tags: dict[str, str], source: str
+) -> None:
+    found = save(tmp_path, as_dicom(**tags), as_dicom())
+    assert list_found(found) == {source}
+    assert found[source].auc > 0.99
+    assert {int(LABELS[item]) for item in found[source].shown[1]} == {1}
+    assert not [value for value in tags.values() if value in str(found)]
+
+
+def test_the_maker_of_a_photograph_is_not_its_software(tmp_path: Path) -> None:
+    by = as_photograph("Maker A", "1.0")
+    (tmp_path / "maker").mkdir()
+    (tmp_path / "software").mkdir()
+    assert list_found(save(tmp_path / "maker", as_photograph("Maker B", "1.0"), by)) == {"manufacturer"}
+    assert list_found(save(tmp_path / "software", as_photograph("Maker A", "2.0"), by)) == {"software"}
+
+
+def test_burned_in_letters_are_found(tmp_path: Path) -> None:
+    found = save(tmp_path, with_words("PORTABLE"), with_words(""))
+    assert found["burned-in letters"].auc > 0.99
+    assert "burned-in letters" in list_found(found)
 
 
 def test_auc_is_that_of_the_rank_where_one_number_tells(tmp_path: Path) -> None:
@@ -103,7 +196,7 @@ def test_a_patients_own_mark_is_no_shortcut() -> None:
     groups = np.repeat(np.arange(100), 4)
     labels = np.repeat(draw.integers(0, 2, 100), 4)
     values = np.repeat(draw.normal(size=100), 4)[:, None]
-    (found,) = measure_shortcuts({"device": values}, labels, groups, 0, 1)
+    (found,) = measure_shortcuts({"station": values}, labels, groups, 0, 1)
     assert found.auc == pytest.approx(0.5, abs=0.15)
     assert list(judge_shortcuts([found])) == []
 
@@ -135,7 +228,7 @@ def test_classes_of_one_patient_are_not_folded() -> None:
 
 def test_severity_and_remedy_follow_bound_and_source() -> None:
     found = [Shortcut("border", 0.8, 0.75, 0.9, ((1,),)), Shortcut("size", 0.7, 0.65, 0.8, ((2,),)),
-             Shortcut("device", 0.6, 0.55, 0.8, ((3,),))]  # fmt: skip
+             Shortcut("station", 0.6, 0.55, 0.8, ((3,),))]  # fmt: skip
     border, size = judge_shortcuts(found[::-1])
     assert (border.severity, size.severity) == ("severe", "note")
     assert "0.800 [0.750, 0.900]" in border.text

@@ -13,10 +13,7 @@ from typing import TYPE_CHECKING
 from thawline.audit.findings import Finding
 from thawline.audit.marks import PLACES
 from thawline.audit.pictures import Pictures
-from thawline.audit.traits import open_header
-from thawline.data.dicom import PREFIX, is_dicom
-from thawline.data.dicom_values import guard
-from thawline.data.quiet import silence
+from thawline.audit.traits import list_tags
 from thawline.data.readers import is_slide, read_content
 from thawline.data.slide_files import Pyramid
 from thawline.errors import ImageError
@@ -47,6 +44,7 @@ TAGS = (
     "InstitutionAddress",
     "PatientComments",
 )
+REMOVED = "PatientIdentityRemoved"
 LABELS = ("label", "macro")  # pictures in a whole slide: of its label, and of the whole glass
 
 
@@ -58,36 +56,12 @@ def find_private(contents: Sequence[Content], pictures: Pictures, threads: int) 
 
 def find_identities(contents: Sequence[Content], threads: int) -> dict[str, tuple[int, ...]]:
     """Return by tag the positions of the items whose header has a value there, in the order of `TAGS`."""
-    with ThreadPoolExecutor(threads) as pool:
-        found = list(pool.map(_list_tags, contents))
     places: dict[str, list[int]] = defaultdict(list)
-    for number, tags in enumerate(found):
-        for tag in tags:
+    for number, values in enumerate(list_tags(contents, [*TAGS, REMOVED], threads)):
+        is_removed = values.get(REMOVED, "").upper() == "YES"  # what is left are keys
+        for tag in () if is_removed else filter(values.get, TAGS):
             places[tag].append(number)
     return {tag: tuple(places[tag]) for tag in TAGS if tag in places}
-
-
-def _list_tags(content: Content) -> list[str]:
-    """Return the identity-bearing tags of an item that have a value; none where it is no DICOM object."""
-    import pydicom
-
-    with open_header(content) as (stream, _):
-        if stream is None or not is_dicom(stream.read(PREFIX[0].stop)):
-            return []
-        stream.seek(0)
-        wanted = [*TAGS, "PatientIdentityRemoved"]
-
-        def read() -> dict[str, str]:
-            header = pydicom.dcmread(stream, stop_before_pixels=True, force=True, specific_tags=list(wanted))
-            return {tag: str(header.get(tag) or "").strip() for tag in wanted}
-
-        try:
-            with silence():
-                values = guard("header", read)
-        except ImageError:
-            return []
-    is_removed = values["PatientIdentityRemoved"].upper() == "YES"  # what is left are keys
-    return [] if is_removed else [tag for tag in TAGS if values[tag]]
 
 
 def find_labels(contents: Sequence[Content], threads: int) -> dict[str, tuple[int, ...]]:

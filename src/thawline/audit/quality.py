@@ -1,4 +1,4 @@
-"""Images that are not like the others: nearly blank, clipped, inverted, or of another kind."""
+"""Images that are not like the others: nearly blank, clipped, inverted, or of another kind or modality."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from thawline.audit.findings import Finding
+from thawline.data.dicom import MODALITIES
 from thawline.data.readers import ImageFacts
 
 if TYPE_CHECKING:
@@ -28,8 +29,11 @@ LEAST_ITEMS = 50  # that are compared
 BATCH = 1024
 
 
-def judge_quality(facts: Sequence[ImageFacts], grey: NDArray[np.uint8]) -> Iterator[Finding]:
-    """Yield what images are not like the others, by their small ``grey`` pictures, (items, side, side)."""
+def judge_quality(facts: Sequence[ImageFacts], grey: NDArray[np.uint8], modalities: Sequence[str]) -> Iterator[Finding]:
+    """Yield what images are not like the others, by their small ``grey`` pictures, (items, side, side).
+
+    ``modalities`` are those of DICOM headers, "" where none is said. All arguments are aligned.
+    """
     blank = find_blank(grey)
     for name, found, text in (
         ("nearly blank images", blank, "hardly anything shows: look, then leave them out"),
@@ -42,16 +46,17 @@ def judge_quality(facts: Sequence[ImageFacts], grey: NDArray[np.uint8]) -> Itera
     ):
         if found.any():
             yield Finding(name, "note", text, tuple((int(item),) for item in np.flatnonzero(found)))
-    yield from _judge_kinds(facts)
+    yield from _judge_kinds(facts, modalities)
 
 
-def _judge_kinds(facts: Sequence[ImageFacts]) -> Iterator[Finding]:
+def _judge_kinds(facts: Sequence[ImageFacts], modalities: Sequence[str]) -> Iterator[Finding]:
     """Yield the kinds of images that are mixed, by an example of each: the label may go along with them."""
     for name, kinds in (
         ("grey and colour images", ["colour" if each.channels > 2 else "grey" for each in facts]),
         ("images and volumes", ["volume" if each.slices > 1 else "image" for each in facts]),
+        ("mixed modalities", [each if each in ("", *MODALITIES) else "another" for each in modalities]),
     ):
-        counts = Counter(kinds)
+        counts = Counter(filter(None, kinds))
         if len(counts) > 1:
             text = f"{', '.join(f'{kind} ({count})' for kind, count in counts.most_common())}: mixed, look at each kind"
             yield Finding(name, "note", text, tuple((kinds.index(kind),) for kind in counts), counted=False)

@@ -1,4 +1,4 @@
-"""Shortcuts: how well labels are predicted from what must not tell them, such as file size, device or border.
+"""Shortcuts: how well labels are predicted from what must not tell them, such as file size, station or border.
 
 A model may learn them in place of the disease (Zech et al., PLOS Medicine 15:e1002683, 2018; DeGrave et al., Nature Machine
 Intelligence 3:610, 2021). Each source is shown alone to a forest of trees, on folds by patient. What it finds in pixels may
@@ -17,7 +17,7 @@ import numpy as np
 from thawline.audit.duplicates import SIDE_PX
 from thawline.audit.findings import SHORTCUT, Finding
 from thawline.audit.pictures import Pictures
-from thawline.audit.traits import DICOM, read_traits
+from thawline.audit.traits import read_traits
 from thawline.data.label_sets import find_strata
 from thawline.data.readers import ImageFacts
 from thawline.data.splits import make_folds
@@ -41,7 +41,14 @@ SHOWN_ITEMS = 3  # of each class
 IN_HEADERS = "classes come from different places, which a network sees in the pixels as well: balance the sources"
 IN_PIXELS = "look whether it is the disease that shows there; if not, crop or cover it"
 UNSEEN = -1.0  # what a header does not say
-HEADERS = ("file format", "size", "aspect", "bit depth", "compression", "device")
+DEVICE = {  # source: traits of headers that it is made of
+    "modality": ("modality",),
+    "manufacturer": ("maker", "model"),
+    "station": ("station",),
+    "software": ("software",),
+    "institution": ("institution",),
+}
+HEADERS = ("file format", "size", "aspect", "bit depth", "compression", *DEVICE)
 PIXELS = ("border", "corners", "background", "burned-in letters")
 
 
@@ -105,7 +112,7 @@ def gather_sources(
 ) -> dict[str, FloatArray]:
     """Return what each source says of each item, sources aside that say the same of all; all arguments are aligned.
 
-    Headers are read again, pixels are not. What device texts say is numbered, and not kept.
+    Headers are read again, pixels are not. What texts of headers say is numbered, and not kept.
     """
     with ThreadPoolExecutor(threads) as pool:
         traits = list(pool.map(read_traits, contents))
@@ -129,8 +136,8 @@ def _select_telling(
             [float(each.get("bytes", UNSEEN)) / area for each, area in zip(traits, areas, strict=True)],
             *([each.get(name) for each in traits] for name in ("compression", "coarseness")),
         ],
-        "device": [[each.get(name) for each in traits] for name in DICOM],
     }
+    columns |= {source: [[each.get(name) for each in traits] for name in names] for source, names in DEVICE.items()}
     found = {name: np.column_stack([_number(values) for values in given]) for name, given in columns.items()}
     found |= dict(zip(PIXELS, _take_pixels(pictures), strict=True))
     for name, each in found.items():

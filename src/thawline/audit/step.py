@@ -16,6 +16,7 @@ from thawline.audit.pictures import draw_pictures
 from thawline.audit.privacy import find_private
 from thawline.audit.quality import judge_quality
 from thawline.audit.shortcuts import find_shortcuts, judge_shortcuts
+from thawline.audit.traits import list_modalities
 from thawline.files import json_digest
 from thawline.types import Listener, Reading
 
@@ -40,7 +41,7 @@ def audit_copies(
     found = (
         *judge_near(inspection.dataset, copies),
         *suggest_patients(inspection.dataset, copies),
-        *judge_quality(inspection.facts, pictures.grey),
+        *judge_quality(inspection.facts, pictures.grey, list_modalities(inspection.dataset.contents, threads)),
         *find_private(inspection.dataset.contents, pictures, threads),
     )
     findings = [each.number(inspection.numbers).to_json() for each in found]

@@ -1,13 +1,14 @@
-"""What a file says of how an image came to be, which must not tell its label: format, compression, device."""
+"""What a file says of how an image came to be, which must not tell its label: format, compression, modality, device."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 from thawline.data.dicom import PREFIX, is_dicom
 from thawline.data.dicom_series import DicomSeries
@@ -24,6 +25,7 @@ Traits: TypeAlias = Mapping[str, str | float]
 
 EXIF = {"maker": 271, "model": 272, "software": 305}
 DICOM = {
+    "modality": "Modality",
     "maker": "Manufacturer",
     "model": "ManufacturerModelName",
     "station": "StationName",
@@ -35,7 +37,7 @@ DICOM = {
 def read_traits(content: Content) -> Traits:
     """Return what the header of an item says; nothing for an array, or where the header cannot be read.
 
-    Texts of the device are as the file has them: they are compared with each other, and must not be printed.
+    Texts are as the file has them: they are compared with each other, and must not be printed.
     """
     with open_header(content) as (stream, size):
         if stream is None:
@@ -46,6 +48,32 @@ def read_traits(content: Content) -> Traits:
             return {"bytes": float(size), **(_read_dicom(stream) if is_dicom(start) else _read_image(stream))}
         except (ImageError, *DECODER_ERRORS):
             return {"bytes": float(size)}
+
+
+def list_tags(contents: Sequence[Content], tags: Sequence[str], threads: int) -> list[dict[str, str]]:
+    """Return what the DICOM header of each item has in these tags, "" for nothing; an empty dict where there is no header.
+
+    What is returned may name a person or a place, and must not be printed.
+    """
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(lambda content: _take_tags(content, tags), contents))
+
+
+def list_modalities(contents: Sequence[Content], threads: int) -> list[str]:
+    """Return the modality that the DICOM header of each item says, "" where there is none."""
+    return [found.get(DICOM["modality"], "") for found in list_tags(contents, [DICOM["modality"]], threads)]
+
+
+def _take_tags(content: Content, tags: Sequence[str]) -> dict[str, str]:
+    with open_header(content) as (stream, _):
+        if stream is None or not is_dicom(stream.read(PREFIX[0].stop)):
+            return {}
+        stream.seek(0)
+        try:
+            with silence():
+                return guard("header", lambda: _read_texts(_open_dicom(stream, tags), tags))
+        except ImageError:
+            return {}
 
 
 @contextlib.contextmanager
@@ -84,14 +112,24 @@ def _read_image(stream: BinaryIO) -> dict[str, str | float]:
 
 def _read_dicom(stream: BinaryIO) -> dict[str, str | float]:
     """Read the header of a DICOM object."""
-    import pydicom
 
     def read() -> dict[str, str | float]:
-        header = pydicom.dcmread(stream, stop_before_pixels=True, force=True)
+        header = _open_dicom(stream, list(DICOM.values()))
         meta = getattr(header, "file_meta", None)
-        found = {name: str(header.get(keyword, "")).strip() for name, keyword in DICOM.items()}
+        texts = _read_texts(header, list(DICOM.values()))
         syntax = str(meta.get("TransferSyntaxUID", "")) if meta is not None else ""
-        return {**{name: value for name, value in found.items() if value}, "compression": syntax}
+        return {**{name: texts[tag] for name, tag in DICOM.items() if texts[tag]}, "compression": syntax}
 
     with silence():
         return guard("header", read)
+
+
+def _open_dicom(stream: BinaryIO, tags: Sequence[str]) -> Any:
+    """Return pydicom's data set of these tags alone."""
+    import pydicom
+
+    return pydicom.dcmread(stream, stop_before_pixels=True, force=True, specific_tags=list(tags))
+
+
+def _read_texts(header: Any, tags: Sequence[str]) -> dict[str, str]:
+    return {tag: str(header.get(tag) or "").strip() for tag in tags}
