@@ -61,14 +61,16 @@ def make_candidates(*sharpness, n_patients=24, n_classes=2, seed=0):
     return found, labels, groups, groups // 7 // n_classes % 3
 
 
-def score_by_scikit_learn(labels, probabilities, folds, weights):
-    """Mean over folds of the AUC, or of the plain mean of one-vs-rest AUCs; folds without a class are left out."""
+def score_by_scikit_learn(labels, probabilities, folds, weights=None):
+    """Mean over classes of the mean of one-vs-rest AUCs over the folds where both sides have weight; nan without any."""
     n_classes, areas = probabilities.shape[1], []
-    for fold in np.unique(folds):
-        inside = (folds == fold) & (weights > 0)
-        if len(np.unique(labels[inside])) < n_classes:
-            continue
-        classes = [1] if n_classes == 2 else range(n_classes)
-        about = [(labels[inside] == k, probabilities[inside, k]) for k in classes]
-        areas.append(np.mean([roc_auc_score(*each, sample_weight=weights[inside]) for each in about]))
-    return np.mean(areas) if areas else np.nan
+    weight = np.ones(len(labels)) if weights is None else weights
+    for k in [1] if n_classes == 2 else range(n_classes):
+        of_class = []
+        for fold in np.unique(folds[folds >= 0]):
+            inside = (folds == fold) & (weight > 0)
+            if len(np.unique(labels[inside] == k)) == 2:
+                about = labels[inside] == k, probabilities[inside, k]
+                of_class.append(roc_auc_score(*about, sample_weight=weight[inside]))
+        areas.append(np.mean(of_class) if of_class else np.nan)
+    return np.mean(areas)

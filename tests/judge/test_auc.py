@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from cohorts import PROC, as_probabilities, make_candidates, make_cohort, make_pair
+from cohorts import PROC, as_probabilities, make_candidates, make_cohort, make_pair, score_by_scikit_learn
 from thawline.errors import DataError
 from thawline.judge.auc import estimate_auc, measure_areas, place
-from thawline.judge.statistics import patient_counts, resample_fold_aucs, within_fold_auc
+from thawline.judge.statistics import patient_counts, resample_fold_aucs
 from thawline.types import MISSING
 
 SCRIPT = """suppressMessages(library(pROC)); d <- read.csv("scores.csv")
@@ -95,7 +95,7 @@ def test_the_variance_of_a_mean_over_folds_and_classes_is_that_of_the_bootstrap(
     (probabilities,), labels, groups, folds = make_candidates(1.5, n_patients=300, n_classes=n_classes, seed=4)
     classes = [1] if n_classes == 2 else [0, 1, 2]
     areas = measure_areas(labels, probabilities, groups, classes, folds)
-    assert areas.values.mean() == pytest.approx(within_fold_auc(labels, probabilities, folds))
+    assert areas.values.mean() == pytest.approx(score_by_scikit_learn(labels, probabilities, folds))
     weights = patient_counts(groups, 1500, seed=0).astype(float)
     patients = np.unique(groups, return_inverse=True)[1]
     resampled = resample_fold_aucs(labels, probabilities, patients, folds, weights, classes).mean(axis=(0, 2))

@@ -1,4 +1,7 @@
-"""Referees: scikit-learn for the values, a slow loop over resamples for the intervals, exact bounds at the limits."""
+"""Referees: scikit-learn for the values, a slow loop over resamples for the intervals, exact bounds at the limits.
+
+Intervals of AUCs and proportions are tested where they are made; here that each metric has its own.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,18 @@ import pytest
 from scipy import stats
 from sklearn import metrics as referee
 
+from cohorts import score_by_scikit_learn
 from thawline.errors import DataError, OptionError
 from thawline.judge import metrics, statistics
+from thawline.judge.auc import estimate_auc, measure_areas
 from thawline.judge.calibration import ece
 from thawline.judge.evaluation import evaluate, predict_labels
+from thawline.judge.intervals import bound_bca, estimate_proportion, find_acceleration
 
-OVERALL = ("auc", "accuracy", "balanced_accuracy", "sensitivity", "specificity", "brier", "ece", "log_loss")
+OVERALL = (
+    *("auc", "accuracy", "average_precision", "balanced_accuracy"),
+    *("sensitivity", "specificity", "brier", "ece", "log_loss"),
+)
 TWO, THREE = ("COVID", "normal"), ("a", "b", "c")
 
 
@@ -41,6 +50,9 @@ def measure_slowly(labels, probabilities, classes, positive, threshold, weights)
     return {
         "auc": metrics.macro_auc(labels, probabilities, weights, positive=index),
         "accuracy": metrics.accuracy(labels, predicted, weights),
+        "average_precision": np.mean(
+            [referee.average_precision_score(labels == k, probabilities[:, k], sample_weight=weights) for k in of]
+        ),
         "balanced_accuracy": metrics.balanced_accuracy(labels, predicted, weights),
         "sensitivity": np.mean([metrics.sensitivity(labels, predicted, k, weights) for k in of]),
         "specificity": np.mean([metrics.specificity(labels, predicted, k, weights) for k in of]),
@@ -56,19 +68,37 @@ def measure_slowly(labels, probabilities, classes, positive, threshold, weights)
 def test_values_and_intervals_agree_with_a_loop_over_resamples(classes, positive, threshold):
     labels, probabilities, groups = make_study(n_classes=len(classes))
     found = evaluate(labels, probabilities, groups, classes, positive, threshold, seed=3, n_resamples=80, level=0.9)
-    counts = statistics.patient_counts(groups, 80, seed=3)
     place = np.unique(groups, return_inverse=True)[1]
     arguments = (labels, probabilities, classes, positive, threshold)
     point = measure_slowly(*arguments, None)
-    slow = [measure_slowly(*arguments, row[place]) for row in counts]
+    slow = [measure_slowly(*arguments, row[place]) for row in statistics.patient_counts(groups, 80, seed=3)]
+    without = [measure_slowly(*arguments, 1.0 * (place != patient)) for patient in range(place.max() + 1)]
     for name in OVERALL:
         assert found[name]["value"] == pytest.approx(point[name], abs=1e-12), name
-        values = np.array([each[name] for each in slow])
-        if name == "ece":
-            values = np.clip(values - values.mean() + point[name], 0, 1)
-        expected = tuple(np.percentile(values, [5, 95]))
-        assert (found[name]["low"], found[name]["high"]) == pytest.approx(expected, abs=1e-12), name
         assert found[name]["level"] == 0.9
+        if not found[name]["method"].startswith(("BCa", "percentile")):
+            continue
+        values = np.array([each[name] for each in slow])
+        bounds = bound_bca(values, point[name], find_acceleration([each[name] for each in without]), level=0.9)
+        if name == "ece":
+            bounds = tuple(np.percentile(np.clip(values - values.mean() + point[name], 0, 1), [5, 95]))
+        assert (found[name]["low"], found[name]["high"]) == pytest.approx(bounds, abs=1e-9), name
+
+
+def test_areas_and_proportions_have_intervals_of_their_own():
+    labels, probabilities, groups = make_study(n_classes=3)
+    found = evaluate(labels, probabilities, groups, THREE, None, n_resamples=20)
+    called = probabilities.argmax(axis=1)
+    areas = measure_areas(labels, probabilities, groups, range(3))
+    assert found["auc"] == estimate_auc(areas).to_json()
+    assert found["per_class"]["b"]["auc"] == estimate_auc(areas.take([1])).to_json()
+    assert found["accuracy"] == estimate_proportion(called == labels, groups).to_json()
+    inside = labels == 1
+    of_class = estimate_proportion((called == 1)[inside], groups[inside])
+    assert found["per_class"]["b"]["sensitivity"] == of_class.to_json()
+    two = evaluate(labels == 1, np.column_stack([1 - probabilities[:, 1], probabilities[:, 1]]), groups, TWO, "normal")
+    rest = estimate_proportion((probabilities[:, 1] < 0.5)[~inside], groups[~inside])
+    assert two["specificity"] == two["per_class"]["normal"]["specificity"] == rest.to_json()
 
 
 def test_values_of_two_classes_agree_with_scikit_learn():
@@ -117,7 +147,8 @@ def test_shape_of_the_result_is_that_of_the_metrics_file():
     for name in OVERALL:
         assert set(found[name]) == {"value", "low", "high", "level", "method"}
         assert found[name]["low"] <= found[name]["value"] <= found[name]["high"]
-    assert set(found["per_class"]["a"]) == {"n_items", "n_patients", "auc", "sensitivity", "specificity"}
+    of_class = ("auc", "average_precision", "sensitivity", "specificity")
+    assert list(found["per_class"]["a"]) == ["n_items", "n_patients", *of_class]
     assert np.array(found["confusion"]["counts"]).sum() == 240
     assert found == evaluate(labels, probabilities, groups, THREE, None, n_resamples=30)
     assert found != evaluate(labels, probabilities, groups, THREE, None, n_resamples=30, seed=1)
@@ -132,15 +163,10 @@ def test_auc_of_out_of_fold_predictions_is_taken_within_folds(classes):
     positive = "COVID" if classes == TWO else None
     index = 0 if classes == TWO else 1
     found = evaluate(labels, shifted, groups, classes, positive, folds=folds, n_resamples=40, seed=2)
-    expected = statistics.within_fold_auc(labels, shifted, folds, positive=index)
-    assert found["auc"]["value"] == pytest.approx(expected)
+    assert found["auc"]["value"] == pytest.approx(score_by_scikit_learn(labels, shifted, folds))
     assert found["auc"]["value"] != pytest.approx(metrics.macro_auc(labels, shifted, positive=index), abs=1e-4)
-    place = np.unique(groups, return_inverse=True)[1]
-    values = [
-        statistics.within_fold_auc(labels, shifted, folds, row[place], positive=index)
-        for row in statistics.patient_counts(groups, 40, seed=2)
-    ]
-    assert (found["auc"]["low"], found["auc"]["high"]) == pytest.approx(tuple(np.nanpercentile(values, [2.5, 97.5])))
+    classes_scored = [0] if classes == TWO else [0, 1, 2]
+    assert found["auc"] == estimate_auc(measure_areas(labels, shifted, groups, classes_scored, folds)).to_json()
     one = [referee.roc_auc_score(labels[folds == f] == 0, shifted[folds == f, 0]) for f in range(4)]
     assert found["per_class"][classes[0]]["auc"]["value"] == pytest.approx(np.mean(one))
 
@@ -169,9 +195,8 @@ def test_patients_whose_items_agree_are_judged_by_their_mean():
     assert level["n_patients"] == 38
     assert level["auc"]["value"] == pytest.approx(referee.roc_auc_score(truth, mean))
     assert level["accuracy"]["value"] == pytest.approx(np.mean((mean >= 0.5) == truth))
-    counts = statistics.patient_counts(groups, 50, seed=0)[:, agreeing]
-    values = [metrics.roc_auc(truth, mean, row) for row in counts]
-    assert (level["auc"]["low"], level["auc"]["high"]) == pytest.approx(tuple(np.percentile(values, [2.5, 97.5])))
+    by_patient = estimate_auc(measure_areas(truth, np.column_stack([1 - mean, mean]), agreeing, [1]))
+    assert level["auc"] == by_patient.to_json()
 
 
 def test_no_patient_level_where_it_adds_nothing():
@@ -183,18 +208,18 @@ def test_no_patient_level_where_it_adds_nothing():
 
 def test_perfect_predictions_are_not_certain():
     found = evaluate(*make_perfect(20, n_items_each=5), ("a", "b"), "b", n_resamples=200)
-    accuracy = stats.binomtest(20, 20).proportion_ci(0.95, method="exact").low
-    one_class = stats.binomtest(10, 10).proportion_ci(0.95, method="exact").low
-    assert found["accuracy"]["low"] == pytest.approx(accuracy)
-    for name in ("auc", "balanced_accuracy", "sensitivity", "specificity"):
+    everyone, one_class = (stats.binomtest(n, n).proportion_ci(0.95, method="exact").low for n in (20, 10))
+    for name in ("auc", "accuracy", "balanced_accuracy", "sensitivity", "specificity", "average_precision"):
         assert (found[name]["value"], found[name]["high"]) == (1, 1)
+        assert 0.6 < found[name]["low"] < 0.9, name
+    for name in ("balanced_accuracy", "average_precision"):
         assert found[name]["low"] == pytest.approx(one_class), name
         assert "10 patients" in found[name]["method"]
     assert (found["brier"]["value"], found["brier"]["low"]) == (0, 0)
-    assert found["brier"]["high"] == pytest.approx(1 - accuracy)
-    assert found["patient_level"]["auc"]["low"] == pytest.approx(one_class)
+    assert found["brier"]["high"] == pytest.approx(1 - everyone)
+    assert found["patient_level"]["auc"] == found["auc"]
     folded = evaluate(*make_perfect(20, 5), ("a", "b"), "b", n_resamples=200, folds=np.repeat(np.arange(20) // 4, 5))
-    assert folded["auc"] == found["auc"]
+    assert 0.6 < folded["auc"]["low"] < found["auc"]["low"]  # each fold has a mean of its own to tell
 
 
 def test_exact_bounds_rest_on_the_patients_that_a_metric_sees():
@@ -207,15 +232,20 @@ def test_exact_bounds_rest_on_the_patients_that_a_metric_sees():
 
     # patient 20 has both an a and a b, and so counts on each side of either
     for name, of_class, of_others in (("a", 13, 9), ("b", 6, 16), ("c", 3, 18)):
-        assert found["per_class"][name]["sensitivity"]["low"] == bound(of_class)
-        assert found["per_class"][name]["specificity"]["low"] == bound(of_others)
-        assert found["per_class"][name]["auc"]["low"] == bound(min(of_class, of_others))
-    assert found["auc"]["low"] == found["sensitivity"]["low"] == found["balanced_accuracy"]["low"] == bound(3)
+        assert (
+            f"{of_class}.0 effective items of {of_class} patients" in found["per_class"][name]["sensitivity"]["method"]
+        )
+        assert f"{of_others}.0 effective items of {of_others} pat" in found["per_class"][name]["specificity"]["method"]
+        assert found["per_class"][name]["average_precision"]["low"] == bound(min(of_class, of_others))
+    assert (
+        found["average_precision"]["low"]
+        == found["sensitivity"]["low"]
+        == found["balanced_accuracy"]["low"]
+        == bound(3)
+    )
     assert found["specificity"]["low"] == bound(9)
-    assert found["accuracy"]["low"] == bound(21)
+    assert "21.0 effective items of 21 patients" in found["accuracy"]["method"]
     assert found["brier"]["high"] == pytest.approx(2 - 2 * 0.025 ** (1 / 21))
-    assert found["patient_level"]["accuracy"]["low"] == bound(20)
-    assert found["patient_level"]["auc"]["low"] == bound(3)
 
 
 @pytest.mark.parametrize("n_patients", [1, 2, 3])
@@ -257,10 +287,10 @@ def test_an_absent_class_leaves_gaps_and_means_over_the_rest():
 def test_resamples_without_a_class_are_counted():
     labels = np.array([0, 0, 0, 0, 1, 1])
     found = evaluate(labels, np.full((6, 2), 0.5), np.arange(6), TWO, "COVID", n_resamples=500)
-    left_out = int(found["auc"]["method"].split("; ")[1].split()[0])
+    left_out = int(found["balanced_accuracy"]["method"].split("; ")[1].split()[0])
     expected = (2 / 3) ** 6 + (1 / 3) ** 6
     assert left_out / 500 == pytest.approx(expected, abs=0.04)
-    assert "left out" not in found["accuracy"]["method"]
+    assert "left out" not in found["brier"]["method"]
 
 
 def test_fifty_thousand_items_are_possible():
@@ -315,15 +345,17 @@ def test_grades_have_the_kappa_and_the_error_that_scikit_learn_finds(n_classes):
     expected = referee.cohen_kappa_score(labels, called, weights="quadratic", labels=grades)
     assert found["weighted_kappa"]["value"] == pytest.approx(expected, abs=1e-12)
     assert found["grade_error"]["value"] == pytest.approx(referee.mean_absolute_error(labels, called), abs=1e-12)
-    slow = {"weighted_kappa": [], "grade_error": []}
-    for counts in statistics.patient_counts(groups, 40, seed=1):
+
+    def measure(counts):
         weights = counts[place]
         kappa = referee.cohen_kappa_score(labels, called, weights="quadratic", labels=grades, sample_weight=weights)
-        slow["weighted_kappa"].append(kappa)
-        slow["grade_error"].append(np.average(np.abs(labels - called), weights=weights))
-    for name, values in slow.items():
-        low, high = np.quantile(values, [0.05, 0.95])
-        assert (found[name]["low"], found[name]["high"]) == pytest.approx((low, high), abs=1e-9)
+        return kappa, np.average(np.abs(labels - called), weights=weights)
+
+    slow = np.array([measure(counts) for counts in statistics.patient_counts(groups, 40, seed=1)])
+    without = np.array([measure(1.0 * (np.arange(place.max() + 1) != k)) for k in range(place.max() + 1)])
+    for name, values, left_out in zip(("weighted_kappa", "grade_error"), slow.T, without.T, strict=True):
+        bounds = bound_bca(values, found[name]["value"], find_acceleration(left_out), level=0.9)
+        assert (found[name]["low"], found[name]["high"]) == pytest.approx(bounds, abs=1e-9)
 
 
 def test_kappa_counts_how_far_off_a_call_is_and_plain_tasks_have_none():

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, brier_score_loss, log_loss, recall_score, roc_auc_score
 
 from thawline.errors import DataError
+from thawline.judge.auc import estimate_auc, measure_areas
 from thawline.judge.calibration import blend, ece, fit_blend, fit_scales
 from thawline.judge.comparisons import compare_aucs
 from thawline.judge.evaluation import evaluate
@@ -77,8 +78,12 @@ def test_intervals_are_those_of_two_classes_where_all_is_known():
         alone = evaluate(labels[:, k], both, groups, ("no", "yes"), "yes", seed=3, n_resamples=200)
         for key in ("auc", "sensitivity", "specificity", "brier", "ece", "log_loss"):
             assert found["per_class"][name][key] == pytest.approx(alone[key])
+        assert found["per_class"][name]["average_precision"] == pytest.approx(
+            alone["per_class"]["yes"]["average_precision"]
+        )
     assert found["auc"]["low"] < found["auc"]["value"] < found["auc"]["high"]
-    assert "percentile bootstrap, 200 resamples of patients" in found["auc"]["method"]
+    assert found["auc"] == estimate_auc(measure_areas(labels, probabilities, groups, range(len(NAMES)))).to_json()
+    assert found["brier"]["method"] == "BCa bootstrap, 200 resamples of patients"
 
 
 @settings(max_examples=20, deadline=None)

@@ -205,3 +205,23 @@ def test_arrays_that_do_not_fit_are_refused():
         metrics.resample_auc([0, 1], [0.1, 0.2], np.ones((4, 1)))
     with pytest.raises(DataError, match="row 1 holds nan"):
         metrics.roc_auc([0, 1], [0.1, np.nan])
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 4), st.integers(0, 3)), min_size=1, max_size=25))
+def test_average_precision_is_scikit_learns(rows):
+    truth, scores, weights = (np.array(column) for column in zip(*rows, strict=True))
+    found = metrics.average_precision(truth, scores, weights)
+    if (truth * weights).sum() == 0:
+        assert np.isnan(found)
+        return
+    assert found == pytest.approx(referee.average_precision_score(truth, scores, sample_weight=weights))
+
+
+def test_average_precision_of_resamples_is_that_of_each(monkeypatch):
+    draw = np.random.default_rng(0)
+    truth, scores, groups = draw.random(60) < 0.3, draw.random(60).round(1), draw.integers(9, size=60)
+    weights = draw.poisson(1, (7, 9))
+    monkeypatch.setattr(metrics, "CHUNK_BYTES", 8 * 4 * 60 * 3)  # three rows a chunk
+    found = metrics.resample_average_precision(truth, scores, weights, groups)
+    assert found == pytest.approx([metrics.average_precision(truth, scores, row[groups]) for row in weights])

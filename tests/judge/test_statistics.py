@@ -10,13 +10,15 @@ from sklearn.metrics import roc_auc_score
 from cohorts import make_candidates
 from thawline.errors import DataError, OptionError
 from thawline.judge import statistics
+from thawline.judge.intervals import bound_bca, find_acceleration
 from thawline.judge.statistics import (
+    average_areas,
     average_defined,
     interval,
     iterate_patient_counts,
+    list_blocks,
     patient_counts,
     resample_fold_aucs,
-    within_fold_auc,
 )
 
 
@@ -113,29 +115,6 @@ def test_patient_bootstrap_covers_and_an_item_bootstrap_does_not():
     assert simulate_coverage(11, by_patient=False) < 0.85
 
 
-def test_within_fold_auc_averages_scikit_learn_over_folds():
-    draw = np.random.default_rng(0)
-    labels, folds = draw.integers(2, size=240), draw.integers(-1, 4, size=240)
-    positive = draw.random(240) * 0.5 + labels * 0.1 + np.array([0.0, 0.1, 0.2, 0.3, 0.4])[folds + 1] * (folds >= 0)
-    probabilities, weights = np.column_stack([1 - positive, positive]), draw.poisson(1.0, 240) + 0.0
-    each = [roc_auc_score(labels[folds == f], positive[folds == f]) for f in range(4)]
-    assert within_fold_auc(labels, probabilities, folds) == pytest.approx(np.mean(each))
-    weighted = [
-        roc_auc_score(labels[folds == f], positive[folds == f], sample_weight=weights[folds == f]) for f in range(4)
-    ]
-    assert within_fold_auc(labels, probabilities, folds, weights) == pytest.approx(np.mean(weighted))
-    assert within_fold_auc(labels, probabilities, folds, positive=0) == pytest.approx(np.mean(each))
-
-
-def test_folds_without_a_class_are_skipped():
-    labels, folds = np.array([0, 1, 1, 1, 0]), np.array([0, 0, 1, 1, -1])
-    positive = np.array([0.2, 0.1, 0.5, 0.6, 0.9])
-    probabilities = np.column_stack([1 - positive, positive])
-    assert within_fold_auc(labels, probabilities, folds) == 0
-    assert np.isnan(within_fold_auc(labels, probabilities, np.array([0, 1, 1, 1, 2])))
-    assert np.isnan(within_fold_auc(labels, probabilities, np.full(5, -1)))
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("n_classes", [2, 3])
 def test_resampled_fold_aucs_are_scikit_learns(n_classes):
@@ -160,3 +139,25 @@ def test_resampled_fold_aucs_are_scikit_learns(n_classes):
 def test_what_is_defined_is_averaged():
     values = np.array([[1.0, np.nan, np.nan], [3.0, 5.0, np.nan], [np.nan, 6.0, np.nan]])
     np.testing.assert_array_equal(average_defined(values), [2.0, 5.5, np.nan])
+
+
+def test_areas_are_averaged_over_folds_and_then_over_classes():
+    areas = np.array([[[0.6, 0.8]], [[0.7, np.nan]]])  # (folds, resamples, classes)
+    assert average_areas(areas) == pytest.approx([(0.65 + 0.8) / 2])
+    assert np.isnan(average_areas(np.array([[[0.6, np.nan]]])))
+
+
+@pytest.mark.parametrize(("n_patients", "n_blocks"), [(1, 1), (7, 7), (500, 500), (1203, 500)])
+def test_each_patient_is_left_out_once(n_patients, n_blocks):
+    weights = list_blocks(n_patients)
+    assert weights.shape == (n_blocks, n_patients)
+    assert ((1 - weights).sum(axis=0) == 1).all()
+    sizes = (1 - weights).sum(axis=1)
+    assert sizes.max() - sizes.min() <= 1
+
+
+def test_intervals_with_what_is_left_out_are_bca():
+    values = np.random.default_rng(0).exponential(size=2000)
+    found = interval(values, 1.0, 40, largest=None, without=[1.0, 1.1, 0.4])
+    assert (found.low, found.high) == bound_bca(values, 1.0, find_acceleration([1.0, 1.1, 0.4]))
+    assert found.method == "BCa bootstrap, 2000 resamples of patients"

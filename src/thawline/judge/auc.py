@@ -43,6 +43,18 @@ class Areas:
     patients: tuple[IntArray, ...]
     effective: tuple[FloatArray, ...]
 
+    def take(self, columns: Sequence[int]) -> Areas:
+        """Return some of the columns."""
+        chosen = list(columns)
+        return Areas(
+            self.values[chosen],
+            self.of_positives[:, chosen],
+            self.of_negatives[:, chosen],
+            self.n_folds[chosen],
+            tuple(each[chosen] for each in self.patients),
+            tuple(each[chosen] for each in self.effective),
+        )
+
     def covariance(self) -> FloatArray:
         """Return the covariance of the AUCs, (columns, columns); nan where a side has no more patients than folds."""
         positive, negative, both = (_correct(each, self.n_folds) for each in self.patients)
@@ -103,33 +115,31 @@ def measure_areas(
     )
 
 
-def estimate_auc(areas: Areas, weights: ArrayLike | None = None, *, level: float = 0.95) -> Estimate:
-    """Return the mean of AUCs, or the mean with ``weights`` (columns,), with its interval.
+def estimate_auc(areas: Areas, *, level: float = 0.95) -> Estimate:
+    """Return the mean of AUCs with its interval.
 
     The interval holds every AUC that the found one could be a chance result of: |found − true| ≤ t · √variance(true), as
     Newcombe, Statistics in Medicine 25:559 (2006), has it in his method 5, which stays within [0, 1] and has a lower bound
     where the found AUC is 1. How the variance changes with the true AUC is his; how large it is is what
     `Areas.covariance` says, in so far as patients on the wrong side are seen at all: they are weighed against one more, of
     which his formula is believed. t has Satterthwaite's degrees of freedom, of the patients of both sides.
-    `benchmarks/coverage.py` shows how often such intervals hold the truth. nan where an AUC is, without interval where a
-    class has no more than one patient a fold.
+    `benchmarks/coverage.py` shows how often such intervals hold the truth. nan where an AUC is, or there is none; without
+    interval where a class has no more than one patient a fold.
     """
-    factor = np.full(len(areas.values), 1 / len(areas.values)) if weights is None else np.asarray(weights, np.float64)
-    found = float(factor @ areas.values)
-    if np.isnan(found):
+    if not len(areas.values) or np.isnan(areas.values).any():
         return Estimate(math.nan, math.nan, math.nan, level, "undefined: a class is absent")
-    variance = float(factor @ areas.covariance() @ factor)
-    fewest = int(min(each.min() for each in areas.patients[:2]))
+    found, variance = float(areas.values.mean()), float(areas.covariance().mean())
     if np.isnan(variance):
+        fewest = int(min(each.min() for each in areas.patients[:2]))
         return Estimate(found, math.nan, math.nan, level, f"no interval: rests on {fewest} patient(s) of a class")
-    assumed = _assume_variance(areas, factor)
-    erring = float(factor @ _mean_of_both(areas.patients)) * 4 * found * (1 - found)
-    scale = 1.0
-    if (expected := assumed(found)) > 0:
+    assumed = _assume_variance(areas)
+    positives, negatives = areas.patients[:2]
+    erring = float((2 * positives * negatives / (positives + negatives)).mean()) * 4 * found * (1 - found)
+    scale, expected = 1.0, assumed(found)
+    if expected > 0:
         scale = (max(variance, 0.0) / expected * erring + PRIOR_PATIENTS) / (erring + PRIOR_PATIENTS)
-    reach = _find_quantile(areas, factor, level)
-    low = _find_bound(found, lambda true: reach * math.sqrt(scale * assumed(true)), 0.0)
-    high = _find_bound(found, lambda true: reach * math.sqrt(scale * assumed(true)), 1.0)
+    reach = _find_quantile(areas, level) * math.sqrt(scale)
+    low, high = (_find_bound(found, lambda true: reach * math.sqrt(assumed(true)), end) for end in (0.0, 1.0))
     return Estimate(found, low, high, level, "DeLong with patients as clusters (Obuchowski), score interval")
 
 
@@ -179,33 +189,26 @@ def _correct(n_patients: IntArray, n_folds: IntArray) -> FloatArray:
     return np.where(n_patients > n_folds, divide(n_patients, n_patients - n_folds), np.nan)
 
 
-def _mean_of_both(patients: Sequence[IntArray]) -> FloatArray:
-    """Return the harmonic mean of the numbers of patients on both sides, (columns,)."""
-    return divide(2 * patients[0] * patients[1], patients[0] + patients[1])
-
-
-def _assume_variance(areas: Areas, factor: FloatArray) -> Callable[[float], float]:
+def _assume_variance(areas: Areas) -> Callable[[float], float]:
     """Return the variance of an AUC as a function of its true value: Newcombe's, averaged over the columns."""
-    shares, (positives, negatives) = np.abs(factor) / np.abs(factor).sum(), areas.effective
-    other = (positives + negatives) / 2 - 1
-    product = positives * negatives
+    positives, negatives = areas.effective
+    other, product = (positives + negatives) / 2 - 1, positives * negatives
 
     def assume(true: float) -> float:
         spread = 1 + other * ((1 - true) / (2 - true) + true / (1 + true))
-        return float(shares @ (true * (1 - true) * spread / product))
+        return float((true * (1 - true) * spread / product).mean())
 
     return assume
 
 
-def _find_quantile(areas: Areas, factor: FloatArray, level: float) -> float:
+def _find_quantile(areas: Areas, level: float) -> float:
     """Return the quantile of Student's t with Satterthwaite's degrees of freedom: of the least certain column."""
     from scipy.special import stdtrit
 
     parts = [(side**2).sum(axis=0) for side in (areas.of_positives, areas.of_negatives)]
     freedom = [each - areas.n_folds for each in areas.patients[:2]]
-    whole = (parts[0] + parts[1]) ** 2
-    each = divide(whole, parts[0] ** 2 / freedom[0] + parts[1] ** 2 / freedom[1])
-    each = np.where(np.isnan(each), np.minimum(*freedom), each)[factor != 0]
+    each = divide((parts[0] + parts[1]) ** 2, parts[0] ** 2 / freedom[0] + parts[1] ** 2 / freedom[1])
+    each = np.where(np.isnan(each), np.minimum(*freedom), each)
     return float(stdtrit(max(each.min(), 1.0), (1 + level) / 2))
 
 

@@ -111,9 +111,9 @@ def compare_aucs(
 ) -> tuple[Estimate, float]:
     """Compare the last candidate with the best of those before it: AUC gained, and the chance that the gain is useful.
 
-    ``candidates`` are out-of-fold probabilities (items, classes) of the same items; AUCs are `within_fold_auc`. The gain
-    has a 95 % interval from resampling patients, the same resamples for both, so that what is common to them cancels.
-    The chance is the share of resamples in which the gain is ``useful_gain`` or more; 0 where no AUC is defined.
+    ``candidates`` are out-of-fold probabilities (items, classes) of the same items; AUCs are those of `auc.measure_areas`.
+    The gain has a 95 % interval from resampling patients, the same resamples for both, so that what they have in common
+    cancels. The chance is the share of resamples in which the gain is ``useful_gain`` or more; 0 where no AUC is defined.
     """
     patients = np.unique(groups, return_inverse=True)[1]
     n_patients = int(patients.max()) + 1
@@ -122,7 +122,7 @@ def compare_aucs(
 
     def measure(weights: FloatArray, probabilities: Probabilities) -> FloatArray:
         areas = resample_fold_aucs(labels, probabilities, patients, folds, weights, classes)
-        return average_areas(areas, labels)
+        return average_areas(areas)
 
     once = np.ones((1, n_patients))
     points = [float(measure(once, each)[0]) for each in candidates]

@@ -1,31 +1,36 @@
 """One evaluation of predictions: every metric of `metrics.json` with its interval.
 
-Metrics are per item; intervals resample patients. Nearly all metrics are ratios of sums over items, so each patient's
-sums are taken once and a resample is one row of a matrix product; only the AUC goes back to the items. The value itself
-is the resample in which every patient is drawn once.
+Metrics are per item, and patients are what is sampled. AUCs have the interval of `auc`, proportions that of `intervals`; all
+else is resampled. Nearly all of that are ratios of sums over items, so each patient's sums are taken once and a resample is
+one row of a matrix product; only average precision goes back to the items. The value itself is the resample in which every
+patient is drawn once.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
 from thawline.errors import DataError, OptionError
+from thawline.judge.auc import estimate_auc, measure_areas
 from thawline.judge.calibration import N_BINS, assign_bins, select_confidences
+from thawline.judge.intervals import estimate_proportion
 from thawline.judge.metrics import (
     check_lengths,
     confusion_matrix,
     divide,
     item_brier,
     item_log_loss,
+    resample_average_precision,
 )
-from thawline.judge.statistics import average_defined, interval, iterate_patient_counts, resample_fold_aucs
+from thawline.judge.statistics import interval, iterate_patient_counts, list_blocks
+from thawline.types import Estimate
 
 if TYPE_CHECKING:
-    from thawline.types import FloatArray, Groups, IntArray, Labels, Probabilities
+    from thawline.types import BoolArray, FloatArray, Groups, IntArray, Labels, Probabilities
 
     Resampled: TypeAlias = dict[str, FloatArray]  # (resamples,), or (resamples, classes) for names in class_*
 
@@ -64,6 +69,11 @@ class Sheet:
     def n_classes(self) -> int:
         """The number of classes, whether or not all occur."""
         return int(self.probabilities.shape[1])
+
+    @property
+    def scored(self) -> list[int]:
+        """The classes whose one-vs-rest metrics are averaged: of two, whose AUCs are one number, the positive one."""
+        return list(range(self.n_classes)) if self.positive is None else [self.positive]
 
 
 def predict_labels(
@@ -133,39 +143,53 @@ def evaluate(
         labels, probabilities, groups, classes=classes, positive=positive, threshold=threshold, folds=folds
     )
     sheet = dataclasses.replace(sheet, ordinal=ordinal)
+    samples = resample(sheet, _sum_patients(sheet), _measure, n_resamples, seed)
+    result = _report_items(sheet, classes, samples, level)
     by_patient = _merge_patients(sheet, classes, positive, threshold)
-    sheets = {"items": sheet, **({"patients": by_patient} if by_patient else {})}
-    points, resampled = measure_resampled(sheets, _sum_patients, _measure, n_resamples, seed)
-    result = _report_items(sheet, classes, points["items"], resampled["items"], level)
-    result["patient_level"] = None
-    if by_patient:
-        result["patient_level"] = _report_patients(by_patient, points["patients"], resampled["patients"], level)
+    result["patient_level"] = _report_patients(by_patient, level) if by_patient else None
     return result
 
 
-def measure_resampled(
-    sheets: Mapping[str, AnySheet],
-    sum_patients: Callable[[AnySheet], FloatArray],
+@dataclasses.dataclass(frozen=True, slots=True)
+class Samples:
+    """The metrics of a sheet: with every patient drawn once, under resamples, and without a patient, or some, in turn."""
+
+    points: Resampled
+    resampled: Resampled
+    without: Resampled
+
+    def estimate(
+        self, name: str, n_patients: int, level: float, largest: float | None = 1.0, column: int | None = None
+    ) -> Estimate:
+        """Return a metric, or that of one class, with the interval of `interval`; the calibration error is recentred."""
+        found, resampled, without = (
+            each[name] if column is None else each[name][:, column]
+            for each in (self.points, self.resampled, self.without)
+        )
+        if name.endswith("ece"):
+            return interval(resampled, found[0], n_patients, level=level, largest=largest, recentre=True)
+        return interval(resampled, found[0], n_patients, level=level, largest=largest, without=without)
+
+
+def resample(
+    sheet: AnySheet,
+    sums: FloatArray,
     measure: Callable[[AnySheet, FloatArray, FloatArray], Resampled],
     n_resamples: int,
     seed: int,
-) -> tuple[dict[str, Resampled], dict[str, Resampled]]:
-    """Return the metrics of each sheet with every patient drawn once, and under resamples of them, the same for all sheets.
+) -> Samples:
+    """Return the metrics that ``measure`` makes of a sheet and of ``sums`` under weights, (resamples, patients).
 
-    One of the sheets is that of the "items".
-    ``sum_patients`` returns what each patient adds to the metrics of a sheet, (patients, columns), and ``measure`` makes
-    them of that under weights of the patients, (resamples, patients).
+    ``sums``, (patients, columns), are what each patient adds to them.
     """
-    sums = {name: sum_patients(each) for name, each in sheets.items()}
-    n_patients, n_items = sheets["items"].n_patients, len(sheets["items"].labels)
-    once = np.ones((1, n_patients))
-    points = {name: measure(each, sums[name], once) for name, each in sheets.items()}
-    parts: dict[str, list[Resampled]] = {name: [] for name in sheets}
-    widest = max(n_items, sums["items"].shape[1])
-    for counts in iterate_patient_counts(n_patients, n_resamples, seed, max_columns=widest):
-        for name, each in sheets.items():
-            parts[name].append(measure(each, sums[name], counts))
-    return points, {name: _join(chunks) for name, chunks in parts.items()}
+    n_patients = sheet.n_patients
+    widest = max(len(sheet.labels), sums.shape[1])
+    chunks = iterate_patient_counts(n_patients, n_resamples, seed, max_columns=widest)
+    return Samples(
+        measure(sheet, sums, np.ones((1, n_patients))),
+        _join([measure(sheet, sums, counts) for counts in chunks]),
+        measure(sheet, sums, list_blocks(n_patients)),
+    )
 
 
 def take_scored(
@@ -257,7 +281,7 @@ def _sum_patients(sheet: Sheet) -> FloatArray:
 
 
 def _measure(sheet: Sheet, sums: FloatArray, weights: FloatArray) -> Resampled:
-    """Return every metric under weightings of the patients, shape (resamples, patients)."""
+    """Return every metric that is resampled, under weightings of the patients, shape (resamples, patients)."""
     k = sheet.n_classes
     truth, predicted, hits, losses, gaps = np.split(weights @ sums, [k, 2 * k, 3 * k, 3 * k + 4], axis=1)
     n_items = truth.sum(axis=1, keepdims=True)
@@ -265,14 +289,11 @@ def _measure(sheet: Sheet, sums: FloatArray, weights: FloatArray) -> Resampled:
     rest = divide(n_items - truth - predicted + hits, n_items - truth)
     occurring = np.unique(sheet.labels)
     sensitivity, specificity = recall[:, occurring].mean(axis=1), rest[:, occurring].mean(axis=1)
-    balanced = sensitivity
-    if sheet.positive is not None:
-        sensitivity, specificity = recall[:, sheet.positive], rest[:, sheet.positive]
     n = n_items[:, 0]
+    precisions = _measure_precisions(sheet, weights)
     return {
-        **_measure_auc(sheet, weights),
-        "accuracy": divide(hits.sum(axis=1), n),
-        "balanced_accuracy": balanced,
+        "average_precision": precisions[:, sheet.scored].mean(axis=1),
+        "balanced_accuracy": sensitivity,
         "sensitivity": sensitivity,
         "specificity": specificity,
         "brier": divide(losses[:, 0], n),
@@ -280,9 +301,17 @@ def _measure(sheet: Sheet, sums: FloatArray, weights: FloatArray) -> Resampled:
         "log_loss": divide(losses[:, 1], n),
         **({"grade_error": divide(losses[:, 2], n)} if sheet.ordinal else {}),
         **({"weighted_kappa": _weigh_kappa(truth, predicted, losses[:, 3])} if sheet.ordinal else {}),
-        "class_sensitivity": recall,
-        "class_specificity": rest,
+        "class_average_precision": precisions,
     }
+
+
+def _measure_precisions(sheet: Sheet, weights: FloatArray) -> FloatArray:
+    """Return the average precision of each class against the rest, (resamples, classes)."""
+    columns = [
+        resample_average_precision(sheet.labels == k, sheet.probabilities[:, k], weights, sheet.patients)
+        for k in range(sheet.n_classes)
+    ]
+    return np.stack(columns, axis=1)
 
 
 def _weigh_kappa(truth: FloatArray, predicted: FloatArray, squared: FloatArray) -> FloatArray:
@@ -296,66 +325,74 @@ def _weigh_kappa(truth: FloatArray, predicted: FloatArray, squared: FloatArray) 
     return 1 - divide(squared, by_chance)
 
 
-def _measure_auc(sheet: Sheet, weights: FloatArray) -> Resampled:
-    """Return the AUC and each class's against the rest, within folds and averaged over those where they are defined.
-
-    With two classes the two one-vs-rest AUCs are one number, which is taken once.
-    """
-    scored = range(sheet.n_classes) if sheet.positive is None else [sheet.positive]
-    areas = resample_fold_aucs(sheet.labels, sheet.probabilities, sheet.patients, sheet.folds, weights, scored)
-    by_class = average_defined(areas)
-    return {
-        "auc": average_defined(areas.mean(axis=2)),
-        "class_auc": np.broadcast_to(by_class, (len(weights), sheet.n_classes)),
-    }
-
-
 def _join(chunks: Sequence[Resampled]) -> Resampled:
     return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
 
 
-def _report_items(
-    sheet: Sheet, classes: Sequence[str], points: Resampled, resampled: Resampled, level: float
-) -> dict[str, Any]:
+def _report_items(sheet: Sheet, classes: Sequence[str], samples: Samples, level: float) -> dict[str, Any]:
     inside, outside = _count_class_patients(sheet)
     everyone = sheet.n_patients
     rarest = min(int(count) for count in inside if count)
-    counts: dict[str, tuple[int, float | None]] = {  # metric: patients it rests on, largest value
-        "auc": (_count_rarest(sheet), 1.0),
-        "accuracy": (everyone, 1.0),
+    counts: dict[str, tuple[int, float | None]] = {  # metric that is resampled: patients it rests on, largest value
+        "average_precision": (int(min(inside.min(), outside.min())), 1.0),
         "balanced_accuracy": (rarest, 1.0),
-        "sensitivity": (rarest if sheet.positive is None else int(inside[sheet.positive]), 1.0),
-        "specificity": (int(outside.min() if sheet.positive is None else outside[sheet.positive]), 1.0),
+        "sensitivity": (rarest, 1.0),
+        "specificity": (int(outside.min()), 1.0),
         "brier": (everyone, 2.0 if sheet.positive is None else 1.0),
         "ece": (everyone, 1.0),
         "log_loss": (everyone, None),
     }
     if sheet.ordinal:
         counts |= {"weighted_kappa": (everyone, 1.0), "grade_error": (everyone, sheet.n_classes - 1.0)}
+    areas = measure_areas(sheet.labels, sheet.probabilities, sheet.patients, range(sheet.n_classes), sheet.folds)
+    among = np.ones(len(sheet.labels), bool)
+    estimates = {
+        "auc": estimate_auc(areas.take(sheet.scored), level=level),
+        "accuracy": _estimate_share(sheet, sheet.predicted == sheet.labels, among, level),
+        **{name: samples.estimate(name, n_patients, level, largest) for name, (n_patients, largest) in counts.items()},
+    }
+    rates = [_estimate_rates(sheet, k, level) for k in range(sheet.n_classes)]
+    if sheet.positive is not None:
+        estimates |= rates[sheet.positive]
     result: dict[str, Any] = {"n_items": len(sheet.labels), "n_patients": everyone}
-    for name, (n_patients, largest) in counts.items():
-        given = resampled[name], points[name][0], n_patients
-        result[name] = describe_estimate(*given, level, largest, recentre=name == "ece")
+    result |= {name: describe_estimate(each) for name, each in estimates.items()}
     result["per_class"] = {}
     for k, name in enumerate(classes):
-        rests_on = {"auc": min(inside[k], outside[k]), "sensitivity": inside[k], "specificity": outside[k]}
+        n_patients = int(min(inside[k], outside[k]))
+        of_class = {
+            "auc": estimate_auc(areas.take([k]), level=level),
+            "average_precision": samples.estimate("class_average_precision", n_patients, level, column=k),
+            **rates[k],
+        }
         result["per_class"][name] = {"n_items": int((sheet.labels == k).sum()), "n_patients": int(inside[k])} | {
-            metric: describe_estimate(
-                resampled[f"class_{metric}"][:, k], points[f"class_{metric}"][0, k], int(n), level
-            )
-            for metric, n in rests_on.items()
+            metric: describe_estimate(each) for metric, each in of_class.items()
         }
     counts_table = confusion_matrix(sheet.labels, sheet.predicted, sheet.n_classes).astype(int).tolist()
     result["confusion"] = {"classes": list(classes), "counts": counts_table}
     return result
 
 
-def _report_patients(sheet: Sheet, points: Resampled, resampled: Resampled, level: float) -> dict[str, Any]:
+def _report_patients(sheet: Sheet, level: float) -> dict[str, Any]:
+    areas = measure_areas(sheet.labels, sheet.probabilities, sheet.patients, sheet.scored, sheet.folds)
+    right = _estimate_share(sheet, sheet.predicted == sheet.labels, np.ones(len(sheet.labels), bool), level)
     return {
         "n_patients": len(sheet.labels),
-        "auc": describe_estimate(resampled["auc"], points["auc"][0], _count_rarest(sheet), level),
-        "accuracy": describe_estimate(resampled["accuracy"], points["accuracy"][0], len(sheet.labels), level),
+        "auc": describe_estimate(estimate_auc(areas, level=level)),
+        "accuracy": describe_estimate(right),
     }
+
+
+def _estimate_rates(sheet: Sheet, k: int, level: float) -> dict[str, Estimate]:
+    """Return the sensitivity and the specificity of a class against the rest."""
+    inside, called = sheet.labels == k, sheet.predicted == k
+    return {
+        "sensitivity": _estimate_share(sheet, called, inside, level),
+        "specificity": _estimate_share(sheet, ~called, ~inside, level),
+    }
+
+
+def _estimate_share(sheet: Sheet, hits: BoolArray, among: BoolArray, level: float) -> Estimate:
+    return estimate_proportion(hits[among], sheet.patients[among], level=level)
 
 
 def _count_class_patients(sheet: Sheet) -> tuple[IntArray, IntArray]:
@@ -366,20 +403,7 @@ def _count_class_patients(sheet: Sheet) -> tuple[IntArray, IntArray]:
     return (items > 0).sum(axis=0), (others > 0).sum(axis=0)
 
 
-def _count_rarest(sheet: Sheet) -> int:
-    """Return the patients an AUC rests on: those of the smallest side of any one-vs-rest comparison."""
-    return int(min(count.min() for count in _count_class_patients(sheet)))
-
-
-def describe_estimate(
-    resampled: FloatArray,
-    point: float,
-    n_patients: int,
-    level: float,
-    largest: float | None = 1.0,
-    *,
-    recentre: bool = False,
-) -> dict[str, Any]:
-    """Return `interval` as JSON data, with None for nan."""
-    data = interval(resampled, float(point), n_patients, level=level, largest=largest, recentre=recentre).to_json()
+def describe_estimate(estimate: Estimate) -> dict[str, Any]:
+    """Return an estimate as JSON data, with None for nan."""
+    data = estimate.to_json()
     return {key: None if isinstance(value, float) and np.isnan(value) else value for key, value in data.items()}

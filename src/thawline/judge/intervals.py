@@ -47,8 +47,8 @@ def estimate_proportion(hits01: ArrayLike, groups: Groups, *, level: float = 0.9
 
     Wilson, Journal of the American Statistical Association 22:209 (1927); as the effective number is itself estimated, from
     patients, the normal quantile gives way to Student's with patients − 1 degrees of freedom where patients have several
-    items (Korn and Graubard, Survey Methodology 24:193, 1998). nan without items. Raises OptionError as `check_level` does,
-    DataError where hits are neither 0 nor 1.
+    items (Korn and Graubard, Survey Methodology 24:193, 1998). nan without items, no interval of one patient. Raises
+    OptionError as `check_level` does, DataError where hits are neither 0 nor 1.
     """
     check_level(level)
     hits = np.asarray(hits01, np.float64)
@@ -58,11 +58,12 @@ def estimate_proportion(hits01: ArrayLike, groups: Groups, *, level: float = 0.9
     if not np.isin(hits, (0, 1)).all():
         row = int(np.flatnonzero(~np.isin(hits, (0, 1)))[0])
         raise DataError(f"Hits must be 0 or 1; row {row} holds {hits[row]}.")
-    n_patients = len(np.unique(groups))
+    n_patients, found = len(np.unique(groups)), float(hits.mean())
+    if n_patients < 2:
+        return Estimate(found, math.nan, math.nan, level, f"no interval: rests on {n_patients} patient(s)")
     effective = effective_number(hits, groups)
-    freedom = math.inf if n_patients == len(hits) else max(n_patients - 1, 1)
+    freedom = math.inf if n_patients == len(hits) else n_patients - 1
     method = f"Wilson, {effective:.1f} effective items of {n_patients} patients"
-    found = float(hits.mean())
     return Estimate(found, *bound_wilson(found, effective, level=level, freedom=freedom), level, method)
 
 

@@ -13,18 +13,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from thawline.errors import DataError
+from thawline.judge.auc import Areas, estimate_auc, measure_areas
 from thawline.judge.calibration import N_BINS, assign_bins
-from thawline.judge.evaluation import call_labels, describe_estimate, measure_resampled, sum_by, take_scored
-from thawline.judge.metrics import divide, item_log_loss, known_losses
-from thawline.judge.statistics import average_defined, resample_fold_aucs
+from thawline.judge.evaluation import Samples, call_labels, describe_estimate, resample, sum_by, take_scored
+from thawline.judge.intervals import estimate_proportion
+from thawline.judge.metrics import divide, item_log_loss, known_losses, resample_average_precision
 from thawline.types import MISSING
 
 if TYPE_CHECKING:
     from thawline.judge.evaluation import Resampled
-    from thawline.types import FloatArray, Groups, IntArray, Labels, Probabilities
+    from thawline.types import BoolArray, Estimate, FloatArray, Groups, IntArray, Labels, Probabilities
 
-OF_LABELS = {  # metric of a label: the patients that it rests on, and the largest value; None for none
-    "auc": ("both", 1.0),
+OF_LABELS = {  # metric of a label that is resampled: the patients that it rests on, and the largest value; None for none
+    "average_precision": ("both", 1.0),
     "sensitivity": ("having", 1.0),
     "specificity": ("lacking", 1.0),
     "brier": ("known", 1.0),
@@ -32,7 +33,7 @@ OF_LABELS = {  # metric of a label: the patients that it rests on, and the large
     "log_loss": ("known", None),
 }
 SUMS = ("having", "lacking", "found", "cleared", "squared", "losses")  # of each label, over items; then gaps by bin
-OF_ITEMS = ("items", "item_losses", "complete", "exact")
+OF_ITEMS = ("items", "item_losses")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -78,19 +79,17 @@ def evaluate_labels(
     Raises DataError where arrays do not fit together, OptionError as `interval` does.
     """
     sheet = _make_sheet(labels, probabilities, groups, names, threshold, folds)
+    samples = resample(sheet, _sum_patients(sheet), _measure, n_resamples, seed)
+    result = _report_items(sheet, names, samples, level)
     by_patient = _merge_patients(sheet, threshold)
-    sheets = {"items": sheet, **({"patients": by_patient} if by_patient else {})}
-    points, resampled = measure_resampled(sheets, _sum_patients, _measure, n_resamples, seed)
-    result = _report_items(sheet, names, points["items"], resampled["items"], level)
     result["patient_level"] = None
     if by_patient:
-        rests_on = _count_patients(by_patient)
+        estimates = {
+            "auc": estimate_auc(_measure_areas(by_patient).take(by_patient.averaged), level=level),
+            "accuracy": _estimate_accuracy(by_patient, level),
+        }
         result["patient_level"] = {"n_patients": len(by_patient.labels)} | {
-            name: describe_estimate(resampled["patients"][name], points["patients"][name][0], n_patients, level)
-            for name, n_patients in (
-                ("auc", min((int(rests_on["both"][k]) for k in by_patient.averaged), default=0)),
-                ("accuracy", len(by_patient.labels)),
-            )
+            name: describe_estimate(each) for name, each in estimates.items()
         }
     return result
 
@@ -152,10 +151,7 @@ def _sum_patients(sheet: LabelSheet) -> FloatArray:
         lacks = known & ~has
         own = (has, lacks, has & (called == 1), lacks & (called == 0), (given - has) ** 2 * known, losses)
         columns += [*own, *gaps.T]
-    known = sheet.labels != MISSING
-    complete = known.all(axis=1)
-    exact = complete & (sheet.called == sheet.labels).all(axis=1)
-    columns += [np.ones(len(known)), item_log_loss(sheet.labels, sheet.probabilities), complete, exact]
+    columns += [np.ones(len(sheet.labels)), item_log_loss(sheet.labels, sheet.probabilities)]
     return sum_by(sheet.patients, np.stack(columns, axis=1).astype(np.float64), sheet.n_patients)
 
 
@@ -167,9 +163,8 @@ def _measure(sheet: LabelSheet, sums: FloatArray, weights: FloatArray) -> Resamp
     of = {name: by_label[:, :, place] for place, name in enumerate(SUMS)}
     items = dict(zip(OF_ITEMS, totals[:, -len(OF_ITEMS) :].T, strict=True))
     n_known = of["having"] + of["lacking"]
-    areas = resample_fold_aucs(sheet.labels, sheet.probabilities, sheet.patients, sheet.folds, weights, range(n_labels))
     found = {
-        "auc": average_defined(areas),
+        "average_precision": _measure_precisions(sheet, weights),
         "sensitivity": divide(of["found"], of["having"]),
         "specificity": divide(of["cleared"], of["lacking"]),
         "brier": divide(of["squared"], n_known),
@@ -180,12 +175,19 @@ def _measure(sheet: LabelSheet, sums: FloatArray, weights: FloatArray) -> Resamp
     means = {name: _average(values[:, averaged]) for name, values in found.items()}
     return {
         **means,
-        "accuracy": divide((of["found"] + of["cleared"]).sum(axis=1), n_known.sum(axis=1)),
         "balanced_accuracy": (means["sensitivity"] + means["specificity"]) / 2,
-        "exact_match": divide(items["exact"], items["complete"]),
         "item_log_loss": divide(items["item_losses"], items["items"]),
         **{f"class_{name}": values for name, values in found.items()},
     }
+
+
+def _measure_precisions(sheet: LabelSheet, weights: FloatArray) -> FloatArray:
+    """Return the average precision of each label on the items where it is known, (resamples, labels)."""
+    columns = []
+    for truth, given in zip(sheet.labels.T, sheet.probabilities.T, strict=True):
+        known = truth != MISSING
+        columns.append(resample_average_precision(truth[known] == 1, given[known], weights, sheet.patients[known]))
+    return np.stack(columns, axis=1)
 
 
 def _average(values: FloatArray) -> FloatArray:
@@ -203,24 +205,24 @@ def _count_patients(sheet: LabelSheet) -> dict[str, IntArray]:
     return {**counts, "both": np.minimum(counts["having"], counts["lacking"])}
 
 
-def _report_items(
-    sheet: LabelSheet, names: Sequence[str], points: Resampled, resampled: Resampled, level: float
-) -> dict[str, Any]:
+def _report_items(sheet: LabelSheet, names: Sequence[str], samples: Samples, level: float) -> dict[str, Any]:
     rests_on, everyone = _count_patients(sheet), sheet.n_patients
-    counts: dict[str, tuple[int, float | None]] = {  # metric: patients it rests on, largest value
-        **{name: (int(rests_on[of].min()), largest) for name, (of, largest) in OF_LABELS.items()},
-        "accuracy": (everyone, 1.0),
-        "balanced_accuracy": (int(rests_on["both"].min()), 1.0),
-        "exact_match": (everyone, 1.0),
-        "item_log_loss": (everyone, None),
+    complete = (sheet.labels != MISSING).all(axis=1)
+    exact = (sheet.called == sheet.labels).all(axis=1)
+    areas = _measure_areas(sheet)
+    estimates = {
+        "auc": estimate_auc(areas.take(sheet.averaged), level=level),
+        **{
+            name: samples.estimate(name, int(rests_on[of].min()), level, largest)
+            for name, (of, largest) in OF_LABELS.items()
+        },
+        "accuracy": _estimate_accuracy(sheet, level),
+        "balanced_accuracy": samples.estimate("balanced_accuracy", int(rests_on["both"].min()), level),
+        "exact_match": estimate_proportion(exact[complete], sheet.patients[complete], level=level),
+        "item_log_loss": samples.estimate("item_log_loss", everyone, level, None),
     }
-    result: dict[str, Any] = {"n_items": len(sheet.labels), "n_patients": everyone}
-    result["n_complete"] = int((sheet.labels != MISSING).all(axis=1).sum())
-    for name, (n_patients, largest) in counts.items():
-        recentre = name == "ece"
-        result[name] = describe_estimate(
-            resampled[name], points[name][0], n_patients, level, largest, recentre=recentre
-        )
+    result: dict[str, Any] = {"n_items": len(sheet.labels), "n_patients": everyone, "n_complete": int(complete.sum())}
+    result |= {name: describe_estimate(each) for name, each in estimates.items()}
     result["per_class"] = {}
     for k, label in enumerate(names):
         table: dict[str, Any] = {
@@ -229,8 +231,35 @@ def _report_items(
             "n_known": int((sheet.labels[:, k] != MISSING).sum()),
             "n_known_patients": int(rests_on["known"][k]),
         }
-        for name, (of, largest) in OF_LABELS.items():
-            given = resampled[f"class_{name}"][:, k], points[f"class_{name}"][0, k], int(rests_on[of][k])
-            table[name] = describe_estimate(*given, level, largest, recentre=name == "ece")
-        result["per_class"][label] = table
+        of_label = {
+            "auc": estimate_auc(areas.take([k]), level=level),
+            **{
+                name: samples.estimate(f"class_{name}", int(rests_on[of][k]), level, largest, k)
+                for name, (of, largest) in OF_LABELS.items()
+            },
+            **_estimate_rates(sheet, k, level),
+        }
+        result["per_class"][label] = table | {name: describe_estimate(each) for name, each in of_label.items()}
     return result
+
+
+def _measure_areas(sheet: LabelSheet) -> Areas:
+    n_labels = sheet.labels.shape[1]
+    return measure_areas(sheet.labels, sheet.probabilities, sheet.patients, range(n_labels), sheet.folds)
+
+
+def _estimate_rates(sheet: LabelSheet, k: int, level: float) -> dict[str, Estimate]:
+    """Return the sensitivity and the specificity of a label."""
+    truth, called = sheet.labels[:, k], sheet.called[:, k] == 1
+
+    def estimate(hits: BoolArray, among: BoolArray) -> Estimate:
+        return estimate_proportion(hits[among], sheet.patients[among], level=level)
+
+    return {"sensitivity": estimate(called, truth == 1), "specificity": estimate(~called, truth == 0)}
+
+
+def _estimate_accuracy(sheet: LabelSheet, level: float) -> Estimate:
+    """Return the share of known cells that are called right."""
+    known = sheet.labels != MISSING
+    owners = np.broadcast_to(sheet.patients[:, np.newaxis], known.shape)
+    return estimate_proportion((sheet.called == sheet.labels)[known], owners[known], level=level)

@@ -97,6 +97,39 @@ def resample_auc(
     return areas
 
 
+def average_precision(truth01: ArrayLike, scores: ArrayLike, weights: ArrayLike | None = None) -> float:
+    """Return the mean over positives of the share of positives among all items that score at least as high.
+
+    Both arrays have shape (items,). As scikit-learn has it: the area under the steps of the precision-recall curve. Without
+    knowledge it is the share of positives. nan when there are none.
+    """
+    factor = _fill_weights(weights, len(np.asarray(scores)))
+    return float(resample_average_precision(truth01, scores, factor[np.newaxis])[0])
+
+
+def resample_average_precision(
+    truth01: ArrayLike, scores: ArrayLike, weights: ArrayLike, groups: IntArray | None = None
+) -> FloatArray:
+    """Return `average_precision` under many weightings at once, (resamples,); arguments are those of `resample_auc`."""
+    truth, score, weight = np.asarray(truth01, bool), np.asarray(scores, np.float64), np.asarray(weights, np.float64)
+    columns = np.arange(len(score)) if groups is None else np.asarray(groups)
+    check_lengths(truth01=truth, scores=score, groups=columns)
+    order = np.argsort(-score, kind="stable")
+    positives = np.flatnonzero(truth[order])
+    last = np.searchsorted(-score[order], -score[order][positives], side="right")  # items that score as high or higher
+    found = np.empty(len(weight))
+    n_rows = max(1, CHUNK_BYTES // (8 * 4 * max(1, len(score))))
+    for start in range(0, len(weight), n_rows):
+        chunk = np.take(weight[start : start + n_rows], columns[order], axis=1)
+        of_positives = chunk[:, positives]
+        called = np.take(np.cumsum(chunk, axis=1), last - 1, axis=1)
+        caught = np.take(np.cumsum(chunk * truth[order], axis=1), last - 1, axis=1)
+        precision = np.divide(caught, called, out=np.zeros_like(called), where=called > 0)
+        won = np.einsum("ij,ij->i", of_positives, precision)
+        found[start : start + n_rows] = divide(won, of_positives.sum(axis=1))
+    return found
+
+
 def macro_auc(
     labels: Labels, probabilities: Probabilities, weights: ArrayLike | None = None, *, positive: int = 1
 ) -> float:

@@ -1,4 +1,4 @@
-"""Uncertainty: intervals that resample patients, paired comparisons, and the one-standard-error rule."""
+"""Resampling of patients, and the intervals that come of it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from thawline.errors import DataError, OptionError
-from thawline.judge.metrics import CHUNK_BYTES, check_lengths, divide, macro_auc, resample_auc
+from thawline.judge.intervals import bound_bca, check_level, find_acceleration
+from thawline.judge.metrics import CHUNK_BYTES, divide, resample_auc
 from thawline.types import MISSING, Estimate
 
 if TYPE_CHECKING:
@@ -40,6 +41,12 @@ def iterate_patient_counts(
         yield chunk
 
 
+def list_blocks(n_patients: int, most: int = 500) -> FloatArray:
+    """Return weights, (blocks, patients), that leave out one patient each, or of more than ``most`` an equal block."""
+    owner = np.arange(n_patients) * min(n_patients, most) // max(n_patients, 1)
+    return np.not_equal(owner, np.arange(min(n_patients, most))[:, np.newaxis]).astype(np.float64)
+
+
 def patient_counts(groups: Groups, n_resamples: int, seed: int) -> IntArray:
     """Return how often each patient is drawn in each resample, int64 of shape (resamples, patients).
 
@@ -57,12 +64,14 @@ def interval(
     *,
     level: float = 0.95,
     largest: float | None = 1.0,
+    without: ArrayLike | None = None,
     recentre: bool = False,
 ) -> Estimate:
-    """Return the percentile bootstrap interval of a metric around its ``point`` value.
+    """Return the bootstrap interval of a metric around its ``point`` value: BCa, or plain percentiles.
 
     ``values`` are the resampled metric, shape (resamples,); nan, where a class was absent, is left out and counted in
-    ``method``. ``n_patients`` are those the metric rests on (for a sensitivity, the patients of that class).
+    ``method``. ``without`` is the metric without each patient, or block of patients, in turn, from which BCa has its
+    acceleration; percentiles where it is not given. ``n_patients`` are those the metric rests on.
 
     Where the metric is exactly 0 or ``largest`` in every resample, a bootstrap would claim certainty: the bound is then
     the exact binomial one of Clopper and Pearson, Biometrika 26:404 (1934), with one trial a patient, which at n of n
@@ -70,8 +79,7 @@ def interval(
     interval (nan). ``recentre`` shifts the resamples to average at ``point``, for metrics such as the calibration error
     that resampling inflates. Raises OptionError for a level outside (0, 1).
     """
-    if not 0 < level < 1:
-        raise OptionError(f"The level of an interval must lie between 0 and 1; found {level}. Pass for example 0.95.")
+    check_level(level)
     resampled = np.asarray(values, np.float64)
     kept = resampled[~np.isnan(resampled)]
     if np.isnan(point):
@@ -82,38 +90,17 @@ def interval(
         return Estimate(point, low, high, level, f"exact binomial bound, one trial for each of {n_patients} patients")
     if n_patients < 2 or not len(kept):
         return Estimate(point, float("nan"), float("nan"), level, f"no interval: rests on {n_patients} patient(s)")
-    method = f"percentile bootstrap, {len(kept)} resamples of patients"
+    kind = "percentile" if without is None else "BCa"
+    method = f"{kind} bootstrap, {len(kept)} resamples of patients"
     if len(kept) < len(resampled):
         method += f"; {len(resampled) - len(kept)} more without a needed class left out"
     if recentre:
         kept = np.clip(kept - kept.mean() + point, 0, largest)
         method += "; recentred on the value"
+    if without is not None:
+        return Estimate(point, *bound_bca(kept, point, find_acceleration(without), level=level), level, method)
     low, high = np.quantile(kept, [(1 - level) / 2, (1 + level) / 2])
     return Estimate(point, float(low), float(high), level, method)
-
-
-def within_fold_auc(
-    labels: Labels,
-    probabilities: Probabilities,
-    folds: IntArray,
-    weights: ArrayLike | None = None,
-    *,
-    positive: int = 1,
-) -> float:
-    """Return the AUC of each fold, averaged over the folds; pooling would mix the scales of different models.
-
-    ``folds``, shape (items,), holds the fold that scored an item, −1 for none (ignored). Folds in which a class is
-    absent are skipped; nan when all are. See Airola et al., Computational Statistics & Data Analysis 55:1828 (2011).
-    """
-    truth, given, fold = np.asarray(labels), np.asarray(probabilities), np.asarray(folds)
-    check_lengths(labels=truth, probabilities=given, folds=fold)
-    weight = np.ones(len(truth)) if weights is None else np.asarray(weights, np.float64)
-    areas = []
-    for number in np.unique(fold[fold >= 0]):
-        inside = fold == number
-        areas.append(macro_auc(truth[inside], given[inside], weight[inside], positive=positive))
-    defined = [area for area in areas if not np.isnan(area)]
-    return float(np.mean(defined)) if defined else float("nan")
 
 
 def resample_fold_aucs(
@@ -140,13 +127,12 @@ def resample_fold_aucs(
     return areas
 
 
-def average_areas(areas: FloatArray, labels: Labels) -> FloatArray:
-    """Return the mean AUC, (resamples,), of areas (folds, resamples, classes): of classes within a fold, then over folds.
+def average_areas(areas: FloatArray) -> FloatArray:
+    """Return the mean AUC, (resamples,), of areas (folds, resamples, classes).
 
-    Of several labels an item it is the mean over labels of what each comes to over the folds where it is defined, as a fold
-    may lack one of them.
+    The mean over classes of what each comes to over the folds where it is defined, as `auc.measure_areas` has it.
     """
-    return average_defined(areas).mean(axis=1) if labels.ndim == 2 else average_defined(areas.mean(axis=2))
+    return np.asarray(average_defined(areas).mean(axis=1))
 
 
 def average_defined(values: FloatArray) -> FloatArray:
