@@ -9,6 +9,7 @@ import io
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -607,9 +608,13 @@ def test_allowed_leak_is_in_audit_and_report(tmp_path: Path) -> None:
     rows = read_rows(tmp_path / "run" / "splits.csv")
     named = {rows[number]["patient"] for leak in audit["across_split"] for number in leak["items"]}
     assert len(named) == 2
+    first = audit["findings"][0]
+    assert (first["name"], first["severity"]) == ("patients across splits", "fatal")
+    assert first["groups"] == [leak["items"] for leak in audit["across_split"]]
     page = (tmp_path / "run" / "report.html").read_text("utf-8")
-    assert "--allow-leak" in page
+    assert "--allow-leak: " in page
     assert "on both sides of the split" in page
+    assert all(f'alt="Item {item["item"]}: ' in page for group in first["shown"] for item in group)
 
 
 @pytest.mark.slow
@@ -630,6 +635,24 @@ def test_planted_copies_are_listed_and_kept_together(tmp_path: Path) -> None:
     assert any("3 sets of identical images; each stays together" in warning for warning in notes.warnings)
     pixels = [[Image.open(data / rows[number]["item"]).tobytes() for number in group] for group in audit["identical"]]
     assert all(len(set(group)) == 1 for group in pixels)
+    for name in ("identical images with different labels", "identical images"):
+        (finding,) = [each for each in audit["findings"] if each["name"] == name]
+        assert all((tmp_path / "run" / item["image"]).is_file() for group in finding["shown"] for item in group)
+        assert name.capitalize() in (tmp_path / "run" / "report.html").read_text("utf-8")
+
+
+@pytest.mark.slow
+def test_labels_of_a_closed_test_part_are_held_back_where_they_contradict_as_well(tmp_path: Path) -> None:
+    data = make_films(tmp_path / "data", n_patients=36, split=True)
+    rows = read_rows(data / "manifest.csv")
+    tested = next(row for row in rows if row["split"] == "test")
+    shutil.copy(data / tested["path"], data / "images" / "again.png")
+    other = "lesion" if tested["label"] == "healthy" else "healthy"
+    write_rows(data / "manifest.csv", [*rows, {**tested, "path": "images/again.png", "label": other}])
+    run_job(data, tmp_path / "run", hold_test=True)
+    audit = read_json(tmp_path / "run" / "audit.json")
+    (finding,) = [each for each in audit["findings"] if each["name"] == "identical images with different labels"]
+    assert [item["label"] for item in finding["shown"][0]] == ["held back", "held back"]
 
 
 @pytest.mark.slow

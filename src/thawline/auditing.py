@@ -122,7 +122,7 @@ def _judge(
     shortcuts = find_shortcuts(dataset.contents, facts, pictures, *about)
     listener.end(count_things(len(shortcuts), "source"))
     found = [
-        *judge_identical(dataset, copies),
+        *judge_identical(dataset, copies.identical),
         *judge_near(dataset, copies),
         *suggest_patients(dataset, copies),
         *judge_shortcuts(shortcuts),
@@ -162,15 +162,9 @@ def write_audit(audit: Audit, out: Path) -> Path:
     """
     require_empty(out, "the audit")
     found = audit.to_json()
-    lost = {
-        item for each in found["findings"] if each["name"] == UNREADABLE for group in each["groups"] for item in group
-    }
     shown = [each for each in found["findings"] if each["name"] != UNREADABLE]
-    numbers = [number for number in range(len(audit.dataset.items)) if number not in lost]
-    found["findings"] = [
-        *show_findings(out, shown, take_items(audit.dataset, numbers), numbers, MIDDLE_SLICE),
-        *({**each, "shown": []} for each in found["findings"] if each["name"] == UNREADABLE),
-    ]
+    lost = [{**each, "shown": []} for each in found["findings"] if each["name"] == UNREADABLE]
+    found["findings"] = [*show_findings(out, shown, audit.dataset, MIDDLE_SLICE), *lost]
     write_json(out / "audit.json", found)
     return write_atomic(out / "audit.html", render_audit(out, found, audit.dataset.classes))
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from thawline.audit.findings import SEVERITIES
 from thawline.audit.step import audit_labels
 from thawline.cost import read_duration
 from thawline.files import write_atomic, write_json
@@ -40,7 +41,7 @@ from thawline.types import MULTILABEL, SilentListener
 
 if TYPE_CHECKING:
     from thawline.judge.calibration import Scales
-    from thawline.types import Groups, IntArray, Labels, Probabilities
+    from thawline.types import Groups, IntArray, Labels, Probabilities, Reading
 
 FINAL_FOLDS = 1.6  # trainings of a fold that one on all items takes: a fold learns four fifths of four fifths
 REFITS = "networks of all items"  # what the journal calls their number
@@ -269,16 +270,25 @@ def judge(job: Job, climb: Climb, selection: Selection, chosen: TriedRung, test:
     write_examples(
         job.out, job.dataset.contents, job.inspection.numbers, shown, job.labels, probabilities, about, reading
     )
-    openings = (job.journal.find("test") or {}).get("openings")
-    record = job.inspection.record
     if job.options.audit == "full":
         about_labels = job.development_items(), development.labels, chosen.probabilities
-        record["findings"] += audit_labels(job.inspection, *about_labels)
-    numbers = job.inspection.numbers
-    held = {numbers[item] for item in np.flatnonzero(is_test)} if test is None else set()
-    findings = show_findings(job.out, record["findings"], job.dataset, numbers, reading, held)
-    write_json(job.out / "audit.json", {**record, "findings": findings, "test_openings": openings})
+        job.inspection.record["findings"] += audit_labels(job.inspection, *about_labels)
+    _write_audit(job, reading)
     write_atomic(job.out / "model" / "card.md", write_card(metrics, job.plan, job.weights))
     job.listener.end()
     thawed = tuple(each.rung.unit for each in climb.tried if each.rung.line)
     write_json(job.out / "metrics.json", {**metrics, "cost": job.sum_costs(thawed)})
+
+
+def _write_audit(job: Job, reading: Reading) -> None:
+    """Write what was found of all items, the gravest first, with pictures of some; labels of a closed test part stay so."""
+    everything, numbers, is_test = job.inspection.everything, job.inspection.numbers, job.splits.is_test
+    held: set[int] = set()
+    if job.options.hold_test:  # given labels of the test part that take no part are its labels as well
+        held = {numbers[place] for place in np.flatnonzero(is_test)}
+        held |= {number for number, item in enumerate(everything.items) if item.split == "test"}
+    record = job.inspection.record
+    ranked = sorted(record["findings"], key=lambda finding: SEVERITIES.index(finding["severity"]))
+    findings = show_findings(job.out, ranked, everything, reading, held)
+    openings = (job.journal.find("test") or {}).get("openings")
+    write_json(job.out / "audit.json", {**record, "findings": findings, "test_openings": openings})

@@ -127,7 +127,7 @@ def run(
     _check_plan(job)
     _keep_findings(job, time.perf_counter() - at)
     _audit_shortcuts(job)
-    _write_findings(job, dataset)
+    _write_findings(job)
     if len(candidates) > 1:
         _choose_backbone(job, candidates)
     if given is not None:
@@ -393,11 +393,12 @@ def _keep_findings(job: Job, seconds: float) -> None:
             job.journal.record(unit, value, taken)
 
 
-def _write_findings(job: Job, everything: Dataset) -> None:
-    """Write what was found of ``everything`` into the run folder."""
-    write_json(job.out / "audit.json", job.inspection.record)
+def _write_findings(job: Job) -> None:
+    """Write what was found of all items into the run folder."""
+    found = job.inspection
+    write_json(job.out / "audit.json", found.record)
     write_json(job.out / "fingerprint.json", job.fingerprint)
-    write_atomic(job.out / "splits.csv", format_splits(everything, job.inspection.numbers, job.splits))
+    write_atomic(job.out / "splits.csv", format_splits(found.everything, found.numbers, job.splits))
 
 
 def _split(dataset: Dataset, labels: Labels, groups: Groups, options: RunOptions) -> Splits:

@@ -56,7 +56,7 @@ def inspect(dataset, looks, **options):
 def test_clean_items_all_take_part():
     dataset, looks = make_dataset(), make_looks()
     found, messages = inspect(dataset, looks)
-    assert found.dataset == dataset
+    assert found.dataset == found.everything == dataset
     assert found.numbers == tuple(range(12))
     assert found.digests == tuple(f"bytes {n}" for n in range(12))
     assert found.facts == tuple(look.facts for look in looks)
@@ -143,6 +143,11 @@ def test_identical_images_of_different_labels_are_left_out_and_listed():
     assert {entry["reason"] for entry in found.record["left_out"]} == {"identical to an image with another label"}
     assert "left out 2 sets of identical images with different labels" in messages[0]
     assert "films/02.png (ill) = films/05.png (well)" in messages[0]
+    assert len(found.everything.items) == 16
+    assert [(each["name"], each["groups"]) for each in found.record["findings"]] == [
+        ("identical images with different labels", ((2, 5), (7, 8, 10))),
+        ("identical images", ((0, 4), (2, 5), (7, 8, 10))),
+    ]
     assert messages[1] == "1 sets of identical images; each stays together in every split"
 
 
@@ -191,6 +196,22 @@ def test_a_leak_may_be_allowed_and_is_recorded():
     assert found.record["overrides"] == ["--allow-leak"]
     across = [(leak["kind"], leak["items"], leak["parts"]) for leak in found.record["across_split"]]
     assert across == [("patient", [0, 9], ["test", "train"]), ("image", [2, 8], ["test", "train"])]
+    assert [(each["name"], each["severity"], each["groups"]) for each in found.record["findings"]] == [
+        ("patients across splits", "fatal", ((0, 9),)),
+        ("identical images across splits", "fatal", ((2, 8),)),
+        ("identical images", "note", ((2, 8),)),
+    ]
+
+
+def test_an_unreadable_item_leaks_nothing_and_numbers_are_those_of_all_data():
+    dataset = make_dataset(patients={0: "Anna", 9: "Anna", 1: "Bea", 10: "Bea"}, splits=SPLITS)
+    found, _ = inspect(dataset, make_looks(unreadable=(0,)), skip_unreadable=True, allow_leak=True)
+    assert [leak["items"] for leak in found.record["across_split"]] == [[1, 10]]
+    assert [each["groups"] for each in found.record["findings"]] == [((1, 10),)]
+    found, _ = inspect(
+        make_dataset(patients={0: "Anna", 9: "Anna"}, splits=SPLITS), make_looks(unreadable=(0,)), skip_unreadable=True
+    )
+    assert found.record["across_split"] == []
 
 
 def test_without_a_given_split_nothing_leaks():

@@ -52,12 +52,21 @@ def test_across_splits_means_two_parts_of_a_given_split(splits: tuple[str, ...] 
 
 def test_identical_items_with_two_labels_are_said_and_a_leak_is_fatal() -> None:
     dataset = make_dataset(("p", "q"), ("train", "test"))
-    found = list(judge_identical(dataset, Copies(((0, 1),), (), ())))
+    found = list(judge_identical(dataset, [(0, 1)]))
+    assert found[0].text.startswith("the test part is not independent")
+    assert "--allow-leak" in found[0].text
     assert [(each.name, each.severity) for each in found] == [
         ("identical images across splits", "fatal"),
         ("identical images with different labels", "severe"),
         ("identical images", "note"),
     ]
+
+
+def test_what_does_not_reach_the_test_part_is_said_so() -> None:
+    dataset = make_dataset(("p", "p", "q", "r"), ("train", "val", "test", "test"))
+    (found,) = judge_identical(dataset, [])
+    assert (found.name, found.severity, found.groups) == ("patients across splits", "fatal", ((0, 1),))
+    assert found.text.startswith("none reaches test")
 
 
 def test_a_group_of_identical_items_alone_is_no_near_duplicate(films: list[object]) -> None:

@@ -185,16 +185,21 @@ def make_fingerprint(parts: dict[str, dict[str, Any]], classes: tuple[str, ...])
     }  # fmt: skip
 
 
+def make_finding(name: str, severity: str, groups: list[list[int]]) -> dict[str, Any]:
+    return {"name": name, "severity": severity, "text": "what it means", "groups": groups, "counted": True, "shown": []}
+
+
 def make_audit(classes: tuple[str, ...]) -> dict[str, Any]:
     reason = "cannot identify image file '/data/ward 7/Jane Doe (7).png'"
     return {
         "schema": 1,
         "unreadable": [{"item": item, "label": classes[0], "reason": reason} for item in (12, 77)],
-        "identical": [[3, 17], [5, 6, 9]], "contradicting": [[4, 19]],
-        "across_split": [{"kind": "patient", "items": [21, 345]}, {"kind": "image", "items": [8, 402]}],
         "left_out": [{"item": 4, "label": classes[0], "reason": "identical items with different labels"}],
         "overrides": ["--allow-leak", "--skip-unreadable"],
-        "findings": [], "shortcuts": [], "warnings": [{"level": "caution", "text":
+        "findings": [make_finding("patients across splits", "fatal", [[21, 345]]),
+                     make_finding("identical images with different labels", "severe", [[4, 19]]),
+                     make_finding("identical images", "note", [[3, 17], [5, 6, 9]])],
+        "shortcuts": [], "warnings": [{"level": "caution", "text":
             "Patient MRN-d00003 has a file C:\\scans\\Jane.dcm of an odd size: class0/Scan of Jane Doe (6).png."}],
         "test_openings": {"count": 2, "plans": 2},
     }  # fmt: skip
@@ -484,10 +489,12 @@ def test_a_ladder_without_one_chosen_rung_is_damaged(run: Path, n_chosen: int) -
 def test_warnings_and_overrides_stand_before_the_results(page: Page) -> None:
     said = page.text[page.text.index("Warnings and overrides") : page.text.index("Thawline drew the split")]
     for words in (
-        "--allow-leak: Patients or identical images", "--skip-unreadable", "Leak: 1 patient in both sides", "items 21, 345",
+        "--allow-leak: Patients or identical images", "--skip-unreadable",
+        "Patients across splits: 1 group (items 21, 345): what it means.",
         "2 items could not be read and were left out: COVID (2)",
         "1 item left out: identical items with different labels (1)",
-        "items 4, 19", "2 sets of identical images with the same label", "opened 2 times by 2 plans",
+        "Warning. Identical images with different labels: 1 group (items 4, 19)",
+        "Note. Identical images: 2 groups (items 3, 5, 6, 9, 17)", "opened 2 times by 2 plans",
         "3 items without a patient",
         "Few patients: 180 patients in all, 60 patients behind the headline",
     ):  # fmt: skip
@@ -503,7 +510,7 @@ def test_findings_of_the_audit_are_shown_with_their_pictures(run: Path) -> None:
     change(run, "audit.json", findings=[{**finding, "shown": shown}])
     page = Page(write_report(run))
     assert "Near-duplicates across splits: 2 groups (items 30, 31, 40, 41): look, then correct it." in page.text
-    assert "look, then correct it. Not all are shown." in page.text
+    assert "Near-duplicates across splits severe look, then correct it. Not all are shown." in page.text
     assert "Item 30 COVID, test" in page.text
     alts = [attrs.get("alt") for tag, attrs in page.tags if tag == "img"]
     assert alts.count("Item 31: COVID") == 1
@@ -521,11 +528,11 @@ def test_shortcuts_are_a_table_and_one_warning(run: Path) -> None:
     page = Page(write_report(run))
     assert "Labels are predicted from what may not be the disease: border, size." in page.text
     assert "border 0.810 [0.770, 0.850]" in page.text
-    assert "Shortcut: aspect alone it predicts the label." in page.text
+    assert "Shortcut: aspect note alone it predicts the label." in page.text
 
 
 def test_a_clean_run_says_only_how_often_the_test_part_was_opened(run: Path) -> None:
-    keys = ("unreadable", "identical", "contradicting", "across_split", "left_out", "overrides", "findings", "warnings")
+    keys = ("unreadable", "left_out", "overrides", "findings", "warnings")
     empty: dict[str, Any] = {key: [] for key in keys}
     change(run, "audit.json", **empty, test_openings={"count": 1, "plans": 1})
     change(run, "fingerprint.json", n_patients=4000, n_blank_patients=0)

@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from thawline.audit.leaks import judge_identical
 from thawline.data.dataset import Dataset, check_dataset, take_items
 from thawline.data.readers import ImageFacts
 from thawline.data.scan import Look
@@ -20,11 +21,12 @@ from thawline.types import Listener
 
 @dataclasses.dataclass(frozen=True)
 class Inspection:
-    """What takes part: ``dataset``, ``facts`` and ``digests`` aligned; ``numbers`` are the item numbers in all data.
+    """What takes part: ``dataset``, ``facts`` and ``digests`` aligned; ``numbers`` are the item numbers in ``everything``.
 
     ``identical`` holds positions in ``dataset``; ``record`` is the content of `audit.json`.
     """
 
+    everything: Dataset
     dataset: Dataset
     facts: tuple[ImageFacts, ...]
     digests: tuple[str, ...]
@@ -39,10 +41,12 @@ def inspect_items(dataset: Dataset, looks: Sequence[Look], options: RunOptions, 
     if unreadable and not options.skip_unreadable:
         raise UnreadableItemsError([(dataset.items[n].path, looks[n].problem) for n in unreadable], len(looks))
     readable = [number for number in range(len(looks)) if looks[number].facts is not None]
-    copies = _number(find_identical([_facts(looks[n]).pixel_digest for n in readable]), readable)
-    leaks = find_leaks(dataset.items, copies) if dataset.split_given else []
+    seen = take_items(dataset, readable)
+    identical = find_identical([_facts(looks[n]).pixel_digest for n in readable])
+    leaks = find_leaks(seen.items, identical) if seen.split_given else []
     if leaks and not options.allow_leak:
-        raise LeakError(_describe_leaks(dataset, leaks))
+        raise LeakError(_describe_leaks(seen, leaks))
+    copies = _number(identical, readable)
     contradicting = [group for group in copies if dataset.contradict(group)]
     refused = set(contradicting)
     out = {number for group in contradicting for number in group}
@@ -50,13 +54,17 @@ def inspect_items(dataset: Dataset, looks: Sequence[Look], options: RunOptions, 
     for message in _warn(dataset, looks, unreadable, copies, contradicting):
         listener.warn(message)
     position = {number: index for index, number in enumerate(kept)}
+    leaks = [dataclasses.replace(leak, items=tuple(readable[place] for place in leak.items)) for leak in leaks]
+    record = _record(dataset, looks, unreadable, copies, contradicting, leaks)
+    record["findings"] = [each.number(readable).to_json() for each in judge_identical(seen, identical)]
     return Inspection(
+        everything=dataset,
         dataset=_keep(dataset, kept),
         facts=tuple(_facts(looks[number]) for number in kept),
         digests=tuple(looks[number].digest for number in kept),
         numbers=tuple(kept),
         identical=tuple(tuple(position[n] for n in group) for group in copies if group not in refused),
-        record=_record(dataset, looks, unreadable, copies, contradicting, leaks),
+        record=record,
     )
 
 

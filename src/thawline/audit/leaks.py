@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+MEND_SPLIT = (
+    "correct the split, or drop it to have one made by patient; --allow-leak lets a run go on all the same, and its report "
+    "says so"
+)
 TWO_LABELS = "one of the labels is wrong, or the difference cannot be seen: look, then correct or leave out"
 
 
@@ -44,20 +48,24 @@ def keep_together(dataset: Dataset, copies: Copies) -> list[tuple[int, int]]:
     return [(first, second) for first, second in pairs if not (named[first] and named[second])]
 
 
-def judge_identical(dataset: Dataset, copies: Copies) -> Iterator[Finding]:
-    """Yield what patients and identical images mean where they stand; the items are those of the ``dataset``."""
-    if dataset.split_given:
-        for kind, name in (("patient", "patients across splits"), ("image", "identical images across splits")):
-            groups = tuple(leak.items for leak in find_leaks(dataset.items, copies.identical) if leak.kind == kind)
-            if groups:
-                text = "the test part is not independent: correct the split, or drop it to have one made by patient"
-                yield Finding(name, "fatal", text, groups)
-    if groups := tuple(filter(dataset.contradict, copies.identical)):
+def judge_identical(dataset: Dataset, identical: Sequence[tuple[int, ...]]) -> Iterator[Finding]:
+    """Yield what patients and groups of identical images mean where they stand; the items are those of the ``dataset``."""
+    leaks = find_leaks(dataset.items, identical) if dataset.split_given else []
+    for kind, name in (("patient", "patients across splits"), ("image", "identical images across splits")):
+        if groups := tuple(leak.items for leak in leaks if leak.kind == kind):
+            yield Finding(name, "fatal", f"{_say_harm(dataset, groups)}: {MEND_SPLIT}", groups)
+    if groups := tuple(filter(dataset.contradict, identical)):
         yield Finding("identical images with different labels", "severe", TWO_LABELS, groups)
-    if copies.identical:
-        yield Finding(
-            "identical images", "note", "the same pixels more than once: they stay together", copies.identical
-        )
+    if identical:
+        text = "the same pixels more than once: they stay together"
+        yield Finding("identical images", "note", text, tuple(identical))
+
+
+def _say_harm(dataset: Dataset, groups: Sequence[tuple[int, ...]]) -> str:
+    """Say what groups of items that cross a given split do to its figures."""
+    if any(dataset.items[number].split == "test" for group in groups for number in group):
+        return "the test part is not independent"
+    return "none reaches test, and train and val are folded anew by patient, unless --validation given keeps them"
 
 
 def judge_near(dataset: Dataset, copies: Copies) -> Iterator[Finding]:

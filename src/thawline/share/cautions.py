@@ -31,7 +31,7 @@ def list_cautions(
     audit: Mapping[str, Any], fingerprint: Mapping[str, Any], section: Mapping[str, Any]
 ) -> list[Caution]:
     """Return all cautions, the gravest first; ``section`` is the part of `metrics.json` that makes the headline."""
-    found = [*describe_overrides(audit), *describe_omissions(audit), *describe_copies(audit), *describe_findings(audit)]
+    found = [*describe_overrides(audit), *describe_omissions(audit), *describe_findings(audit)]
     found += describe_size(fingerprint, section)
     found += [say(remark["level"], str(remark["text"])) for remark in audit["warnings"]]
     found += describe_openings(audit.get("test_openings"))
@@ -39,18 +39,8 @@ def list_cautions(
 
 
 def describe_overrides(audit: Mapping[str, Any]) -> list[Caution]:
-    """Return what was accepted that a run would refuse, and the leaks that this let in."""
-    found = [say("warning", f"{flag}: {OVERRIDES.get(flag, 'a check was overridden.')}") for flag in audit["overrides"]]
-    leaks: dict[tuple[str, str], list[Sequence[int]]] = {}
-    for leak in audit["across_split"]:
-        leaks.setdefault((leak["kind"], " and ".join(leak.get("parts", ["both sides"]))), []).append(leak["items"])
-    for (kind, parts), sets in leaks.items():
-        what = count_things(
-            len(sets), *(("patient",) if kind == "patient" else ("set of identical images", "sets of identical images"))
-        )
-        harm = " The test figures are not touched by it." if parts == "train and val" else ""
-        found.append(say("warning", f"Leak: {what} in {parts} of the given split ({list_items(sets)}).{harm}"))
-    return found
+    """Return what was accepted that a run would refuse."""
+    return [say("warning", f"{flag}: {OVERRIDES.get(flag, 'a check was overridden.')}") for flag in audit["overrides"]]
 
 
 def describe_omissions(audit: Mapping[str, Any]) -> list[Caution]:
@@ -74,21 +64,8 @@ def describe_omissions(audit: Mapping[str, Any]) -> list[Caution]:
     return found
 
 
-def describe_copies(audit: Mapping[str, Any]) -> list[Caution]:
-    """Return what identical images were found."""
-    found = []
-    if audit["contradicting"]:
-        sets = audit["contradicting"]
-        what = count_things(len(sets), "set of identical images", "sets of identical images")
-        found.append(say("caution", f"{what} with different labels ({list_items(sets)})."))
-    if audit["identical"]:
-        what = count_things(len(audit["identical"]), "set of identical images", "sets of identical images")
-        found.append(say("note", f"{what} with the same label; each set was kept on one side of every split."))
-    return found
-
-
 def describe_findings(audit: Mapping[str, Any]) -> list[Caution]:
-    """Return what else the audit found."""
+    """Return what the audit found, shortcuts in one sentence: a table has their figures."""
     found, shortcuts = [], []
     for finding in audit["findings"]:
         level: Level = "note" if finding["severity"] == "note" else "warning"

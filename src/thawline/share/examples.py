@@ -91,19 +91,17 @@ def show_findings(
     run: Path,
     findings: Sequence[Mapping[str, Any]],
     dataset: Dataset,
-    numbers: Sequence[int],
     reading: Reading = USUAL,
     held: Collection[int] = (),
 ) -> list[dict[str, Any]]:
     """Return the findings of the audit with the first items of their first groups, whose thumbnails are written.
 
-    ``numbers`` are those of the items of the ``dataset``; ``reading`` is the contract's. Of items whose number is ``held``
+    They name items by their numbers in the ``dataset``; ``reading`` is the contract's. Of items whose number is ``held``
     the label is not told.
     """
-    position = {number: index for index, number in enumerate(numbers)}
 
     def show(number: int) -> dict[str, Any]:
-        item, content = dataset.items[position[number]], dataset.contents[position[number]]
+        item, content = dataset.items[number], dataset.contents[number]
         image = _write_thumbnail(run, number, content, reading)
         return {"item": number, "label": HELD if number in held else item.label, "split": item.split, "image": image}
 

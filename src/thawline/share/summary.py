@@ -436,6 +436,7 @@ def summarise_findings(run: Path, findings: Sequence[Mapping[str, Any]]) -> list
     return [
         {
             "name": str(finding["name"]),
+            "severity": str(finding["severity"]),
             "text": str(finding["text"]),
             "more": sum(map(len, finding["groups"])) > sum(map(len, finding["shown"])),
             "groups": [
