@@ -243,3 +243,34 @@ def test_a_journal_on_a_device_that_is_really_full(tmp_path):
     (tmp_path / "journal.jsonl").symlink_to("/dev/full")
     with pytest.raises(OutputError, match="the disk is full; free some space and run the same command again"):
         Journal(tmp_path).record("a", {"n": 1}, 0.1)
+
+
+def test_units_say_what_they_cost_and_a_second_sitting_adds_to_it(tmp_path):
+    journal = Journal(tmp_path)
+    journal.unit("rung 1 fold 0", lambda: {"sum": sum(range(2_000_000))})
+    journal.record("rung 10 fold 0", {}, 2.0)
+    first = journal.costs("rung 1 ")
+    assert first["cpu_seconds"] > 0.01
+    assert first["peak_rss_mib"] > 10
+    assert journal.costs("")["seconds"] == pytest.approx(first["seconds"] + 2.0, abs=1e-3)
+    reopened = Journal(tmp_path)
+    assert reopened.costs("rung 1 ") == first
+    reopened.record("rung 1 fold 0", {"sum": sum(range(2_000_000))}, 0.1)
+    assert reopened.costs("rung 1 ")["cpu_seconds"] > first["cpu_seconds"]
+    nothing = reopened.costs("absent")
+    assert (nothing["seconds"], nothing["peak_rss_mib"], nothing["energy_wh"]) == (0, None, 0)
+
+
+def test_energy_is_measured_where_all_units_were_and_else_an_estimate(tmp_path):
+    (tmp_path / "journal.jsonl").write_text(
+        '{"unit": "a", "seconds": 1, "value": {}, "spent": {"cpu_s": 1, "peak_mib": 1024, "joules": 36.0, "wall_s": 1}}\n'
+        '{"unit": "b", "seconds": 1, "value": {}, "spent": {"cpu_s": 3, "peak_mib": 2048, "joules": null, "wall_s": 5}}\n'
+        '{"unit": "old", "seconds": 1, "value": {}}\n'
+    )
+    journal = Journal(tmp_path)
+    assert journal.costs("a")["energy_wh"] == 0.01
+    assert journal.costs("a")["energy_measured"]
+    both = journal.costs("")
+    assert both["energy_wh"] == pytest.approx((4 * 12 + (1 * 1 + 5 * 2) * 0.4) / 3600, abs=1e-4)
+    assert not both["energy_measured"]
+    assert both["peak_rss_mib"] == 2048

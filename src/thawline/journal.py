@@ -18,6 +18,7 @@ import numpy as np
 
 from thawline.errors import OutputError
 from thawline.files import file_digest, said_plainly, write_atomic
+from thawline.meter import JOULES_WH, Meter, estimate_joules
 
 Value = dict[str, Any]
 
@@ -30,6 +31,7 @@ class Journal:
         self.path = run / "journal.jsonl"
         self._lines = self._read()
         self._before, self._resumed = frozenset(self._lines), set[str]()
+        self._meter = Meter()
 
     def __contains__(self, name: str) -> bool:
         return name in self._lines
@@ -72,12 +74,40 @@ class Journal:
         """Return the seconds of one unit, 0 where it is not there."""
         return float(self._lines[name]["seconds"]) if name in self._lines else 0.0
 
+    def costs(self, prefix: str) -> dict[str, Any]:
+        """Return what all units whose name starts with ``prefix`` cost: seconds, processor seconds, peak memory, energy.
+
+        ``energy_wh`` is measured in so far as every unit was, else an estimate; see `meter`. What lies between two units
+        counts for the later one.
+        """
+        lines = [line for name, line in self._lines.items() if name.startswith(prefix)]
+        spent = [line.get("spent", {}) for line in lines]
+        peaks = [each["peak_mib"] for each in spent if each]
+        measured = all(each.get("joules") is not None for each in spent)
+        joules = [each.get("joules") if measured else _estimate(each) for each in spent]
+        return {
+            "seconds": round(sum(line["seconds"] for line in lines), 3),
+            "cpu_seconds": round(sum(each.get("cpu_s", 0.0) for each in spent), 3),
+            "peak_rss_mib": max(peaks, default=None),
+            "energy_wh": round(sum(joules) / JOULES_WH, 4),
+            "energy_measured": measured,
+        }
+
+    def _add_spent(self, name: str) -> dict[str, Any]:
+        """Return what was spent since the last unit, with what a unit of the same name had cost before."""
+        spent, before = self._meter.take().to_json(), self._lines.get(name, {}).get("spent", {})
+        for key in ("cpu_s", "wall_s", "joules"):
+            if spent[key] is not None:
+                spent[key] = round(spent[key] + (before.get(key) or 0.0), 3)
+        return spent | {"peak_mib": max(spent["peak_mib"], before.get("peak_mib", 0))}
+
     def record(self, name: str, value: Mapping[str, Any], seconds: float) -> None:
         """Append a finished unit; raises OutputError when it cannot be written, the earlier ones stay."""
         arrays = {key: item for key, item in value.items() if isinstance(item, np.ndarray)}
         line: dict[str, Any] = {
             "unit": name,
             "seconds": round(seconds, 4),
+            "spent": self._add_spent(name),
             "value": {key: item for key, item in value.items() if key not in arrays},
         }
         if arrays:
@@ -119,3 +149,8 @@ class Journal:
                     "the journal was changed by hand. Start over with --no-resume or another --out"
                 ) from error
         return lines
+
+
+def _estimate(spent: Mapping[str, Any]) -> float:
+    """Return the joules that a unit may have cost; 0 for one that was recorded without what it spent."""
+    return estimate_joules(spent["cpu_s"], spent["wall_s"], spent["peak_mib"]) if spent else 0.0

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from thawline.audit.items import Inspection
-from thawline.cost import peak_rss_mib
 from thawline.data.dataset import Dataset
 from thawline.data.splits import Splits
 from thawline.journal import Journal
@@ -18,6 +18,7 @@ from thawline.learn.development import Development
 from thawline.learn.features import Extraction, extract
 from thawline.learn.strategies import Source
 from thawline.learn.weight_files import Weights
+from thawline.meter import ESTIMATE, MEASURED
 from thawline.options import RunOptions
 from thawline.plan import Plan
 from thawline.types import BackboneFacts, Contract, Hardware, Listener
@@ -101,16 +102,32 @@ class Job:
         return found
 
     def sum_costs(self, thawed: tuple[str, ...] = ()) -> dict[str, Any]:
-        """Seconds by step over all sittings of the run, and the peak memory of this one.
+        """Return what the run cost over all its sittings, in all and by step: time, processor time, peak memory, energy.
 
         ``thawed`` are the units of the rungs above a thaw line, which count as training and not as heads.
         """
-        seconds = {step: sum(map(self.journal.seconds, units)) for step, units in STEPS.items()}
-        seconds = {step: taken for step, taken in seconds.items() if taken or step not in RARE_STEPS}
-        training = sum(self.journal.seconds(f"{unit} ") for unit in thawed)
-        seconds |= {"heads": seconds["heads"] - training, "training": training, "total": self.journal.seconds("")}
+        whole = self.journal.costs("")
+        steps = {step: sum_costs([self.journal.costs(unit) for unit in units]) for step, units in STEPS.items()}
+        steps = {step: cost for step, cost in steps.items() if cost["seconds"] or step not in RARE_STEPS}
+        training = sum_costs([self.journal.costs(f"{unit} ") for unit in thawed])
+        summed = ("seconds", "cpu_seconds", "energy_wh")
+        steps["heads"] |= {key: max(steps["heads"][key] - training[key], 0.0) for key in summed}
+        steps |= {"training": training, "total": whole}
         return {
-            "seconds": {name: round(value, 3) for name, value in seconds.items()},
-            "peak_rss_mib": peak_rss_mib(),
-            "energy_wh": None,
+            **{key: {step: round(cost[key], 4) for step, cost in steps.items()} for key in ("seconds", "cpu_seconds")},
+            "peak_rss_mib": whole["peak_rss_mib"],
+            "peak_rss_mib_by_step": {step: cost["peak_rss_mib"] for step, cost in steps.items()},
+            "energy_wh": whole["energy_wh"],
+            "energy_wh_by_step": {step: round(cost["energy_wh"], 4) for step, cost in steps.items()},
+            "energy_method": MEASURED if whole["energy_measured"] else ESTIMATE,
         }
+
+
+def sum_costs(costs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the sum of several `Journal.costs`, with the largest of their peaks."""
+    peaks = [each["peak_rss_mib"] for each in costs if each["peak_rss_mib"] is not None]
+    return {
+        **{key: sum(each[key] for each in costs) for key in ("seconds", "cpu_seconds", "energy_wh")},
+        "peak_rss_mib": max(peaks, default=None),
+        "energy_measured": all(each["energy_measured"] for each in costs),
+    }
