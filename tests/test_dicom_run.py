@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from thawline.types import Reading
 
 pytestmark = pytest.mark.slow
 
-TELLING = ("MUSTERMANN", "19480229", "XK-4711-")
+TELLING = ("MUSTERMANN", "19480229", "XK-4711-", "HOSPITAL")
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +31,7 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tags = {
             "PatientID": f"XK-4711-{row['patient']}",
             "PatientBirthDate": "19480229",
+            "InstitutionName": f"HOSPITAL {number % 3 > 0}",
             "BitsStored": 12,
             "HighBit": 11,
         }
@@ -69,6 +71,15 @@ def test_nothing_names_a_patient(finished: thawline.RunResult) -> None:
     for path in files:
         content = path.read_bytes()
         assert not [word for word in TELLING if word.encode() in content], path.name
+
+
+def test_its_report_counts_the_sites_under_keys(finished: thawline.RunResult) -> None:
+    data, site = json.loads((finished.folder / "audit.json").read_text("utf-8"))["tables"]
+    assert (data["title"], site["title"]) == ("data", "institution, under keys")
+    assert len(site["counts"]) == 2
+    page = finished.report.read_text("utf-8")
+    assert all(f'<th scope="row">{key}</th>' in page for key in site["counts"])
+    assert "What these data can support" in page
 
 
 def test_windows_are_the_models_too(films: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from thawline.audit.privacy import find_private
 from thawline.audit.quality import judge_quality
 from thawline.audit.shortcuts import Shortcut, find_shortcuts, judge_shortcuts
 from thawline.audit.tables import Table, make_tables, say_support
-from thawline.audit.traits import list_modalities
+from thawline.audit.traits import list_origins
 from thawline.cost import count_cores
 from thawline.data.dataset import Dataset, load_dataset, take_items
 from thawline.data.fingerprint import find_wide_range
@@ -92,23 +92,24 @@ def audit_data(
     cores = count_cores()
     looks = scan(dataset.contents, cores, listener, LOOK)
     readable = [number for number, look in enumerate(looks) if look.facts is not None]
-    seen = take_items(dataset, readable)
+    seen, origins = take_items(dataset, readable), list_origins(dataset.contents, cores)
     findings: list[Finding] = []
     shortcuts: list[Shortcut] = []
     if len({item.label for item in seen.items}) > 1:
-        judged, shortcuts = _judge(seen, [looks[number] for number in readable], cores, listener)
+        modalities = [origins[number]["modality"] for number in readable]
+        judged, shortcuts = _judge(seen, [looks[number] for number in readable], modalities, cores, listener)
         findings = [each.number(readable) for each in judged]
     if len(readable) < len(looks):
         text = "cannot be read: repair or remove them, or leave them out with --skip-unreadable"
         lost = tuple((number,) for number, look in enumerate(looks) if look.facts is None)
         findings.append(Finding(UNREADABLE, "severe", text, lost))
     findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
-    tables, support = tuple(make_tables(dataset)), say_support(dataset)
+    tables, support = tuple(make_tables(dataset, origins)), say_support(dataset)
     return Audit(tuple(findings), tuple(shortcuts), tables, support, dataset)
 
 
 def _judge(
-    dataset: Dataset, looks: Sequence[Look], cores: int, listener: Listener
+    dataset: Dataset, looks: Sequence[Look], modalities: Sequence[str], cores: int, listener: Listener
 ) -> tuple[list[Finding], list[Shortcut]]:
     """Return what is found among readable items of several classes."""
     digests, facts = [look.digest for look in looks], [look.facts for look in looks if look.facts is not None]
@@ -127,7 +128,7 @@ def _judge(
         *suggest_patients(dataset, copies),
         *judge_shortcuts(shortcuts),
         *_judge_by_network(dataset, digests, facts, groups, listener),
-        *judge_quality(facts, pictures.grey, list_modalities(dataset.contents, cores)),
+        *judge_quality(facts, pictures.grey, modalities),
         *find_private(dataset.contents, pictures, cores),
     ]
     return found, shortcuts

@@ -339,6 +339,7 @@ def _audit_copies(
         return {"findings": [], "together": []}
     found = audit_copies(inspection, make_reading(options), journal.find(NEAR), hardware.cores, listener)
     inspection.record["findings"] += found["findings"]
+    inspection.record["tables"] = found["tables"]
     for finding in found["findings"]:
         if finding["severity"] != "note":
             groups = count_things(len(finding["groups"]), "group")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from thawline.audit.items import inspect_items
+from thawline.audit.tables import say_support
 from thawline.data.dataset import Dataset
 from thawline.data.readers import ImageFacts
 from thawline.data.scan import Look
@@ -72,6 +73,10 @@ def test_clean_items_all_take_part():
         "left_out": [],
         "overrides": [],
         "findings": [],
+        "tables": [
+            {"title": "data", "counts": {"all": {name: {"items": 6, "patients": 6} for name in ("ill", "well")}}}
+        ],
+        "support": say_support(dataset),
         "shortcuts": [],
         "warnings": [],
         "test_openings": None,

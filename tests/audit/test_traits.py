@@ -74,11 +74,12 @@ def test_devices_of_dicom_objects_and_no_patient(tmp_path: Path) -> None:
     assert traits.read_traits(tmp_path / "gone.dcm") == {}
 
 
-def test_modalities_of_dicom_objects_and_of_nothing_else(tmp_path: Path) -> None:
+def test_origins_of_dicom_objects_and_of_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "one.dcm"
-    make_dicom(Modality="MR").save_as(path, enforce_file_format=True)
+    make_dicom(Modality="MR", StationName="MR1").save_as(path, enforce_file_format=True)
     items = [path, DicomSeries((path,)), PIXELS, tmp_path / "gone.dcm", Held(encode("PNG"))]
-    assert traits.list_modalities(items, 2) == ["MR", "MR", "", "", ""]
+    one, none = {"modality": "MR", "institution": "", "station": "MR1"}, dict.fromkeys(traits.ORIGIN, "")
+    assert traits.list_origins(items, 2) == [one, one, none, none, none]
 
 
 def test_an_empty_tag_is_nothing(tmp_path: Path) -> None:

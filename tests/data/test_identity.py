@@ -74,3 +74,10 @@ def test_keys_are_the_patients_own(one: str, other: str) -> None:
 def test_ids_of_two_issuers_do_not_meet() -> None:
     keys = {identity.key_patient(b"s" * 32, *names) for names in (("17", ""), ("17", "A"), ("A17", ""), ("7", "A1"))}
     assert len(keys) == 4
+
+
+def test_a_site_has_a_key_of_its_own_kind():
+    keys = {identity.key_site(secret, name) for secret in (b"s" * 32, b"t" * 32) for name in ("Clinic", "Clinic B", "")}
+    assert len(keys) == 6
+    assert not [key for key in keys if "Clinic" in key or len(key) != 9]
+    assert identity.key_site(b"s" * 32, "17")[1:] not in identity.key_patient(b"s" * 32, "17")

@@ -253,6 +253,7 @@ def test_leaks_are_patients_and_identical_images_that_stand_in_two_parts():
         Leak("image", (4, 5)),
     ]
     assert find_leaks(make_items(["train", "train", "test"], ["p", "p", "q"]), [(0, 1)]) == []
+    assert Leak("image", (0, 2)).number([3, 5, 8]) == Leak("image", (3, 8))
 
 
 @st.composite

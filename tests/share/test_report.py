@@ -199,6 +199,9 @@ def make_audit(classes: tuple[str, ...]) -> dict[str, Any]:
         "findings": [make_finding("patients across splits", "fatal", [[21, 345]]),
                      make_finding("identical images with different labels", "severe", [[4, 19]]),
                      make_finding("identical images", "note", [[3, 17], [5, 6, 9]])],
+        "tables": [{"title": title, "counts": {row: {name: {"items": 7, "patients": 5} for name in classes} for row in rows}}
+                   for title, rows in (("data", ["all"]), ("hospital", ["north", "a/b"]))],
+        "support": "on the given test part (5 + 5 patients) an interval of ±0.2",
         "shortcuts": [], "warnings": [{"level": "caution", "text":
             "Patient MRN-d00003 has a file C:\\scans\\Jane.dcm of an odd size: class0/Scan of Jane Doe (6).png."}],
         "test_openings": {"count": 2, "plans": 2},
@@ -514,6 +517,13 @@ def test_findings_of_the_audit_are_shown_with_their_pictures(run: Path) -> None:
     assert "Item 30 COVID, test" in page.text
     alts = [attrs.get("alt") for tag, attrs in page.tags if tag == "img"]
     assert alts.count("Item 31: COVID") == 1
+
+
+def test_sites_are_a_table_and_what_the_data_support_is_said(page: Page) -> None:
+    assert "Items of each class, patients in brackets: hospital" in page.text
+    assert "north 7 (5) 7 (5)" in page.text
+    assert "patients in brackets: data" not in page.text  # which stands above, by development and test
+    assert "What these data can support, by counts alone: on the given test part (5 + 5 patients)" in page.text
 
 
 def test_shortcuts_are_a_table_and_one_warning(run: Path) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from thawline.audit.leaks import judge_identical
+from thawline.audit.tables import make_tables, say_support
 from thawline.data.dataset import Dataset, check_dataset, take_items
 from thawline.data.readers import ImageFacts
 from thawline.data.scan import Look
@@ -43,28 +44,30 @@ def inspect_items(dataset: Dataset, looks: Sequence[Look], options: RunOptions, 
     readable = [number for number in range(len(looks)) if looks[number].facts is not None]
     seen = take_items(dataset, readable)
     identical = find_identical([_facts(looks[n]).pixel_digest for n in readable])
-    leaks = find_leaks(seen.items, identical) if seen.split_given else []
+    leaks = [leak.number(readable) for leak in find_leaks(seen.items, identical)] if dataset.split_given else []
     if leaks and not options.allow_leak:
-        raise LeakError(_describe_leaks(seen, leaks))
+        raise LeakError(_describe_leaks(dataset, leaks))
     copies = _number(identical, readable)
     contradicting = [group for group in copies if dataset.contradict(group)]
-    refused = set(contradicting)
     out = {number for group in contradicting for number in group}
     kept = [number for number in readable if number not in out]
     for message in _warn(dataset, looks, unreadable, copies, contradicting):
         listener.warn(message)
+    taking_part = _keep(dataset, kept)
     position = {number: index for index, number in enumerate(kept)}
-    leaks = [dataclasses.replace(leak, items=tuple(readable[place] for place in leak.items)) for leak in leaks]
-    record = _record(dataset, looks, unreadable, copies, contradicting, leaks)
-    record["findings"] = [each.number(readable).to_json() for each in judge_identical(seen, identical)]
     return Inspection(
         everything=dataset,
-        dataset=_keep(dataset, kept),
+        dataset=taking_part,
         facts=tuple(_facts(looks[number]) for number in kept),
         digests=tuple(looks[number].digest for number in kept),
         numbers=tuple(kept),
-        identical=tuple(tuple(position[n] for n in group) for group in copies if group not in refused),
-        record=record,
+        identical=tuple(tuple(position[n] for n in group) for group in copies if group[0] in position),
+        record={
+            **_record(dataset, looks, unreadable, copies, contradicting, leaks),
+            "findings": [each.number(readable).to_json() for each in judge_identical(seen, identical)],
+            "tables": [each.to_json() for each in make_tables(taking_part)],
+            "support": say_support(taking_part),
+        },
     )
 
 
@@ -160,7 +163,6 @@ def _record(
         ],
         "left_out": out + twice,
         "overrides": (["--allow-leak"] if leaks else []) + (["--skip-unreadable"] if unreadable else []),
-        "findings": [],
         "shortcuts": [],
         "warnings": [],
         "test_openings": None,

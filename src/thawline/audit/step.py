@@ -16,36 +16,48 @@ from thawline.audit.pictures import draw_pictures
 from thawline.audit.privacy import find_private
 from thawline.audit.quality import judge_quality
 from thawline.audit.shortcuts import find_shortcuts, judge_shortcuts
-from thawline.audit.traits import list_modalities
+from thawline.audit.tables import make_tables
+from thawline.audit.traits import list_origins
 from thawline.files import json_digest
 from thawline.types import Listener, Reading
 
 if TYPE_CHECKING:
     from thawline.types import Features, Groups, IntArray, Labels, Probabilities
 
+VERSION = (
+    1  # of what is found: raise it when the same items would give another, so that no sitting takes an earlier one's
+)
+
 
 def audit_copies(
     inspection: Inspection, reading: Reading, known: Mapping[str, Any] | None, threads: int, listener: Listener
 ) -> dict[str, Any]:
-    """Find near-duplicates, odd images and identities: ``findings``, and the pairs of positions that stay ``together``.
+    """Find near-duplicates, odd images, identities and sites.
 
-    ``known`` is what an earlier sitting found, which is taken where the items are the same.
+    These are ``findings``, ``tables``, and the pairs of positions that stay ``together``. ``known`` is what an earlier
+    sitting found, which is taken where the items are the same.
     """
-    content = json_digest([facts.pixel_digest for facts in inspection.facts])
+    dataset = inspection.dataset
+    content = json_digest([VERSION, [facts.pixel_digest for facts in inspection.facts]])
     if known is not None and known["content"] == content:
         return dict(known)
-    pictures = draw_pictures(inspection.dataset.contents, inspection.digests, threads, listener, reading)
+    pictures = draw_pictures(dataset.contents, inspection.digests, threads, listener, reading)
     listener.begin("near-duplicates")
     copies = find_copies([facts.pixel_digest for facts in inspection.facts], pictures.grey)
     listener.end(f"{len(copies.near)} groups")
+    origins = list_origins(dataset.contents, threads)
     found = (
-        *judge_near(inspection.dataset, copies),
-        *suggest_patients(inspection.dataset, copies),
-        *judge_quality(inspection.facts, pictures.grey, list_modalities(inspection.dataset.contents, threads)),
-        *find_private(inspection.dataset.contents, pictures, threads),
+        *judge_near(dataset, copies),
+        *suggest_patients(dataset, copies),
+        *judge_quality(inspection.facts, pictures.grey, [each["modality"] for each in origins]),
+        *find_private(dataset.contents, pictures, threads),
     )
-    findings = [each.number(inspection.numbers).to_json() for each in found]
-    return {"content": content, "findings": findings, "together": keep_together(inspection.dataset, copies)}
+    return {
+        "content": content,
+        "findings": [each.number(inspection.numbers).to_json() for each in found],
+        "tables": [each.to_json() for each in make_tables(dataset, origins)],
+        "together": keep_together(dataset, copies),
+    }
 
 
 def audit_shortcuts(

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from thawline.data.dataset import Dataset
+from thawline.data.identity import key_site, read_secret
 from thawline.data.label_sets import parse_labels
 from thawline.data.splits import TEST_FOLDS
 from thawline.judge.statistics import forecast_interval
 from thawline.types import MISSING, Item
 
-SITES = ("site", "hospital", "institution", "centre", "center", "clinic", "scanner")  # names of columns
-MOST_SITES = 50  # of a column that names sites
+SITES = ("site", "hospital", "institution", "centre", "center", "clinic", "scanner", "source")  # names of columns
+PLACES = ("institution", "station")  # of DICOM headers, where no column names sites
+NOT_SAID = "not said"
+MOST_SITES = 50  # of a column or a tag that names sites
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,18 +50,37 @@ class Table:
         return "\n".join([f"{self.title}, items (patients):", *(f"  {line}" for line in lines)])
 
 
-def make_tables(dataset: Dataset) -> list[Table]:
-    """Return the tables of all items, of the parts of a given split, and of sites, where a column names them."""
+def make_tables(dataset: Dataset, origins: Sequence[Mapping[str, str]] = ()) -> list[Table]:
+    """Return the tables of all items, of the parts of a given split, and of sites, where these are known.
+
+    Sites are those of a column, else those of DICOM headers, whose ``origins``, one an item, name them: under keys.
+    """
     tables = [_count("data", dataset, {"all": dataset.items})]
     if dataset.split_given:
         tables.append(_count("split", dataset, _group([str(item.split) for item in dataset.items], dataset.items)))
     columns = {name.lower(): name for item in dataset.items[:1] for name in item.metadata}
-    site = next((columns[name] for name in SITES if name in columns), None)
-    if site is not None:
-        names = [str(item.metadata.get(site) or "not said") for item in dataset.items]
-        if len(set(names)) <= min(MOST_SITES, len(names) // 2):
-            tables.append(_count(site, dataset, _group(names, dataset.items)))
-    return tables
+    column = next((columns[name] for name in SITES if name in columns), None)
+    if column is not None:
+        found = {column: [str(item.metadata.get(column) or NOT_SAID) for item in dataset.items]}
+    else:
+        found = {f"{place}, under keys": _key_sites(origins, place) for place in PLACES}
+    sites = next(((title, names) for title, names in found.items() if _are_sites(names)), None)
+    return tables if sites is None else [*tables, _count(sites[0], dataset, _group(sites[1], dataset.items))]
+
+
+def _key_sites(origins: Sequence[Mapping[str, str]], place: str) -> list[str]:
+    """Return the keys of the sites that headers name; nothing where they name no two."""
+    names = [each[place] for each in origins]
+    if len(set(names) - {""}) < 2:
+        return []
+    secret = read_secret()
+    keys = {name: key_site(secret, name) if name else NOT_SAID for name in set(names)}
+    return [keys[name] for name in names]
+
+
+def _are_sites(names: Sequence[str]) -> bool:
+    """Tell whether names, one an item, are few enough to be those of sites."""
+    return 0 < len(set(names)) <= min(MOST_SITES, len(names) // 2)
 
 
 def say_support(dataset: Dataset) -> str:

@@ -32,6 +32,7 @@ DICOM = {
     "software": "SoftwareVersions",
     "institution": "InstitutionName",
 }
+ORIGIN = ("modality", "institution", "station")
 
 
 def read_traits(content: Content) -> Traits:
@@ -59,9 +60,10 @@ def list_tags(contents: Sequence[Content], tags: Sequence[str], threads: int) ->
         return list(pool.map(lambda content: _take_tags(content, tags), contents))
 
 
-def list_modalities(contents: Sequence[Content], threads: int) -> list[str]:
-    """Return the modality that the DICOM header of each item says, "" where there is none."""
-    return [found.get(DICOM["modality"], "") for found in list_tags(contents, [DICOM["modality"]], threads)]
+def list_origins(contents: Sequence[Content], threads: int) -> list[dict[str, str]]:
+    """Return by the names of `ORIGIN` what the DICOM header of each item says, "" for nothing; not to be printed either."""
+    found = list_tags(contents, [DICOM[name] for name in ORIGIN], threads)
+    return [{name: tags.get(DICOM[name], "") for name in ORIGIN} for tags in found]
 
 
 def _take_tags(content: Content, tags: Sequence[str]) -> dict[str, str]:

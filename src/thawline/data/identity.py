@@ -1,4 +1,4 @@
-"""Patients of DICOM files under a key: the same in all runs of a site, and unreadable to everybody else.
+"""Patients, and sites, of DICOM files under a key: the same in all runs of a site, and unreadable to everybody else.
 
 The key is a secret of the site that lies in the user's data folder of Thawline (``THAWLINE_DATA`` moves it), outside all
 runs.
@@ -61,3 +61,8 @@ def key_patient(secret: bytes, patient: str, issuer: str = "") -> str:
     """Return the key of a patient (HMAC-SHA256, RFC 2104, of 64 bits): ids of several issuers do not meet."""
     name = f"{len(issuer)} {issuer}{patient}".encode()
     return f"P{hmac.new(secret, name, hashlib.sha256).hexdigest()[:16]}"
+
+
+def key_site(secret: bytes, name: str) -> str:
+    """Return the key of an institution or a station, of 32 bits: enough to tell the few of a data set apart."""
+    return f"S{hmac.new(secret, f'site {name}'.encode(), hashlib.sha256).hexdigest()[:8]}"

@@ -41,6 +41,10 @@ class Leak:
     kind: str
     items: tuple[int, ...]
 
+    def number(self, numbers: Sequence[int]) -> Leak:
+        """Return the leak with the numbers of its items for their positions."""
+        return Leak(self.kind, tuple(numbers[item] for item in self.items))
+
 
 def find_identical(pixel_digests: Sequence[str]) -> list[tuple[int, ...]]:
     """Return the groups of two and more items with equal decoded pixels, in the order of their first item."""

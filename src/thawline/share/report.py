@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import thawline
 from thawline.files import write_atomic
 from thawline.share.figures import Caption, draw_ladder, draw_reliability, draw_roc, draw_training, shorten
-from thawline.share.summary import PARTS, summarise, summarise_findings, summarise_shortcuts
+from thawline.share.summary import PARTS, summarise, summarise_findings, summarise_shortcuts, summarise_tables
 from thawline.share.words import (
     count_things,
     format_estimate,
@@ -97,12 +97,13 @@ def describe_reliability(bins: Mapping[str, Any], part: str) -> str:
 
 def render_audit(folder: Path, audit: Mapping[str, Any], classes: Sequence[str]) -> str:
     """Return the page of an audit, as `audit.json` in the folder holds it, whose examples lie there."""
-    names = {name: audit[name] for name in ("n_items", "tables", "support")}
     return (
         make_environment()
         .get_template("audit.html.j2")
         .render(
-            **names,
+            n_items=audit["n_items"],
+            support=audit["support"],
+            tables=summarise_tables(audit, classes),
             classes=classes,
             findings=summarise_findings(folder, audit["findings"]),
             shortcuts=summarise_shortcuts(audit),

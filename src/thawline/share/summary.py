@@ -51,6 +51,7 @@ SCORES = {  # key in metrics.json: name on the page
 }
 LOWER_IS_BETTER = ("grade_error", "brier", "ece", "log_loss")
 OF_SOME = ("exact_match", "weighted_kappa", "grade_error")  # where items have several labels, or classes an order
+PARTED = ("data", "split")  # tables of the audit that say what the report has by development and test
 PRIVATE_OPTIONS = ("data", "out", "run")
 
 
@@ -83,6 +84,8 @@ def summarise(run: Path) -> dict[str, Any]:
         summary["warnings"] = withhold(warnings, predictions.names)
         summary["findings"] = withhold(summarise_findings(run, audit["findings"]), predictions.names)
         summary["shortcuts"] = summarise_shortcuts(audit)
+        summary["sites"] = withhold(summarise_tables(audit, classes, but=PARTED), predictions.names)
+        summary["support"] = str(audit["support"])
     with blame(run, "plan.json"):
         summary["plan"] = withhold([summarise_choice(choice) for choice in plan["choices"]], predictions.names)
     with blame(run, "spec.json"):
@@ -428,6 +431,21 @@ def summarise_shortcuts(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [
         {"source": ": ".join(filter(None, (str(each["source"]), each.get("label")))), "auc": take_estimate(each, "auc")}
         for each in audit["shortcuts"]
+    ]
+
+
+def summarise_tables(audit: Mapping[str, Any], classes: Sequence[str], but: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Return the audit's tables of items and patients of each class, ``but`` those of these titles."""
+    return [
+        {
+            "title": str(table["title"]),
+            "rows": [
+                {"name": str(name), "counts": [take_class(counts, label) for label in classes]}
+                for name, counts in table["counts"].items()
+            ],
+        }
+        for table in audit["tables"]
+        if table["title"] not in but
     ]
 
 
