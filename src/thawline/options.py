@@ -67,6 +67,9 @@ TRAINED = (*THAWED, "random_init")  # all that train networks
 CONTROLS = ("handcrafted", "random_init")  # reported, never chosen where there is anything else
 MODALITIES = ("unknown", "xray", "ct", "mri", "ultrasound", "microscopy", "dermoscopy", "fundus", "endoscopy")
 
+CALIBRATORS = ("none", "temperature", "platt", "beta", "isotonic")  # the simplest first: the order of preference
+THRESHOLDS = ("sensitivity", "specificity", "cost")  # what a threshold may be chosen for
+
 LEAST_PX, MOST_PX = 32, 1024
 MOST_TILE_PX = 4096
 AUTO = "auto"
@@ -171,6 +174,20 @@ class RunOptions:
     folds: int = option(5, "Development folds by patient; fewer where a class has too few patients.", least=2)
     validation: str = option("folds", "Score development by folds, or on the given val part.", among=("folds", "given"))
     class_weight: str = option("none", "Weight classes when fitting heads and networks.", among=("none", "balanced"))
+    calibration: str = option(
+        AUTO, "Map to calibrated probabilities; auto: chosen out of fold.", among=(AUTO, *CALIBRATORS)
+    )
+    threshold: str = option(
+        "0.5",
+        "Threshold: a probability, or sensitivity:0.9, specificity:0.9 or cost:RATIO (of a miss over a false alarm).",
+    )
+    prevalence: float | None = option(
+        None, "Share of the positive class where the model is to be used; predictive values are given there too."
+    )
+    coverage: float = option(0.9, "Share of patients whose class prediction sets are to hold.")
+    subgroups: str = option(
+        AUTO, "Columns of the table to judge parts by, commas between, or none; auto: sex, age, site and the like."
+    )
     precision: str = option(
         "auto", "Arithmetic of the engine; f32 is that of training too.", among=("auto", "f32", "bf16")
     )
@@ -219,6 +236,7 @@ def check_options(options: RunOptions) -> RunOptions:
         raise OptionError(f"--ratio: expected a share above 0 and at most 1, found {options.ratio}")
     if options.blocks is not None and options.blocks.count(":") != 1:
         raise OptionError(f"--blocks: expected LOWEST:HIGHEST, such as blocks.4:blocks.5; found {options.blocks!r}")
+    _check_shares(options)
     make_reading(options)
     _check_lines(options)
     if options.multilabel:
@@ -235,6 +253,34 @@ def check_options(options: RunOptions) -> RunOptions:
             f"{', '.join(head for each in strategies for head in HEADS.get(each, ())) or 'none'}"
         )
     return dataclasses.replace(options, strategy=",".join(strategies) if options.strategy is not None else None)
+
+
+def _check_shares(options: RunOptions) -> None:
+    """Check what is a share, and the threshold. Raises OptionError."""
+    for name in ("prevalence", "coverage"):
+        value = getattr(options, name)
+        if value is not None and not 0 < value < 1:
+            raise OptionError(f"--{name}: expected a share between 0 and 1, such as 0.1; found {value}")
+    read_threshold(options.threshold)
+
+
+def read_threshold(text: str) -> tuple[str, float]:
+    """Read ``0.5``, ``sensitivity:0.9``, ``specificity:0.9`` or ``cost:10``: what is wanted, and how much of it.
+
+    Raises OptionError.
+    """
+    name, colon, number = text.partition(":")
+    kind = name.strip() if colon else "probability"
+    try:
+        wanted = float(number if colon else name)
+    except ValueError:
+        wanted = math.nan
+    fits = 0 < wanted < (math.inf if kind == "cost" else 1)
+    if kind not in ("probability", *THRESHOLDS) or not fits:
+        raise OptionError(
+            f"--threshold: expected a share such as 0.5, or sensitivity:0.9, specificity:0.9, cost:10; found {text!r}"
+        )
+    return kind, wanted
 
 
 def make_reading(options: RunOptions) -> Reading:

@@ -20,6 +20,7 @@ from thawline.files import json_digest
 from thawline.judge.statistics import forecast_interval
 from thawline.options import (
     ALL_HEADS,
+    CALIBRATORS,
     LEAST_PX,
     MOST_PX,
     RunOptions,
@@ -28,6 +29,7 @@ from thawline.options import (
     make_reading,
     settle_slices,
 )
+from thawline.plan_judging import choose_judging
 from thawline.plan_thawing import check_recipe, choose_thawing, name_controls, name_strategy
 from thawline.types import (
     ASPECTS,
@@ -54,6 +56,7 @@ SLOW_HEADS_ITEMS = 20_000
 EDITABLE = (
     "aspect",
     "cached_lines",
+    "calibration",
     "class_weight",
     "heads",
     "interpolation",
@@ -182,13 +185,7 @@ def make_plan(fingerprint: Mapping[str, Any], hardware: Hardware, facts: Backbon
             "fixed" if options.budget == RunOptions().budget else "given",
             "time to spend on choosing; the first rung is always finished",
         ),
-        _choose_threshold(fingerprint),
-        Choice(
-            "intervals",
-            "patient bootstrap",
-            "fixed",
-            "95 %, 2,000 resamples of patients: items of one are not independent",
-        ),
+        *choose_judging(fingerprint, options),
         _choose_final(options),
     )
     return Plan(choices, str(fingerprint["digest"]))
@@ -282,6 +279,7 @@ def _check_value(name: str, value: Any, own: Choice) -> None:
     ranges: dict[str, tuple[bool, str]] = {
         "aspect": (value in ASPECTS, ", ".join(ASPECTS)),
         "cached_lines": (in_order, f"some of {own.value}, in their order"),
+        "calibration": (value in CALIBRATORS, ", ".join(CALIBRATORS)),
         "class_weight": (value in ("none", "balanced"), "none or balanced"),
         "heads": (
             isinstance(value, list | tuple)
@@ -566,13 +564,6 @@ def _choose_class_weight(fingerprint: Mapping[str, Any], options: RunOptions) ->
     what = "larger value of the most uneven label over the other" if several else "largest class over smallest"
     reason = f"{what} is {fingerprint['imbalance']}; weights would bend the probabilities"
     return Choice("class_weight", "none", "fixed", reason)
-
-
-def _choose_threshold(fingerprint: Mapping[str, Any]) -> Choice:
-    if "multilabel" in fingerprint:
-        return Choice("threshold", 0.5, "fixed", "a label is called where it is more probable than not, each by itself")
-    reason = "a two-class decision takes the more probable class; several: the most probable"
-    return Choice("threshold", 0.5, "fixed", reason)
 
 
 def _choose_heads(fingerprint: Mapping[str, Any], options: RunOptions) -> Choice:

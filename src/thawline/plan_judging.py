@@ -1,0 +1,55 @@
+"""The choices of the plan that concern judgement: calibration, threshold, prevalence, prediction sets, intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from thawline.options import CALIBRATORS, RunOptions, read_threshold
+from thawline.types import Choice
+
+IN_WORDS = {"sensitivity": "a sensitivity of", "specificity": "a specificity of", "cost": "least cost at a ratio of"}
+
+
+def choose_judging(fingerprint: Mapping[str, Any], options: RunOptions) -> tuple[Choice, ...]:
+    """Return the choices of how predictions are calibrated, decided on and judged."""
+    usual = RunOptions()
+    prevalence = Choice("prevalence", None, "fixed", "predictive values are those at the prevalence of these data")
+    if options.prevalence is not None:
+        prevalence = Choice("prevalence", options.prevalence, "given", "--prevalence, where the model is to be used")
+    sets = "prediction sets hold the true class as often, of patients, where they are like those of development"
+    return (
+        _choose_calibration(options),
+        _choose_threshold(fingerprint, options),
+        prevalence,
+        Choice("coverage", options.coverage, "fixed" if options.coverage == usual.coverage else "given", sets),
+        Choice(
+            "intervals",
+            "patients",
+            "fixed",
+            "95 %, with patients as what is sampled: AUC by DeLong (Obuchowski), proportions by Wilson, the rest by BCa",
+        ),
+    )
+
+
+def _choose_calibration(options: RunOptions) -> Choice:
+    if options.calibration != RunOptions().calibration:
+        return Choice("calibration", options.calibration, "given", "--calibration")
+    reason = "to be measured: the simplest map whose log-loss out of fold is within one standard error of the best"
+    return Choice("calibration", None, "empirical", reason, CALIBRATORS)
+
+
+def _choose_threshold(fingerprint: Mapping[str, Any], options: RunOptions) -> Choice:
+    kind, wanted = read_threshold(options.threshold)
+    given = options.threshold != RunOptions().threshold
+    if "multilabel" in fingerprint:
+        reason = "a label is called where it is so probable, each by itself"
+    elif len(fingerprint["classes"]) > 2:
+        return Choice("threshold", 0.5, "fixed", "of several classes the most probable one is called")
+    else:
+        reason = "--threshold" if given else "a two-class decision takes the more probable class"
+    if kind == "probability":
+        return Choice("threshold", wanted, "given" if given else "fixed", reason)
+    return Choice(
+        "threshold", None, "empirical", f"to be measured: the threshold of {IN_WORDS[kind]} {wanted:g} out of fold"
+    )
