@@ -5,8 +5,8 @@
 Cohorts of 30 to 300 patients with one image, or one to five with scores that correlate by a half; scores are normal in both
 classes, as far apart as the AUC asks for. ``auc_coverage_min`` is the lowest coverage of all cases, ``auc_coverage_max`` the
 highest where the rarer class has 50 patients or more. Beside our interval stand what papers usually have: DeLong's of items
-as if each were a patient, and percentiles of a bootstrap of patients. Two more shapes of scores, of which no formula knows, are
-reported apart: positives that spread twice as wide, and positives of whom some look like negatives.
+as if each were a patient, and percentiles of a bootstrap of patients. Two more shapes of scores, of which no formula knows,
+are reported apart: positives that spread twice as wide, and positives of whom some look like negatives.
 """
 
 from __future__ import annotations

@@ -3,10 +3,11 @@
     python benchmarks/dimensions.py [--kinds NAMES] [--starts NAMES] [--work FOLDER] [--parts FOLDER] [--json FILE]
 
 adrenalmnist3d (shape of the adrenal gland from CT, 64 voxels a side), its own split by patient, EfficientNet-Lite0. Every
-kind frozen at 64 px, with its linear head; volumes have all slices, bags 16. Bags and volumes also of 16 slices of 32 px,
-near the 28 that published figures are of: frozen, and all of it trained from a random start, as two networks of two folds.
-``ladder``, in 20 minutes at 64 px, is not among the starts unless it is asked for. Runs are kept in the work folder, what
-they came to in that of parts: a second start goes on.
+kind frozen at 64 px, with its linear head; volumes have all slices, bags 16; attention is trained, and nothing else is.
+Bags and volumes also of 16 slices of 32 px, near the 28 that published figures are of: frozen, and all of it trained from
+the bundled weights and from a random start, as two networks of two folds. ``ladder``, in 20 minutes at 64 px, is not among
+the starts unless it is asked for. Runs are kept in the work folder, what they came to in that of parts: a second start goes
+on.
 """
 
 from __future__ import annotations
@@ -33,12 +34,15 @@ KINDS = {
 }
 VOLUMES = ("acs", "inflated")  # of which all slices are taken, or few
 TRAINED = ("bag_mean", *VOLUMES)
+ATTENTION = ["--strategy", "fine_tuning", "--thaw-line", "slice_pooling", "--budget", "none"]
 SMALL, LARGE = ["--size-px", "32"], ["--size-px", "64"]
 WHOLE = "feature_extractor,fine_tuning,fine_tuning_from_scratch"
 STARTS = {
     "frozen": [*LARGE, "--strategy", "feature_extractor"],
     "frozen_32": [*SMALL, "--strategy", "feature_extractor"],
+    "pretrained_32": [*SMALL, "--strategy", "fine_tuning_from_scratch", "--folds", "2", "--budget", "none"],
     "random_32": [*SMALL, "--strategy", "random_init", "--folds", "2", "--budget", "none"],
+    "attention": [*LARGE, *ATTENTION],
     "ladder": [*LARGE, "--strategy", WHOLE, "--budget", "20m"],
 }
 
@@ -47,7 +51,7 @@ def main() -> None:
     """Run all that is not there yet, print a table, write the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kinds", default=",".join(KINDS))
-    parser.add_argument("--starts", default="frozen,frozen_32,random_32")
+    parser.add_argument("--starts", default="frozen,frozen_32,pretrained_32,random_32,attention")
     parser.add_argument("--work", type=Path, default=Path("work") / "dimensions")
     parser.add_argument("--parts", type=Path, default=Path(__file__).parent / "results" / "parts" / "dimensions")
     parser.add_argument("--json", type=Path)
@@ -57,7 +61,8 @@ def main() -> None:
     figures: dict[str, Any] = {}
     for kind in options.kinds.split(","):
         for start in options.starts.split(","):
-            if kind not in TRAINED and start != "frozen":
+            wanted = "attention" if kind == "bag_attention" else "frozen"
+            if start != wanted and (kind not in TRAINED or start == "attention"):
                 continue
             few = "spread:16" if start.endswith("_32") else "all"
             slices = ["--slices", few] if kind in VOLUMES else []
