@@ -14,7 +14,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from helpers import Notes, make_dicom, make_films, save_dicom
-from thawline.auditing import audit_data, format_audit
+from thawline.auditing import audit_data, format_audit, write_audit
 from thawline.cli import app
 from thawline.errors import DataError
 
@@ -168,6 +168,39 @@ def test_modalities_that_go_along_with_the_label_are_found(tmp_path: Path) -> No
     assert mixed.text.startswith("MR (30), CT (30)")
     assert "shortcut: modality" in {each.name for each in audit.findings if each.severity == "severe"}
     assert "WARD7" not in json.dumps(audit.to_json()) + format_audit(audit)
+
+
+def write_volumes(folder: Path) -> Path:
+    """Twelve series of eight slices with a table of labels; of the fourth two slices are lost, the sixth is tilted."""
+    draw = np.random.default_rng(0)
+    for number in range(12):
+        tilt = np.radians(14.0 if number == 5 else 0.0)
+        about = {"PatientID": f"XK-4711-{number}", "Modality": "CT", "StudyInstanceUID": f"1.2.{number}"}
+        about |= {"SeriesInstanceUID": f"1.2.{number}.1", "PixelSpacing": [1, 1]}
+        about |= {"ImageOrientationPatient": [1, 0, 0, 0, float(np.cos(tilt)), float(np.sin(tilt))]}
+        (folder / f"s{number:02d}").mkdir(parents=True)
+        for place in set(range(8)) - ({3, 4} if number == 3 else set()):
+            where = {"SOPInstanceUID": f"1.2.{number}.1.{place}", "ImagePositionPatient": [0, 0, 5 * place]}
+            found = make_dicom(draw.integers(0, 900, (24, 24)).astype(np.uint16), **about, **where)
+            (folder / f"s{number:02d}" / f"{place}.dcm").write_bytes(save_dicom(found))
+    rows = [f"1.2.{number},{number % 2}" for number in range(12)]
+    (folder / "labels.csv").write_text("\n".join(["study,label", *rows, ""]), "utf-8")
+    return folder
+
+
+def test_series_that_are_no_whole_volumes_are_named_and_shown(tmp_path: Path) -> None:
+    data, notes = write_volumes(tmp_path / "data"), Notes()
+    audit = audit_data(data, listener=notes)
+    faults = {each.name: each for each in audit.findings if each.name in ("missing slices", "tilted series")}
+    assert {name: each.groups for name, each in faults.items()} == {"missing slices": ((3,),), "tilted series": ((5,),)}
+    assert faults["missing slices"].severity == "severe"
+    text = format_audit(audit)
+    assert "  - s03/0.dcm: 2 of 8 slices missing\n" in text
+    assert "  - s05/0.dcm: tilted by 14.0°" in text
+    assert any("2 of 12 series are not whole volumes:\n  - s03/0.dcm: 2 of 8 slices" in note for note in notes.warnings)
+    page = write_audit(audit, tmp_path / "out").read_text("utf-8")
+    assert "2 of 8 slices missing</li>" in page
+    assert "XK-4711" not in page + text + json.dumps(audit.to_json())
 
 
 def test_bad_input_is_the_data_sets_own_error(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -129,9 +130,10 @@ def test_a_run_on_dicom_series_and_a_folder_of_such_to_predict(volumes: Path, tm
         values = np.asanyarray(nibabel.load(volumes / row["path"]).dataobj)  # type: ignore[attr-defined]
         (folder / str(number)).mkdir(parents=True)
         for place in range(values.shape[2]):
+            height = 80 if (number, place) == (0, 2) else 8 * place  # a gap below the last slice of the first series
             about = {"PatientID": row["patient"], "Modality": "MR", "StudyInstanceUID": f"1.2.{number}"}
             about |= {"SeriesInstanceUID": f"1.2.{number}.1", "SOPInstanceUID": f"1.2.{number}.1.{place}"}
-            about |= {"ImagePositionPatient": [0, 0, 8 * place], "ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}
+            about |= {"ImagePositionPatient": [0, 0, height], "ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}
             found = make_dicom(values[::-1, ::-1, place].T.astype(np.uint16), PixelSpacing=[1, 1], **about)
             found.file_meta.MediaStorageSOPInstanceUID = found.SOPInstanceUID
             (folder / str(number) / f"{place}.dcm").write_bytes(save_dicom(found))
@@ -142,9 +144,16 @@ def test_a_run_on_dicom_series_and_a_folder_of_such_to_predict(volumes: Path, tm
     about = {**FROZEN, "weights": tiny_file, "backbone": "tiny"}
     finished = thawline.run(folder, tmp_path / "run", listener=Notes(), **about)
     assert read_choices(finished)["n_slices"] == 3
+    found = json.loads((finished.folder / "audit.json").read_text("utf-8"))["findings"]
+    (missing,) = [each for each in found if each["name"] == "missing slices"]
+    assert (missing["groups"], missing["remarks"]) == ([[0]], ["1 of 4 slices missing"])
+    assert "1 of 4 slices missing</li>" in finished.report.read_text("utf-8")
     with (finished.folder / "predictions.csv").open(encoding="utf-8", newline="") as stream:
         expected = {row["item"]: row for row in csv.DictReader(stream) if row["split"] == "test"}
-    table = predict_files(finished.folder, [folder], listener=Notes())
+    notes = Notes()
+    table = predict_files(finished.folder, [folder], listener=notes)
+    assert any(note.startswith(f"1 of {len(rows)} series are not whole volumes") for note in notes.warnings)
+    assert any(f"{folder / '0' / '0.dcm'}: 1 of 4 slices missing" in note for note in notes.warnings)
     predicted = {Path(row["item"]).relative_to(folder).as_posix(): row for row in csv.DictReader(io.StringIO(table))}
     assert len(predicted) == len(rows)
     for item, row in expected.items():

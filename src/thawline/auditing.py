@@ -14,6 +14,7 @@ from thawline.audit.oddities import judge_mislabelled, judge_outliers
 from thawline.audit.pictures import MIDDLE_SLICE, draw_pictures
 from thawline.audit.privacy import find_private
 from thawline.audit.quality import judge_quality
+from thawline.audit.series import judge_series
 from thawline.audit.shortcuts import Shortcut, find_shortcuts, judge_shortcuts
 from thawline.audit.tables import Table, make_tables, say_support
 from thawline.audit.traits import list_origins
@@ -89,6 +90,8 @@ def audit_data(
     """Audit a data set: what `load_dataset` reads. Raises DataError."""
     listener = listener or SilentListener()
     dataset = load_dataset(data, labels=labels, keys=keys, allow_outside=allow_outside, multilabel=multilabel)
+    for note in dataset.notes:
+        listener.warn(note)
     cores = count_cores()
     looks = scan(dataset.contents, cores, listener, LOOK)
     readable = [number for number, look in enumerate(looks) if look.facts is not None]
@@ -129,6 +132,7 @@ def _judge(
         *judge_shortcuts(shortcuts),
         *_judge_by_network(dataset, digests, facts, groups, listener),
         *judge_quality(facts, pictures.grey, modalities),
+        *judge_series(dataset.contents),
         *find_private(dataset.contents, pictures, cores),
     ]
     return found, shortcuts
@@ -179,9 +183,11 @@ def format_audit(audit: Audit) -> str:
     for each in audit.findings:
         count = f"{len(each.groups)} x " if each.counted else ""
         lines.append(f"{each.severity}: {count}{each.name}: {each.text}")
-        for group in each.groups[:SHOWN_GROUPS]:
+        remarks = each.remarks or ("",) * len(each.groups)
+        for group, remark in list(zip(each.groups, remarks, strict=True))[:SHOWN_GROUPS]:
             more = f", … {len(group) - SHOWN_ITEMS} more" if len(group) > SHOWN_ITEMS else ""
-            lines.append("  - " + ", ".join(paths[number] for number in group[:SHOWN_ITEMS]) + more)
+            said = f": {remark}" if remark else ""
+            lines.append("  - " + ", ".join(paths[number] for number in group[:SHOWN_ITEMS]) + more + said)
         if len(each.groups) > SHOWN_GROUPS:
             lines.append(f"  … {len(each.groups) - SHOWN_GROUPS} more (--json lists all)")
     return "\n".join(lines)

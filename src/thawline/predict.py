@@ -11,6 +11,7 @@ import numpy as np
 
 from thawline.data.dataset import list_files
 from thawline.data.dicom_index import gather_files
+from thawline.data.dicom_series import DicomSeries
 from thawline.errors import DataError, bullets
 from thawline.files import require_empty
 from thawline.share.bundle import load_model
@@ -51,6 +52,7 @@ def predict_files(
     items: list[tuple[Path, Content]] = [(file, file) for file in files] if takes_one else [*gather_files(files)]
     files = [file for file, _ in items]
     contents = [content for _, content in items]
+    _warn_of_faults(items, listener)
     looks = model.look(contents, listener)
     probabilities = model.predict_looked(contents, looks, listener, skip_unreadable=skip_unreadable)
     readable: BoolArray = ~np.isnan(probabilities[:, 0])
@@ -71,6 +73,15 @@ def predict_files(
     return format_csv(
         ["item", "predicted", *(f"p_{name}" for name in model.classes)], [list(row.values()) for row in rows]
     )
+
+
+def _warn_of_faults(items: Sequence[tuple[Path, Content]], listener: Listener) -> None:
+    """Say which series are no whole volumes: their predictions are of what is there."""
+    series = [(file, content.faults) for file, content in items if isinstance(content, DicomSeries)]
+    faulty = [f"{file}: {faults}" for file, faults in series if str(faults)]
+    if faulty:
+        what = f"{len(faulty)} of {len(series)} series are not whole volumes, and are predicted as they are"
+        listener.warn(f"{what}:\n{bullets(faulty)}")
 
 
 def _refuse_torn_names(files: Sequence[Path]) -> None:

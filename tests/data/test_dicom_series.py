@@ -274,6 +274,17 @@ def test_files_to_predict_are_gathered_alike(tmp_path: Path) -> None:
     assert found[tmp_path / "p0" / "0.dcm"].paths == tuple(sorted((tmp_path / "p0").glob("[0-8].dcm")))
 
 
+def test_faults_of_a_series_go_with_it(tmp_path: Path) -> None:
+    made = make_series(make_values())
+    again = make_series(make_values(5))[4]
+    again.InstanceNumber, again.SOPInstanceUID = "99", "1.2.3.4.99"
+    for number, found in enumerate([*made[:2], *made[4:], again]):
+        (tmp_path / f"{number}.dcm").write_bytes(save_dicom(found))
+    ((_, series),) = gather_files(sorted(tmp_path.iterdir()))
+    assert str(series.faults) == "2 of 9 slices missing, 1 of 8 slices doubled"
+    assert series == DicomSeries(series.paths)  # it is its files, whatever is wrong with them
+
+
 def test_files_that_do_not_say_their_series_are_never_joined(tmp_path: Path) -> None:
     """Those of several patients would be one volume."""
     for number, found in enumerate(make_series(make_values())):

@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
 from helpers import make_dicom
-from thawline.data.stacks import Slice, list_slices, stack_slices
+from thawline.data.stacks import Faults, Slice, list_slices, stack_slices
 
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 SAGITTAL = (0.0, 1.0, 0.0, 0.0, 0.0, -1.0)
@@ -83,6 +83,18 @@ def test_a_tilted_gantry_is_measured(tilt):
     assert stack.tilt_deg == pytest.approx(abs(tilt), abs=1e-4)
     assert stack.spacing_mm == pytest.approx(4 * np.cos(angle))
     assert stack.order == tuple(range(12))
+
+
+def test_faults_are_said_with_their_numbers_and_rounding_is_none():
+    angle = np.radians(12)
+    orientation = (1.0, 0.0, 0.0, 0.0, float(np.cos(angle)), float(np.sin(angle)))
+    faults = stack_slices(make_slices([0, 4, 8, 8, 20, 24], orientation, way=(0, 0, 1))).faults
+    assert (faults.n_slices, faults.n_missing, faults.n_doubled) == (5, 2, 1)
+    assert str(faults) == "2 of 7 slices missing, 1 of 6 slices doubled, tilted by 12.0°"
+    assert faults.share_missing == pytest.approx(2 / 7)
+    assert stack_slices(make_slices([0, 5, 10], way=(0, 0.004, 1))).tilt_deg > 0.2
+    assert str(stack_slices(make_slices([0, 5, 10], way=(0, 0.004, 1))).faults) == str(Faults()) == ""
+    assert Faults().share_missing == 0
 
 
 @pytest.mark.parametrize(

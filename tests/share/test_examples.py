@@ -111,5 +111,9 @@ def test_findings_show_the_first_items_of_the_first_groups(tmp_path: Path) -> No
     assert (first["label"], first["split"]) == ("b", None)
     with Image.open(tmp_path / first["image"]) as image:
         assert image.size == (SIZE_PX, SIZE_PX)
+    assert {item["remark"] for group in shown[2] for item in group} == {""}
+    said = {"name": "3", "groups": single, "remarks": [f"n {n}" for n in range(12)]}
+    (remarked,) = show_findings(tmp_path, [said], dataset)
+    assert [item["remark"] for item in remarked["shown"][0]] == [f"n {n}" for n in range(SHOWN)]
     (held,) = show_findings(tmp_path, findings[:1], dataset, held={0})
     assert [item["label"] for item in held["shown"][0]] == ["held back", "b"]

@@ -506,15 +506,16 @@ def test_warnings_and_overrides_stand_before_the_results(page: Page) -> None:
 
 def test_findings_of_the_audit_are_shown_with_their_pictures(run: Path) -> None:
     images = [f"examples/{item}.png" for item in (30, 31)]
-    shown = [[{"item": item, "label": "COVID", "split": split, "image": image} for item, split, image in
-              zip((30, 31), ("test", "train"), images, strict=True)]]  # fmt: skip
+    shown = [[{"item": item, "label": "COVID", "split": split, "image": image, "remark": remark}
+              for item, split, image, remark in zip((30, 31), ("test", "train"), images, ("", "4 of 9 slices missing"),
+                                                    strict=True)]]  # fmt: skip
     finding = {"name": "near-duplicates across splits", "severity": "severe", "text": "look, then correct it",
                "counted": True, "groups": [[30, 31], [40, 41]]}  # fmt: skip
     change(run, "audit.json", findings=[{**finding, "shown": shown}])
     page = Page(write_report(run))
     assert "Near-duplicates across splits: 2 groups (items 30, 31, 40, 41): look, then correct it." in page.text
     assert "Near-duplicates across splits severe look, then correct it. Not all are shown." in page.text
-    assert "Item 30 COVID, test" in page.text
+    assert "Item 30 COVID, test Item 31 COVID, train: 4 of 9 slices missing" in page.text
     alts = [attrs.get("alt") for tag, attrs in page.tags if tag == "img"]
     assert alts.count("Item 31: COVID") == 1
 

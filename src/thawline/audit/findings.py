@@ -16,6 +16,7 @@ class Finding:
     """One thing found: ``groups`` of item numbers show it, ``text`` says what it means and what to do.
 
     Groups are ``counted`` where each is a case of it, else they are kinds, such as classes or places, with examples.
+    ``remarks`` say something of each group, or there are none.
     """
 
     name: str
@@ -23,6 +24,7 @@ class Finding:
     text: str
     groups: tuple[tuple[int, ...], ...]
     counted: bool = True
+    remarks: tuple[str, ...] = ()
 
     def number(self, numbers: Sequence[int]) -> Finding:
         """Return the finding with the numbers of its items for their positions."""

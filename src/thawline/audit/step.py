@@ -15,6 +15,7 @@ from thawline.audit.oddities import judge_mislabelled, judge_outliers
 from thawline.audit.pictures import draw_pictures
 from thawline.audit.privacy import find_private
 from thawline.audit.quality import judge_quality
+from thawline.audit.series import judge_series
 from thawline.audit.shortcuts import find_shortcuts, judge_shortcuts
 from thawline.audit.tables import make_tables
 from thawline.audit.traits import list_origins
@@ -32,7 +33,7 @@ VERSION = (
 def audit_copies(
     inspection: Inspection, reading: Reading, known: Mapping[str, Any] | None, threads: int, listener: Listener
 ) -> dict[str, Any]:
-    """Find near-duplicates, odd images, identities and sites.
+    """Find near-duplicates, odd images and series, identities and sites.
 
     These are ``findings``, ``tables``, and the pairs of positions that stay ``together``. ``known`` is what an earlier
     sitting found, which is taken where the items are the same.
@@ -50,6 +51,7 @@ def audit_copies(
         *judge_near(dataset, copies),
         *suggest_patients(dataset, copies),
         *judge_quality(inspection.facts, pictures.grey, [each["modality"] for each in origins]),
+        *judge_series(dataset.contents),
         *find_private(dataset.contents, pictures, threads),
     )
     return {

@@ -531,7 +531,7 @@ def _load_dicom(path: Path, tables: Sequence[Path], allow_outside: bool, multila
     if problems:
         notes.append(f"{len(problems)} files whose DICOM header cannot be read were left out; of one: {problems[0][1]}")
     by_instance = table.column == "instance"
-    notes += dicom_index.describe_series((header for header, _ in rows), by_instance=by_instance)
+    notes += dicom_index.describe_series((header for header, _ in rows), root, by_instance=by_instance)
     secret = read_secret()
     pairs: list[Pair] = []
     joined = {header.path: (header, row) for header, row in rows}

@@ -16,7 +16,7 @@ from thawline.data.dicom_values import guard, list_values
 from thawline.data.manifest import JOINS
 from thawline.data.quiet import silence
 from thawline.data.slide_files import SLIDE_CLASS
-from thawline.data.stacks import TILT_DEG, Slice, list_slices, stack_slices
+from thawline.data.stacks import Slice, list_slices, stack_slices
 from thawline.errors import DataError, ImageError, bullets
 from thawline.types import Slide
 
@@ -212,10 +212,11 @@ def gather_items(
     """
     for members in [[image] for image in images] if by_instance else _group_series(images):
         first, *others = sorted(image.path for image in members)
+        stack = stack_slices([each for image in members for each in image.slices])
         if all(image.kind == SLIDE_CLASS.decode() for image in members):
             yield first, Slide((first, *others))
-        elif is_volume([each for image in members for each in image.slices]):
-            yield first, DicomSeries((first, *others))
+        elif is_volume(stack):
+            yield first, DicomSeries((first, *others), stack.faults)
         else:
             yield from ((path, path) for path in (first, *others))
 
@@ -228,20 +229,21 @@ def _group_series(images: Iterable[Header]) -> list[list[Header]]:
     return list(series.values())
 
 
-def describe_series(images: Iterable[Header], *, by_instance: bool) -> list[str]:
-    """Remark on series of several images: how many there are, and what keeps how many from being whole volumes."""
-    series = [[each for image in members for each in image.slices] for members in _group_series(images)]
-    series = [slices for slices in series if len(slices) > 1]
-    stacks = [stack_slices(slices) for slices in series]
+def describe_series(images: Iterable[Header], root: Path, *, by_instance: bool) -> list[str]:
+    """Remark on series of several images: how many there are, and which are no whole volumes, by their first file."""
+    stacks = {}
+    for members in _group_series(images):
+        slices = [each for image in members for each in image.slices]
+        if len(slices) > 1:
+            stacks[min(image.path for image in members).relative_to(root).as_posix()] = stack_slices(slices)
     if not stacks:
         return []
-    faults = {
-        "have missing slices": sum(stack.n_missing > 0 for stack in stacks),
-        "have slices where another lies already": sum(bool(stack.doubled) for stack in stacks),
-        "were taken with a tilted gantry": sum(stack.tilt_deg > TILT_DEG for stack in stacks),
-        "have no positions in one orientation": sum(not stack.by_position for stack in stacks),
-    }
-    n_volumes = 0 if by_instance else sum(map(is_volume, series))
+    n_volumes = 0 if by_instance else sum(map(is_volume, stacks.values()))
     what = f"{n_volumes} of them are volumes, an item each" if n_volumes else "each image is an item of its patient"
     notes = [f"{len(stacks)} series are of several images; {what}"]
-    return notes + [f"{count} of {len(stacks)} series {what}" for what, count in faults.items() if count]
+    faulty = [f"{name}: {stack.faults}" for name, stack in stacks.items() if str(stack.faults)]
+    if faulty:
+        notes.append(f"{len(faulty)} of {len(stacks)} series are not whole volumes:\n{bullets(faulty)}")
+    if n_scattered := sum(not stack.by_position for stack in stacks.values()):
+        notes.append(f"{n_scattered} of {len(stacks)} series have no positions in one orientation")
+    return notes

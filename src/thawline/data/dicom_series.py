@@ -10,7 +10,7 @@ import numpy as np
 
 from thawline.data import dicom
 from thawline.data.dicom_values import guard, list_values
-from thawline.data.stacks import Slice, list_slices, stack_slices
+from thawline.data.stacks import Faults, Slice, Stack, list_slices, stack_slices
 from thawline.data.suv import find_suv_factor
 from thawline.data.volumes import MAX_VOXELS, Volume, find_windows, make_isotropic
 from thawline.errors import ImageError
@@ -27,9 +27,10 @@ TO_RAS = np.diag([-1.0, -1.0, 1.0])  # DICOM's axes run to the left and to the b
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class DicomSeries:
-    """The files of one series; read when they are needed."""
+    """The files of one series, read when they are needed, and the faults that their headers tell."""
 
     paths: tuple[Path, ...]
+    faults: Faults = dataclasses.field(default=Faults(), compare=False)
 
     def read(self) -> tuple[bytes, ...]:
         """Return the bytes of all files. Raises ImageError where one cannot be read."""
@@ -39,9 +40,8 @@ class DicomSeries:
             raise ImageError(f"a file of the series cannot be read: {error.strerror}") from error
 
 
-def is_volume(slices: Sequence[Slice]) -> bool:
+def is_volume(stack: Stack) -> bool:
     """Tell whether the slices of a series are a volume: they have positions in one orientation, at several places."""
-    stack = stack_slices(slices)
     return stack.by_position and len(stack.order) >= LEAST_SLICES
 
 
@@ -58,7 +58,7 @@ def read_series(files: Sequence[bytes], reading: Reading) -> tuple[Volume, tuple
     if rows * columns * len(frames) > MAX_VOXELS:
         raise ImageError(f"{len(frames)} slices of {columns} x {rows} px; expected at most {MAX_VOXELS:,} voxels")
     stack = stack_slices([frame for _, frame in frames])
-    if not stack.by_position or len(stack.order) < LEAST_SLICES or stack.spacing_mm is None:
+    if not is_volume(stack) or stack.spacing_mm is None:
         raise ImageError(
             f"{len(frames)} slices without positions in one orientation; expected a series that is a volume"
         )

@@ -33,6 +33,41 @@ class Slice:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Faults:
+    """What keeps ``n_slices`` slices, each in a place of its own, from being a whole volume; nothing unless it is said.
+
+    ``n_missing`` slices would fill gaps, ``n_doubled`` more lie where another one lies already; ``tilt_deg`` is that of
+    `Stack`, 0 where it is rounding.
+    """
+
+    n_slices: int = 0
+    n_missing: int = 0
+    n_doubled: int = 0
+    tilt_deg: float = 0.0
+
+    @property
+    def share_missing(self) -> float:
+        """Share of the slices that would be there without gaps."""
+        return self.n_missing / max(self.n_missing + self.n_slices, 1)
+
+    def __str__(self) -> str:
+        """Say all faults in a line; "" where there are none."""
+        return ", ".join(filter(None, (self.say_missing(), self.say_doubled(), self.say_tilt())))
+
+    def say_missing(self) -> str:
+        """Say how many slices are missing, of how many."""
+        return f"{self.n_missing} of {self.n_missing + self.n_slices} slices missing" if self.n_missing else ""
+
+    def say_doubled(self) -> str:
+        """Say how many slices lie where another one lies already, of how many."""
+        return f"{self.n_doubled} of {self.n_doubled + self.n_slices} slices doubled" if self.n_doubled else ""
+
+    def say_tilt(self) -> str:
+        """Say how far the gantry was tilted."""
+        return f"tilted by {self.tilt_deg:.1f}°" if self.tilt_deg else ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Stack:
     """Slices as a volume: ``order`` are indices from foot to head, right to left or front to back, whichever the normal is.
 
@@ -48,6 +83,12 @@ class Stack:
     doubled: tuple[int, ...]
     tilt_deg: float
     by_position: bool
+
+    @property
+    def faults(self) -> Faults:
+        """What keeps it from being a whole volume."""
+        tilt_deg = self.tilt_deg if self.tilt_deg > TILT_DEG else 0.0
+        return Faults(len(self.order), self.n_missing, len(self.doubled), tilt_deg)
 
 
 def list_slices(found: Any) -> Iterator[Slice]:

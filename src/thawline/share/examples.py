@@ -100,22 +100,22 @@ def show_findings(
     the label is not told.
     """
 
-    def show(number: int) -> dict[str, Any]:
+    def show(number: int, remark: str) -> dict[str, Any]:
         item, content = dataset.items[number], dataset.contents[number]
-        image = _write_thumbnail(run, number, content, reading)
-        return {"item": number, "label": HELD if number in held else item.label, "split": item.split, "image": image}
+        image, label = _write_thumbnail(run, number, content, reading), HELD if number in held else item.label
+        return {"item": number, "label": label, "split": item.split, "image": image, "remark": remark}
 
-    return [
-        {**each, "shown": [[show(number) for number in group] for group in _choose_shown(each["groups"])]}
-        for each in findings
-    ]
+    return [{**each, "shown": [[show(*one) for one in group] for group in _choose_shown(each)]} for each in findings]
 
 
-def _choose_shown(groups: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Return the first items of the first groups; of single items as many as there is room for, in one row."""
+def _choose_shown(finding: Mapping[str, Any]) -> list[list[tuple[int, str]]]:
+    """Return the first items of the first groups, each with what is said of its group; of single items as many as there is
+    room for, in one row."""
+    groups = finding["groups"]
+    remarked = list(zip(groups, finding.get("remarks") or [""] * len(groups), strict=True))
     if all(len(group) == 1 for group in groups):
-        return [[number for (number,) in groups[:SHOWN]]]
-    return [list(group[:SHOWN_OF_GROUP]) for group in groups[:SHOWN_GROUPS]]
+        return [[(group[0], remark) for group, remark in remarked[:SHOWN]]]
+    return [[(number, remark) for number in group[:SHOWN_OF_GROUP]] for group, remark in remarked[:SHOWN_GROUPS]]
 
 
 def _write_thumbnail(run: Path, number: int, content: Content, reading: Reading) -> str:

@@ -463,6 +463,7 @@ def summarise_findings(run: Path, findings: Sequence[Mapping[str, Any]]) -> list
                         "item": int(item["item"]),
                         "label": str(item["label"]),
                         "split": str(item["split"] or ""),
+                        "remark": str(item.get("remark", "")),
                         "image": read_image(run, str(item["image"])),
                     }
                     for item in group
