@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from thawline.audit.findings import Finding
+from thawline.audit.findings import Finding, Severity
 from thawline.data.dicom_series import DicomSeries
 from thawline.data.stacks import Faults
 
@@ -59,5 +59,5 @@ def judge_series(contents: Sequence[Content]) -> Iterator[Finding]:
         found = sorted(bad, key=lambda number: -bad[number])
         remarks = tuple(kind.say(series[number]) for number in found)
         text = f"{len(found)} of {len(series)} volumes, the worst {remarks[0]}: {kind.meaning}"
-        severity = "severe" if bad[found[0]] >= kind.severe_from else "note"
+        severity: Severity = "severe" if bad[found[0]] >= kind.severe_from else "note"
         yield Finding(kind.name, severity, text, tuple((number,) for number in found), remarks=remarks)
