@@ -4,6 +4,7 @@ import importlib.util
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,16 @@ def test_every_term_of_the_guides_table_of_strategies_is_taken():
     assert [name for name, _ in rows] == list(STRATEGIES)
     for name, terms in rows:
         assert {resolve_strategy(term) for term in terms.split(",")} == {name}
+
+
+def test_the_architecture_has_the_layers_that_imports_are_held_to():
+    contract = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]["contracts"][0]
+    layers = [layer for layer in contract["layers"] if not layer.startswith("(")]  # those may be left out
+    page = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
+    drawn = page[page.index("Imports point one way") :].split("Heavy libraries")[0]
+    for layer in layers:
+        names = [name for name in layer.split(" | ") if not name.startswith("(")]
+        assert f"`{' | '.join(names)}`" in drawn, layer
 
 
 @pytest.mark.slow
