@@ -43,6 +43,7 @@ FILES = {
     "metrics.json",
     "examples.json",
     "report.html",
+    "model/familiarity.safetensors",
     "model/weights.safetensors",
     "model/head.safetensors",
     "model/head.json",

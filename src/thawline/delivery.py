@@ -18,6 +18,7 @@ from thawline.journal import Value
 from thawline.judge.comparisons import Selection, paired_difference
 from thawline.judge.evaluation import evaluate
 from thawline.judge.label_evaluation import evaluate_labels
+from thawline.judgement import assess
 from thawline.learn.augment import CLEAN
 from thawline.learn.bags import LINE
 from thawline.learn.ensemble import (
@@ -36,6 +37,7 @@ from thawline.share.bundle import Model, save_model
 from thawline.share.card import write_card
 from thawline.share.examples import show_findings, write_examples
 from thawline.share.results import describe_candidates, describe_ladder, format_predictions
+from thawline.share.safeguards import Safeguards
 from thawline.state import Job
 from thawline.types import MULTILABEL, SilentListener
 
@@ -49,7 +51,7 @@ MOST_SHIFT = 0.03  # of probabilities in the mean, that bf16 may bring
 MOST_REFITS = 3  # networks of all items: more predict more slowly, and little better
 
 
-def deliver(job: Job, chosen: TriedRung, strategies: Strategies) -> Probabilities | None:
+def deliver(job: Job, chosen: TriedRung, strategies: Strategies, safeguards: Safeguards) -> Probabilities | None:
     """Make the final model of the chosen rung, save it, and open the test part once; None where it stays closed."""
     job.listener.begin("final model")
     at, before_s = time.perf_counter(), job.journal.seconds("final ")
@@ -69,6 +71,7 @@ def deliver(job: Job, chosen: TriedRung, strategies: Strategies) -> Probabilitie
         hardware=job.hardware,
         task=job.describe_task(),
         views=strategies.views if job.plan["tta"] else (CLEAN,),
+        safeguards=safeguards,
         **parts,
     )
     model = save(contract=contract)
@@ -211,15 +214,25 @@ def _open_test(job: Job, model: Model) -> Probabilities:
     at = time.perf_counter()
     source = job.source(positions, model.contract)
     probabilities = model.classify(source.contents, source.digests, job.listener, "features, test")
-    value = {"probabilities": probabilities, "openings": openings}
+    value: Value = {"probabilities": probabilities, "openings": openings}
+    strangeness = model.measure_strangeness(source.contents, source.digests, job.listener, "familiarity, test")
+    if strangeness is not None:
+        value["strangeness"] = strangeness
     job.journal.record("test", value, time.perf_counter() - at)
     return probabilities
 
 
-def judge(job: Job, climb: Climb, selection: Selection, chosen: TriedRung, test: Probabilities | None) -> None:
+def judge(
+    job: Job,
+    climb: Climb,
+    selection: Selection,
+    chosen: TriedRung,
+    safeguards: Safeguards,
+    test: Probabilities | None,
+) -> None:
     """Write predictions, metrics, examples, audit and model card: everything but the page.
 
-    ``chosen`` is the rung as it is delivered: its probabilities may be means over views.
+    ``chosen`` is the rung as it is delivered: its probabilities may be means over views, and are calibrated.
     """
     job.listener.begin("judging")
     task, development = job.describe_task(), job.development()
@@ -259,6 +272,7 @@ def judge(job: Job, climb: Climb, selection: Selection, chosen: TriedRung, test:
         "validation": delivered,
         "ladder": describe_ladder(climb.tried, sections, compared, chosen.rung),
         "stops": list(climb.stops),
+        **assess(job, chosen, safeguards, test, (job.journal.find("test") or {}).get("strangeness")),
     }
     probabilities = np.full((len(job.labels), len(job.dataset.classes)), np.nan)
     probabilities[~is_test] = chosen.probabilities

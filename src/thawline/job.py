@@ -22,6 +22,7 @@ from thawline.data.fingerprint import make_fingerprint
 from thawline.data.readers import is_slide
 from thawline.data.scan import scan
 from thawline.data.splits import Splits, keep_given_validation, make_groups, split_as_given, split_items
+from thawline.data.strata import list_strata
 from thawline.delivery import FINAL_FOLDS, count_refits, deliver, judge, measure_tta
 from thawline.errors import DataError, OptionError, OutputError, bullets
 from thawline.files import json_digest, write_atomic, write_json
@@ -29,6 +30,7 @@ from thawline.findings import find_version
 from thawline.folder import open_run
 from thawline.journal import Journal
 from thawline.judge.comparisons import Selection
+from thawline.judgement import settle
 from thawline.learn.engine import detect_hardware, name_engine
 from thawline.learn.facts import describe_backbone
 from thawline.learn.ladder import FAILED, Climb, Ladder, Rules, TriedRung, choose_rung, list_rungs
@@ -148,9 +150,10 @@ def run(
     job.plan = _record_selection(job.plan, climbed, selection)
     _settle_final(job, climbed.eligible[selection.chosen], climbed.n_folds)
     chosen = measure_tta(job, climbed.eligible[selection.chosen], strategies)
+    chosen, safeguards = settle(job, chosen)
     write_json(out / "plan.json", {**job.plan.to_json(), "thawline": thawline.__version__})
-    test = deliver(job, chosen, strategies)
-    judge(job, climbed, selection, chosen, test)
+    test = deliver(job, chosen, strategies, safeguards)
+    judge(job, climbed, selection, chosen, safeguards, test)
     write_report(out)
     journal.record("done", {}, 0.0)
     journal.discard("weights")
@@ -168,6 +171,7 @@ def _load(data: Path | str, options: RunOptions) -> Dataset:
     )
     if dataset.multilabel:
         check_multilabel(options)
+    list_strata(dataset.items, options.subgroups)  # refused now, not after hours
     grades = list_grades(options)
     return order_classes(dataset, grades) if grades else dataset
 

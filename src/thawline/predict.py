@@ -17,6 +17,7 @@ from thawline.files import require_empty
 from thawline.share.bundle import load_model
 from thawline.share.heat_maps import check_heat_maps, name_slides, write_heat_maps
 from thawline.share.results import format_csv
+from thawline.share.safeguards import describe_doubts, name_doubts
 from thawline.types import Listener, SilentListener
 
 if TYPE_CHECKING:
@@ -34,7 +35,9 @@ def predict_files(
     heat_maps: Path | None = None,
     listener: Listener | None = None,
 ) -> str:
-    """Return CSV (item, predicted, one probability a class) or JSON lines for images, folders and manifests.
+    """Return CSV (item, predicted, one probability a class, doubts) or JSON lines for images, folders and manifests.
+
+    Doubts are those of `safeguards.describe_doubts`, as far as the model can tell: ``set``, ``abstain``, ``unfamiliar``.
 
     Where the model takes volumes or slides, the files of a DICOM series that is one are one item, by the name of the first.
     Of whole slides, pictures and tables of the tiles that count are written into the new folder ``heat_maps``.
@@ -63,16 +66,19 @@ def predict_files(
     if not readable.all():
         listener.warn(f"left out {int((~readable).sum())} unreadable images of {len(files)}")
     kept = [file for file, keep in zip(files, readable, strict=True) if keep]
-    names = model.name_classes(probabilities[readable])
+    names, given = model.name_classes(probabilities[readable]), probabilities[readable]
+    places = np.flatnonzero(readable)
+    about = [contents[place] for place in places], [looks[place].digest for place in places]
+    strangeness = model.measure_strangeness(*about, listener) if len(places) else None
+    doubts = describe_doubts(model.safeguards, given, strangeness, model.classes)
     rows = [
-        {"item": str(file), "predicted": name, **_name_columns(model.classes, row)}
-        for file, name, row in zip(kept, names, probabilities[readable], strict=True)
+        {"item": str(file), "predicted": name, **_name_columns(model.classes, row), **doubt}
+        for file, name, row, doubt in zip(kept, names, given, doubts, strict=True)
     ]
     if as_json:
         return "".join(_format_lines(rows))
-    return format_csv(
-        ["item", "predicted", *(f"p_{name}" for name in model.classes)], [list(row.values()) for row in rows]
-    )
+    columns = ["item", "predicted", *(f"p_{name}" for name in model.classes), *name_doubts(model.safeguards)]
+    return format_csv(columns, [[_say(cell) for cell in row.values()] for row in rows])
 
 
 def _warn_of_faults(items: Sequence[tuple[Path, Content]], listener: Listener) -> None:
@@ -91,6 +97,11 @@ def _refuse_torn_names(files: Sequence[Path]) -> None:
         raise DataError(
             f"{len(torn)} file names are not UTF-8 and cannot be written to tables; rename:\n{bullets(torn)}"
         )
+
+
+def _say(cell: Any) -> Any:
+    """Return a cell of a table: yes and no for what is true and false."""
+    return ("no", "yes")[cell] if isinstance(cell, bool) else cell
 
 
 def _name_columns(classes: Sequence[str], row: Any) -> dict[str, float]:

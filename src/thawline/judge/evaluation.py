@@ -404,6 +404,6 @@ def _count_class_patients(sheet: Sheet) -> tuple[IntArray, IntArray]:
 
 
 def describe_estimate(estimate: Estimate) -> dict[str, Any]:
-    """Return an estimate as JSON data, with None for nan."""
+    """Return an estimate as JSON data, with None for what is not finite."""
     data = estimate.to_json()
-    return {key: None if isinstance(value, float) and np.isnan(value) else value for key, value in data.items()}
+    return {key: None if isinstance(value, float) and not np.isfinite(value) else value for key, value in data.items()}

@@ -1,7 +1,8 @@
 """The model folder: all that is needed to predict, and a check that this machine computes what the run computed.
 
-``weights.safetensors`` (backbone, and what was trained above a thaw line), ``head.*``, ``contract.json`` (preprocessing,
-classes, threshold, digests) and ``card.md``. Nothing in it runs code when it is read.
+``weights.safetensors`` (backbone, and what was trained above a thaw line), ``head.*``, ``familiarity.safetensors``,
+``contract.json`` (preprocessing, classes, threshold, calibration, digests) and ``card.md``. Nothing in it runs code when it
+is read.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from thawline.data.slides import FORMAT
 from thawline.errors import ModelError, UnreadableItemsError
 from thawline.files import file_digest, json_digest, said_plainly, write_atomic, write_json
 from thawline.judge.evaluation import call_labels, predict_labels
+from thawline.judge.familiarity import score_familiarity
 from thawline.learn.augment import CLEAN, View
 from thawline.learn.bags import LINE
 from thawline.learn.engine import allowed_precisions, detect_hardware, name_engine
@@ -33,10 +35,11 @@ from thawline.learn.heads import Head
 from thawline.learn.loading import read_backbone_tensors
 from thawline.learn.networks import Architecture, OwnNetwork, replace_code
 from thawline.learn.weight_files import Weights
+from thawline.share.safeguards import FILE, Safeguards
 from thawline.types import MULTILABEL, Contract, Hardware, Listener, SilentListener
 
 if TYPE_CHECKING:
-    from thawline.types import Content, Pixels, Probabilities
+    from thawline.types import Content, FloatArray, Pixels, Probabilities
 
 SCHEMA = 1
 TOLERANCE = 1e-4  # probabilities at equal precision
@@ -63,6 +66,7 @@ class Model:
     texture: bool = False
     views: tuple[View, ...] = (CLEAN,)
     multilabel: bool = False
+    safeguards: Safeguards = dataclasses.field(default_factory=Safeguards)
 
     def predict_proba(
         self, images: Sequence[Content | str], listener: Listener | None = None, *, skip_unreadable: bool = False
@@ -104,12 +108,27 @@ class Model:
         """
         if self.texture:
             texture = extract_handcrafted(contents, self.contract, self.hardware.cores, listener, step)
-            return self.head.predict_proba(texture)
+            return self.safeguards.calibrate(self.head.predict_proba(texture))
         about = (contents, digests, self.weights, self.contract, self.hardware, listener, step)
         found = [extract(*about, view).features for view in self.views]
         if isinstance(self.head, EnsembleHead):
             found = [self.head.hold_frozen(features, found[0]) for features in found]
-        return np.asarray(np.mean([self.head.predict_proba(features) for features in found], axis=0))
+        mean = np.mean([self.head.predict_proba(features) for features in found], axis=0)
+        return self.safeguards.calibrate(mean)
+
+    def measure_strangeness(
+        self, contents: Sequence[Content], digests: Sequence[str], listener: Listener, step: str = "familiarity"
+    ) -> FloatArray | None:
+        """Return how unlike the development items readable images are, (images,), None where the model cannot tell.
+
+        By features of the frozen backbone, which a model with trained networks computes beside its own.
+        """
+        if self.safeguards.familiarity is None:
+            return None
+        frozen = dataclasses.replace(self.weights, thaw_line=None)
+        contract = dataclasses.replace(self.contract, feature_dtype="float16", precision=self.safeguards.precision)
+        features = extract(contents, digests, frozen, contract, self.hardware, listener, step).features
+        return score_familiarity(self.safeguards.familiarity, features)
 
     def predict(self, images: Sequence[Content | str], listener: Listener | None = None) -> list[str]:
         """Return the class name of each image, at the model's threshold. Raises UnreadableItemsError."""
@@ -149,6 +168,7 @@ def save_model(
     members: Mapping[str, Any] | None = None,
     texture: bool = False,
     views: tuple[View, ...] = (CLEAN,),
+    safeguards: Safeguards | None = None,
 ) -> Model:
     """Write a model folder and return the model, read back from it; ``task`` is that of `metrics.json`.
 
@@ -166,7 +186,11 @@ def save_model(
         for stale in folder.glob("head.*"):
             stale.unlink()
         save_head(head, folder)
-    files = sorted(path for path in folder.iterdir() if path.name.startswith(("weights.", "head.")))
+        (folder / FILE).unlink(missing_ok=True)
+    safeguards = safeguards or Safeguards()
+    if arrays := {name: torch.from_numpy(np.ascontiguousarray(each)) for name, each in safeguards.arrays().items()}:
+        write_atomic(folder / FILE, save(arrays))
+    files = sorted(path for path in folder.iterdir() if path.name.startswith(("weights.", "head.", "familiarity.")))
     facts = {
         "schema": SCHEMA,
         "thawline": thawline.__version__,
@@ -180,6 +204,7 @@ def save_model(
         "input": contract.to_json(),
         "head": head.name,
         "task": dict(task),
+        "safeguards": safeguards.to_json(),
         "files": {path.name: file_digest(path) for path in files},
     }
     _write_contract(folder, {**facts, "probe": None})
@@ -286,11 +311,21 @@ def _read_model(folder: Path, hardware: Hardware) -> Model:
             texture=bool(facts["texture"]),
             views=tuple(View.from_json(view) for view in facts["views"]),
             multilabel=task.get("kind") == MULTILABEL,
+            safeguards=_read_safeguards(folder, facts),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(
             f"{folder / 'contract.json'}: cannot be used: {error!r}; copy the model folder anew"
         ) from error
+
+
+def _read_safeguards(folder: Path, facts: Mapping[str, Any]) -> Safeguards:
+    """Read what was settled about calibration and doubt; nothing of a model that was made before there was such."""
+    from safetensors.numpy import load_file
+
+    if "safeguards" not in facts:
+        return Safeguards()
+    return Safeguards.from_json(facts["safeguards"], load_file(folder / FILE) if FILE in facts["files"] else {})
 
 
 def _read_probe(folder: Path, facts: Mapping[str, Any]) -> Probabilities:

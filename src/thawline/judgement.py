@@ -1,0 +1,340 @@
+"""What is settled on out-of-fold predictions before the test part is opened, and what all of it is worth.
+
+Calibration, the threshold, prediction sets and the limit of familiarity are chosen on development items, each scored by
+models that have not seen it; the test part only measures them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from thawline.data.strata import list_strata, take_parts
+from thawline.errors import DataError
+from thawline.journal import Value
+from thawline.judge.calibrators import Calibrator, choose_calibrator, fit_calibrator
+from thawline.judge.comparisons import correct_holm
+from thawline.judge.conformal import fit_sets, judge_sets, make_sets
+from thawline.judge.decision_curve import count_workload, judge_threshold, net_benefit
+from thawline.judge.decisions import choose_threshold
+from thawline.judge.evaluation import describe_estimate, predict_labels
+from thawline.judge.familiarity import Familiarity, fit_familiarity
+from thawline.judge.reliability import (
+    brier_parts,
+    calibration_slope,
+    debiased_ece,
+    reliability_bands,
+    take_each_class,
+)
+from thawline.judge.selective import risk_coverage
+from thawline.judge.subgroups import judge_column
+from thawline.learn.ladder import TriedRung
+from thawline.options import read_threshold
+from thawline.share.safeguards import Safeguards
+from thawline.state import Job
+from thawline.types import MULTILABEL
+
+if TYPE_CHECKING:
+    from thawline.types import FloatArray, Groups, IntArray, Labels, Precision, Probabilities
+
+CALIBRATION = "judgement calibration"  # units of the journal
+THRESHOLD = "judgement threshold"
+CURVE_THRESHOLDS = tuple(k / 100 for k in range(1, 100))
+N_PATIENTS = 1000  # that the workload is told of
+
+
+@dataclasses.dataclass(frozen=True)
+class Scored:
+    """Predictions of items that no model had seen: out of fold, or of the test part; ``places`` are those of the items."""
+
+    labels: Labels
+    probabilities: Probabilities
+    groups: Groups
+    places: IntArray
+    folds: IntArray | None = None
+
+
+def settle(job: Job, chosen: TriedRung) -> tuple[TriedRung, Safeguards]:
+    """Settle calibration, threshold and safeguards; return the rung with calibrated probabilities, and the safeguards."""
+    chosen, calibrator = settle_calibration(job, chosen)
+    settle_threshold(job, chosen)
+    return chosen, make_safeguards(job, chosen, calibrator)
+
+
+def settle_calibration(job: Job, chosen: TriedRung) -> tuple[TriedRung, Calibrator]:
+    """Settle how probabilities are calibrated; return the rung with calibrated ones, and the map that the model gets.
+
+    The predictions of a fold are calibrated by a map that is fitted on those of the other folds.
+    """
+    part = take_scored(job, chosen)
+    multilabel = job.plan["task"] == MULTILABEL
+
+    def choose() -> Value:
+        if (kind := job.plan["calibration"]) is not None:
+            fitted = fit_calibrator(kind, part.labels, part.probabilities, part.groups, multilabel=multilabel)
+            return {"calibrator": fitted.to_json(), "tried": []}
+        fitted, tried = choose_calibrator(
+            part.labels, part.probabilities, part.groups, multilabel=multilabel, seed=job.options.seed
+        )
+        return {"calibrator": fitted.to_json(), "tried": list(tried)}
+
+    found = job.journal.unit(CALIBRATION, choose)
+    calibrator = Calibrator.from_json(found["calibrator"])
+    if job.plan["calibration"] is None:
+        evidence = [{"candidate": row["kind"], "log_loss": row["log_loss"]} for row in found["tried"]]
+        reason = "out of fold: the simplest map within one standard error of the least log-loss"
+        job.plan = job.plan.decide("calibration", calibrator.kind, reason, evidence)
+    if calibrator.kind == "none":
+        return chosen, calibrator
+    development = job.development().keep_folds(len(chosen.folds))
+    probabilities = chosen.probabilities.copy()
+    for fold in development.list_folds():
+        held = development.folds == fold
+        others = (development.folds >= 0) & ~held
+        given = development.labels[others], chosen.probabilities[others], development.groups[others]
+        try:
+            own = fit_calibrator(calibrator.kind, *given, multilabel=multilabel)
+        except DataError:  # a single fold, or others that lack a class: it stays as it is
+            continue
+        probabilities[held] = own.apply(chosen.probabilities[held])
+    return dataclasses.replace(chosen, probabilities=probabilities), calibrator
+
+
+def settle_threshold(job: Job, chosen: TriedRung) -> None:
+    """Settle an open threshold of two classes by what it reaches out of fold."""
+    if job.plan["threshold"] is not None:
+        return
+    found = job.journal.unit(THRESHOLD, lambda: describe_choice(job, take_scored(job, chosen)))
+    value, reached = found["threshold"]["value"], found["reached"]
+    if value is None or not 0 < value < 1:
+        job.listener.warn(f"--threshold {job.options.threshold}: {found['note'] or 'cannot be reached'}; 0.5 is used")
+        value = 0.5
+    note = "" if reached else f"; {found['note']}"
+    job.plan = job.plan.decide("threshold", float(value), f"{found['rule']}, chosen out of fold{note}")
+
+
+def describe_choice(job: Job, part: Scored) -> Value:
+    """Return the threshold that the options wish for, and what to expect of it, as plain data; draws as an array."""
+    kind, wanted = read_threshold(job.options.threshold)
+    positive = list(job.dataset.classes).index(job.plan["positive"])
+    found = choose_threshold(
+        part.labels == positive,
+        part.probabilities[:, positive],
+        part.groups,
+        sensitivity=wanted if kind == "sensitivity" else None,
+        specificity=wanted if kind == "specificity" else None,
+        cost_ratio=wanted if kind == "cost" else None,
+        seed=job.options.seed,
+    )
+    rates = {
+        name: {
+            "expected": describe_estimate(rate.expected),
+            "apparent": _take(rate.apparent),
+            "out_of_bag": _take(rate.out_of_bag),
+        }
+        for name, rate in (("sensitivity", found.sensitivity), ("specificity", found.specificity))
+    }
+    about = {"rule": found.rule, "reached": found.reached, "note": found.note}
+    return {"threshold": describe_estimate(found.threshold), **rates, **about, "draws": found.draws}
+
+
+def make_safeguards(job: Job, chosen: TriedRung, calibrator: Calibrator) -> Safeguards:
+    """Return what goes with the head of the model: calibration, the rule of prediction sets, and familiarity."""
+    part, sets = take_scored(job, chosen), None
+    if job.plan["task"] != MULTILABEL:
+        sets = fit_sets(part.labels, part.probabilities, part.groups, coverage=job.plan["coverage"])
+    precision: Precision = job.plan["precision"] or "f32"
+    return Safeguards(calibrator, sets, _fit_familiarity(job, chosen), precision)
+
+
+def _fit_familiarity(job: Job, chosen: TriedRung) -> Familiarity | None:
+    """Return what tells images unlike those of development, None for handcrafted features, or where nothing can be told."""
+    if chosen.rung.strategy == "handcrafted":
+        return None
+    development = job.development()
+    features = job.extract(job.development_items(), job.plan.contract(job.facts), "features").features
+    labels = development.labels if development.labels.ndim == 1 else np.zeros(len(features), np.int64)
+    try:
+        return fit_familiarity(features, labels, development.groups, seed=job.options.seed)
+    except DataError as error:
+        job.listener.warn(f"the model will not tell unfamiliar images: {error}")
+        return None
+
+
+def take_scored(job: Job, chosen: TriedRung) -> Scored:
+    """Return the out-of-fold predictions of a rung."""
+    development = job.development().keep_folds(len(chosen.folds))
+    scored = development.scored()
+    arrays = development.labels[scored], chosen.probabilities[scored], development.groups[scored]
+    return Scored(*arrays, job.development_items()[scored], development.folds[scored])
+
+
+def judge_calibration(part: Scored, names: Sequence[str], positive: int | None, seed: int) -> dict[str, Any]:
+    """Return how good calibration is, of two classes for the positive one, else for each of them, by name.
+
+    Slope and intercept by logistic recalibration, the calibration error without its bias, the parts of the Brier score, and
+    the reliability curve with its band.
+    """
+    taken = take_each_class(part.labels, part.probabilities, part.groups)
+    columns = range(len(taken)) if positive is None else [positive]
+    return {names[k]: _judge_class(*taken[k], seed) for k in columns}
+
+
+def _judge_class(truth: Labels, given: FloatArray, groups: Groups, seed: int) -> dict[str, Any]:
+    slope, intercept = calibration_slope(truth, given, groups)
+    parts = brier_parts(truth, given, groups)
+    return {
+        "slope": describe_estimate(slope),
+        "intercept": describe_estimate(intercept),
+        "ece_debiased": _take(debiased_ece(truth, given, groups)),
+        "brier": {"score": _take(parts.score), **plain(parts)},
+        "curve": plain(reliability_bands(truth, given, groups, seed=seed)),
+    }
+
+
+def judge_decision(
+    part: Scored,
+    positive: int,
+    threshold: float,
+    *,
+    prevalence: float | None,
+    draws: FloatArray | None,
+    seed: int,
+) -> dict[str, Any]:
+    """Return what a threshold does to items: counts, rates, net benefit, and of 1,000 patients how many are called.
+
+    ``draws`` are thresholds that resamples of development would have chosen, which the intervals then carry.
+    """
+    truth, scores = part.labels == positive, part.probabilities[:, positive]
+    found = judge_threshold(
+        truth, scores, part.groups, threshold, prevalence=prevalence, threshold_draws=draws, seed=seed
+    )
+    share = prevalence if prevalence is not None else float(truth.mean())
+    workload = count_workload(found.rates["sensitivity"], found.rates["specificity"], share, N_PATIENTS)
+    curve = net_benefit(truth, scores, part.groups, CURVE_THRESHOLDS, prevalence=prevalence, seed=seed)
+    return {
+        "threshold": threshold,
+        "prevalence": share,
+        "counts": {
+            name: getattr(found, name)
+            for name in ("true_positives", "false_negatives", "false_positives", "true_negatives")
+        },
+        "rates": {name: describe_estimate(rate) for name, rate in found.rates.items()},
+        "workload": plain(workload),
+        "net_benefit": plain(curve),
+    }
+
+
+def judge_doubts(part: Scored, safeguards: Safeguards, seed: int) -> dict[str, Any]:
+    """Return how good prediction sets are, and what is gained by answering the most confident items only."""
+    found: dict[str, Any] = {
+        "risk_coverage": risk_coverage(part.labels, part.probabilities, part.groups, seed=seed).to_json()
+    }
+    if safeguards.sets is not None:
+        sets = make_sets(safeguards.sets, part.probabilities)
+        found["sets"] = judge_sets(part.labels, sets, part.groups).to_json()
+    return found
+
+
+def assess(
+    job: Job, chosen: TriedRung, safeguards: Safeguards, test: Probabilities | None, strangeness: FloatArray | None
+) -> dict[str, Any]:
+    """Return what `metrics.json` holds beside the metrics: calibration, decision, doubts, familiarity and subgroups.
+
+    Each has a part "validation", out of fold, and "test", None where that stays closed; ``strangeness`` is that of the test
+    items. What a task does not have, a decision of several classes, is None.
+    """
+    parts: dict[str, Scored | None] = {"validation": take_scored(job, chosen), "test": None}
+    if test is not None:
+        chosen_items = np.flatnonzero(job.splits.is_test)
+        parts["test"] = Scored(job.labels[chosen_items], test, job.groups[chosen_items], chosen_items)
+    names, seed, several = job.dataset.classes, job.options.seed, job.plan["task"] == MULTILABEL
+    positive = list(names).index(job.plan["positive"]) if job.plan["positive"] in names and not several else None
+
+    def judge_parts(judge: Callable[[Scored], dict[str, Any]]) -> dict[str, Any]:
+        return {name: None if part is None else judge(part) for name, part in parts.items()}
+
+    found: dict[str, Any] = {
+        "calibration": {"map": job.plan["calibration"]}
+        | judge_parts(lambda part: judge_calibration(part, names, positive, seed)),
+        "decision": None,
+        "doubts": None if several else judge_parts(lambda part: judge_doubts(part, safeguards, seed)),
+        "familiarity": _describe_familiarity(safeguards, strangeness),
+        "subgroups": None if several else judge_parts(lambda part: judge_subgroups(job, part, positive)),
+    }
+    if positive is not None:
+        choice = job.journal.find(THRESHOLD)
+        about = {"prevalence": job.plan["prevalence"], "seed": seed}
+        draws = None if choice is None else np.asarray(choice.pop("draws"), np.float64)
+        found["decision"] = {"choice": choice} | {
+            name: None
+            if part is None
+            else judge_decision(part, positive, job.plan["threshold"], draws=draws if name == "test" else None, **about)
+            for name, part in parts.items()
+        }
+    return found
+
+
+def _describe_familiarity(safeguards: Safeguards, strangeness: FloatArray | None) -> dict[str, Any] | None:
+    """Return how unfamiliar images are told, and how many of the test part are."""
+    fitted = safeguards.familiarity
+    if fitted is None:
+        return None
+    flagged = None if strangeness is None else int((np.asarray(strangeness) > fitted.limit).sum())
+    n_items = None if strangeness is None else len(strangeness)
+    about = {"kind": fitted.kind, "share": fitted.share, "limit": _take(fitted.limit), "note": fitted.note}
+    return about | {"n_test_items": n_items, "n_unfamiliar": flagged}
+
+
+def judge_subgroups(job: Job, part: Scored, positive: int | None) -> dict[str, Any]:
+    """Return the metrics of each part of the items by metadata columns, and whether the parts of a column differ.
+
+    P-values are corrected for the number of columns (Holm), each metric by itself.
+    """
+    strata = take_parts(list_strata(job.dataset.items, job.options.subgroups), part.places.tolist())
+    called = predict_labels(part.probabilities, job.dataset.classes, job.plan["positive"], job.plan["threshold"])
+    columns = {
+        name: judge_column(
+            parts, part.labels, part.probabilities, called, part.groups, positive=positive, folds=part.folds
+        )
+        for name, parts in strata.items()
+    }
+    metrics = next(iter(columns.values())).p_values if columns else {}
+    corrected = {metric: correct_holm([each.p_values[metric] for each in columns.values()]) for metric in metrics}
+    return {
+        name: {
+            "parts": [
+                {
+                    "value": each.value,
+                    **{key: getattr(each, key) for key in ("n_items", "n_patients", "n_rarest", "is_small")},
+                    **{metric: describe_estimate(estimate) for metric, estimate in each.metrics.items()},
+                }
+                for each in column.parts
+            ],
+            "p_values": plain(column.p_values),
+            "p_values_corrected": {metric: _take(values[place]) for metric, values in corrected.items()},
+        }
+        for place, (name, column) in enumerate(columns.items())
+    }
+
+
+def plain(record: Any) -> Any:
+    """Return a record, or what it holds, as plain JSON data, with None for what is not finite."""
+    if dataclasses.is_dataclass(record) and not isinstance(record, type):
+        return {field.name: plain(getattr(record, field.name)) for field in dataclasses.fields(record)}
+    if isinstance(record, Mapping):
+        return {key: plain(value) for key, value in record.items()}
+    if isinstance(record, np.ndarray):
+        return plain(record.tolist())
+    if isinstance(record, list | tuple):
+        return [plain(each) for each in record]
+    if isinstance(record, float | np.floating):
+        return _take(float(record))
+    return record.item() if isinstance(record, np.generic) else record
+
+
+def _take(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
