@@ -117,7 +117,9 @@ def test_json_lines_hold_what_the_table_holds(finished: Finished) -> None:
     image = finished.data / "images" / "p0001_v1.png"
     (row,) = predict(finished, image)
     line = json.loads(predict_files(finished.run, [image], as_json=True, listener=Notes()))
-    assert {key: str(value) for key, value in line.items()} == row
+    said = {True: "yes", False: "no"}
+    assert {key: said[value] if isinstance(value, bool) else str(value) for key, value in line.items()} == row
+    assert list(row)[-3:] == ["set", "abstain", "unfamiliar"]
 
 
 def test_arrays_and_paths_give_the_same(finished: Finished, model: Model) -> None:

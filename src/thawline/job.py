@@ -150,7 +150,7 @@ def run(
     job.plan = _record_selection(job.plan, climbed, selection)
     _settle_final(job, climbed.eligible[selection.chosen], climbed.n_folds)
     chosen = measure_tta(job, climbed.eligible[selection.chosen], strategies)
-    chosen, safeguards = settle(job, chosen)
+    chosen, safeguards = settle(job, chosen, features)
     write_json(out / "plan.json", {**job.plan.to_json(), "thawline": thawline.__version__})
     test = deliver(job, chosen, strategies, safeguards)
     judge(job, climbed, selection, chosen, safeguards, test)

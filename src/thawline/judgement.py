@@ -30,7 +30,7 @@ from thawline.judge.reliability import (
     take_each_class,
 )
 from thawline.judge.selective import risk_coverage
-from thawline.judge.subgroups import judge_column
+from thawline.judge.subgroups import Part, judge_column
 from thawline.learn.ladder import TriedRung
 from thawline.options import read_threshold
 from thawline.share.safeguards import Safeguards
@@ -38,7 +38,7 @@ from thawline.state import Job
 from thawline.types import MULTILABEL
 
 if TYPE_CHECKING:
-    from thawline.types import FloatArray, Groups, IntArray, Labels, Precision, Probabilities
+    from thawline.types import Features, FloatArray, Groups, IntArray, Labels, Precision, Probabilities
 
 CALIBRATION = "judgement calibration"  # units of the journal
 THRESHOLD = "judgement threshold"
@@ -57,11 +57,14 @@ class Scored:
     folds: IntArray | None = None
 
 
-def settle(job: Job, chosen: TriedRung) -> tuple[TriedRung, Safeguards]:
-    """Settle calibration, threshold and safeguards; return the rung with calibrated probabilities, and the safeguards."""
+def settle(job: Job, chosen: TriedRung, features: Features) -> tuple[TriedRung, Safeguards]:
+    """Settle calibration, threshold and safeguards; return the rung with calibrated probabilities, and the safeguards.
+
+    ``features`` are those of the development items, of the frozen backbone.
+    """
     chosen, calibrator = settle_calibration(job, chosen)
     settle_threshold(job, chosen)
-    return chosen, make_safeguards(job, chosen, calibrator)
+    return chosen, make_safeguards(job, chosen, calibrator, features)
 
 
 def settle_calibration(job: Job, chosen: TriedRung) -> tuple[TriedRung, Calibrator]:
@@ -141,21 +144,20 @@ def describe_choice(job: Job, part: Scored) -> Value:
     return {"threshold": describe_estimate(found.threshold), **rates, **about, "draws": found.draws}
 
 
-def make_safeguards(job: Job, chosen: TriedRung, calibrator: Calibrator) -> Safeguards:
+def make_safeguards(job: Job, chosen: TriedRung, calibrator: Calibrator, features: Features) -> Safeguards:
     """Return what goes with the head of the model: calibration, the rule of prediction sets, and familiarity."""
     part, sets = take_scored(job, chosen), None
     if job.plan["task"] != MULTILABEL:
         sets = fit_sets(part.labels, part.probabilities, part.groups, coverage=job.plan["coverage"])
     precision: Precision = job.plan["precision"] or "f32"
-    return Safeguards(calibrator, sets, _fit_familiarity(job, chosen), precision)
+    return Safeguards(calibrator, sets, _fit_familiarity(job, chosen, features), precision)
 
 
-def _fit_familiarity(job: Job, chosen: TriedRung) -> Familiarity | None:
+def _fit_familiarity(job: Job, chosen: TriedRung, features: Features) -> Familiarity | None:
     """Return what tells images unlike those of development, None for handcrafted features, or where nothing can be told."""
     if chosen.rung.strategy == "handcrafted":
         return None
     development = job.development()
-    features = job.extract(job.development_items(), job.plan.contract(job.facts), "features").features
     labels = development.labels if development.labels.ndim == 1 else np.zeros(len(features), np.int64)
     try:
         return fit_familiarity(features, labels, development.groups, seed=job.options.seed)
@@ -263,7 +265,7 @@ def assess(
         "decision": None,
         "doubts": None if several else judge_parts(lambda part: judge_doubts(part, safeguards, seed)),
         "familiarity": _describe_familiarity(safeguards, strangeness),
-        "subgroups": None if several else judge_parts(lambda part: judge_subgroups(job, part, positive)),
+        "subgroups": None if several else judge_parts(lambda part: _judge_strata(job, part, positive)),
     }
     if positive is not None:
         choice = job.journal.find(THRESHOLD)
@@ -289,36 +291,38 @@ def _describe_familiarity(safeguards: Safeguards, strangeness: FloatArray | None
     return about | {"n_test_items": n_items, "n_unfamiliar": flagged}
 
 
-def judge_subgroups(job: Job, part: Scored, positive: int | None) -> dict[str, Any]:
+def _judge_strata(job: Job, part: Scored, positive: int | None) -> dict[str, Any]:
+    """Return what `judge_subgroups` finds by columns of the table."""
+    strata = take_parts(list_strata(job.dataset.items, job.options.subgroups), part.places.tolist())
+    called = predict_labels(part.probabilities, job.dataset.classes, job.plan["positive"], job.plan["threshold"])
+    return judge_subgroups(part, strata, called, positive)
+
+
+def judge_subgroups(
+    part: Scored, strata: Mapping[str, Sequence[str]], called: Labels, positive: int | None
+) -> dict[str, Any]:
     """Return the metrics of each part of the items by metadata columns, and whether the parts of a column differ.
 
     P-values are corrected for the number of columns (Holm), each metric by itself.
     """
-    strata = take_parts(list_strata(job.dataset.items, job.options.subgroups), part.places.tolist())
-    called = predict_labels(part.probabilities, job.dataset.classes, job.plan["positive"], job.plan["threshold"])
-    columns = {
-        name: judge_column(
-            parts, part.labels, part.probabilities, called, part.groups, positive=positive, folds=part.folds
-        )
-        for name, parts in strata.items()
-    }
+    about = part.labels, part.probabilities, called, part.groups
+    columns = {name: judge_column(parts, *about, positive=positive, folds=part.folds) for name, parts in strata.items()}
     metrics = next(iter(columns.values())).p_values if columns else {}
     corrected = {metric: correct_holm([each.p_values[metric] for each in columns.values()]) for metric in metrics}
     return {
         name: {
-            "parts": [
-                {
-                    "value": each.value,
-                    **{key: getattr(each, key) for key in ("n_items", "n_patients", "n_rarest", "is_small")},
-                    **{metric: describe_estimate(estimate) for metric, estimate in each.metrics.items()},
-                }
-                for each in column.parts
-            ],
+            "parts": [_describe_part(each) for each in column.parts],
             "p_values": plain(column.p_values),
             "p_values_corrected": {metric: _take(values[place]) for metric, values in corrected.items()},
         }
         for place, (name, column) in enumerate(columns.items())
     }
+
+
+def _describe_part(part: Part) -> dict[str, Any]:
+    counts = {key: getattr(part, key) for key in ("n_items", "n_patients", "n_rarest", "is_small")}
+    estimates = {metric: describe_estimate(estimate) for metric, estimate in part.metrics.items()}
+    return {"value": part.value, **counts, **estimates}
 
 
 def plain(record: Any) -> Any:

@@ -32,7 +32,7 @@ STEPS = {  # of a run, and how the names of their units begin
     "audit": ("audit",),
     "race": ("race",),
     "features": ("features", "tiles"),
-    "choices": ("precision", "choice"),
+    "choices": ("precision", "choice", "judgement"),
     "heads": ("rung",),
     "views": ("views of",),
     "final": ("final",),

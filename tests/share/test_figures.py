@@ -21,7 +21,9 @@ from thawline.share.figures import (
     QUIET,
     Caption,
     draw_ladder,
+    draw_net_benefit,
     draw_reliability,
+    draw_risk,
     draw_roc,
     draw_training,
     shorten,
@@ -31,7 +33,29 @@ HOSTILE = "<script>alert(1)</script>"
 SVG = "{http://www.w3.org/2000/svg}"
 ROC = Caption("roc", "ROC curve")
 POINTS = {"fpr": [0.0, 0.0, 0.25, 0.5, 1.0], "tpr": [0.0, 0.4, 0.75, 0.9, 1.0]}
-BINS = {"predicted": [0.05, 0.31, 0.62, 0.94], "observed": [0.1, 0.2, 0.7, 1.0], "count": [20.0, 4.0, 7.0, 33.0]}
+BINS = {
+    "confidence": [0.05, 0.31, 0.62, 0.94],
+    "frequency": [0.1, 0.2, 0.7, 1.0],
+    "low": [0.02, 0.1, 0.4, 0.8],
+    "high": [0.3, 0.5, 0.9, 1.0],
+    "count": [20.0, 4.0, 7.0, 33.0],
+    "curve": {
+        "predicted": [0.0, 0.25, 0.5, 0.75, 1.0],
+        "observed": [0.05, 0.2, 0.55, 0.8, None],
+        "low": [0.0, 0.1, 0.4, None, 0.6],
+        "high": [0.2, 0.4, 0.7, 0.9, 1.0],
+    },
+}
+BENEFIT = {
+    "thresholds": [0.1, 0.3, 0.5, 0.7],
+    "model": {"value": [0.4, 0.35, 0.3, 0.1], "low": [0.3, 0.25, 0.2, 0.0], "high": [0.5, 0.45, 0.4, 0.2]},
+    "treat_all": {"value": [0.4, 0.2, -0.1, -0.6], "low": [0.3, 0.1, -0.2, -0.8], "high": [0.5, 0.3, 0.0, -0.4]},
+}
+RISK = {
+    "coverages": [0.1, 0.5, 1.0],
+    "risks": [{"value": 0.0, "low": 0.0, "high": 0.9}, {"value": 0.1, "low": 0.05, "high": 0.2},
+              {"value": 0.2, "low": 0.1, "high": 0.3}],
+}  # fmt: skip
 
 
 def make_estimate(value: float | None, low: float | None = None, high: float | None = None) -> dict[str, Any]:
@@ -84,7 +108,7 @@ def read_scale(svg: str, axis: str, axes: int = 1) -> np.ndarray[Any, Any]:
     return np.polyfit(*zip(*ticks, strict=True), 1)
 
 
-@pytest.fixture(params=["roc", "reliability", "ladder", "training"])
+@pytest.fixture(params=["roc", "reliability", "ladder", "training", "benefit", "risk"])
 def svg(request: pytest.FixtureRequest) -> str:
     return draw(request.param)
 
@@ -95,6 +119,10 @@ def draw(name: str, key: str = "") -> str:
         return draw_roc([{"name": "COVID", "auc": 0.9, **POINTS}], caption)
     if name == "training":
         return draw_training(FOLDS, caption)
+    if name == "benefit":
+        return draw_net_benefit(BENEFIT, caption)
+    if name == "risk":
+        return draw_risk(RISK, caption)
     return draw_reliability(BINS, caption) if name == "reliability" else draw_ladder(RUNGS, caption)
 
 
@@ -105,15 +133,38 @@ def test_a_roc_curve_passes_through_its_points() -> None:
     np.testing.assert_allclose(np.polyval(read_scale(svg, "y"), [y for _, y in line]), POINTS["tpr"], atol=1e-4)
 
 
-def test_a_reliability_curve_passes_through_its_bins_and_bars_rise_with_the_count() -> None:
+def test_a_reliability_curve_has_bins_with_intervals_a_smooth_line_and_bars_that_rise_with_the_count() -> None:
     svg = draw("reliability")
-    line = next(path for path in list_paths(svg, ACCENT) if len(path) == len(BINS["predicted"]))
     to_x, to_y = read_scale(svg, "x", axes=2), read_scale(svg, "y", axes=1)
-    np.testing.assert_allclose(np.polyval(to_x, [x for x, _ in line]), BINS["predicted"], atol=1e-4)
-    np.testing.assert_allclose(np.polyval(to_y, [y for _, y in line]), BINS["observed"], atol=1e-4)
-    bars = [path for path in list_paths(svg, ACCENT) if len(path) == 2 and path[0][0] == path[1][0]]
+    line = next(path for path in list_paths(svg, ACCENT) if len(path) == 4)  # of five points one is not defined
+    np.testing.assert_allclose(np.polyval(to_x, [x for x, _ in line]), BINS["curve"]["predicted"][:4], atol=1e-4)
+    np.testing.assert_allclose(np.polyval(to_y, [y for _, y in line]), BINS["curve"]["observed"][:4], atol=1e-4)
+    vertical = [path for path in list_paths(svg, ACCENT) if len(path) == 2 and path[0][0] == path[1][0]]
+    ranges, bars = vertical[:4], vertical[4:]
+    np.testing.assert_allclose(np.polyval(to_x, [path[0][0] for path in ranges]), BINS["confidence"], atol=1e-4)
+    np.testing.assert_allclose(np.polyval(to_y, [path[0][1] for path in ranges]), BINS["low"], atol=1e-4)
+    np.testing.assert_allclose(np.polyval(to_y, [path[1][1] for path in ranges]), BINS["high"], atol=1e-4)
     heights = np.array([path[0][1] - path[1][1] for path in bars])
     np.testing.assert_allclose(heights / heights.sum(), np.array(BINS["count"]) / sum(BINS["count"]), atol=1e-4)
+
+
+def test_a_decision_curve_passes_through_its_points_and_names_its_lines() -> None:
+    svg = draw("benefit")
+    (line,) = [path for path in list_paths(svg, ACCENT) if len(path) == 4]
+    np.testing.assert_allclose(np.polyval(read_scale(svg, "x"), [x for x, _ in line]), BENEFIT["thresholds"], atol=1e-4)
+    np.testing.assert_allclose(
+        np.polyval(read_scale(svg, "y"), [y for _, y in line]), BENEFIT["model"]["value"], atol=1e-4
+    )
+    for name in ("nobody treated", "by the model", "everybody treated"):
+        assert name in svg
+
+
+def test_the_scale_of_errors_is_not_that_of_the_few_surest_items() -> None:
+    svg = draw("risk")
+    (line,) = [path for path in list_paths(svg, ACCENT) if len(path) == 3]
+    np.testing.assert_allclose(np.polyval(read_scale(svg, "y"), [y for _, y in line]), [0.0, 0.1, 0.2], atol=1e-4)
+    ticks = re.findall(r"<text[^>]*>(0\.\d+)</text>", svg)
+    assert max(map(float, ticks)) <= 1.0
 
 
 def test_whiskers_of_the_ladder_span_the_intervals() -> None:

@@ -18,9 +18,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from thawline.errors import ModelError, OutputError
+from thawline.judge.conformal import fit_sets
 from thawline.judge.evaluation import evaluate
+from thawline.judgement import Scored, judge_calibration, judge_decision, judge_doubts, judge_subgroups
 from thawline.share.folder import WITHHELD, withhold
 from thawline.share.report import render, write_report
+from thawline.share.safeguards import Safeguards
 from thawline.share.summary import summarise
 from thawline.share.words import format_estimate, format_number, format_percent, format_plain, format_seconds
 
@@ -239,6 +242,42 @@ def write_examples(run: Path, classes: tuple[str, ...], n: int = 6) -> None:
     write_json(run / "examples.json", examples)
 
 
+def make_judgement(parts: dict[str, dict[str, Any]], classes: tuple[str, ...], positive: str | None) -> dict[str, Any]:
+    """What is judged beside the metrics, from the functions that a run judges with."""
+    index = None if positive is None else classes.index(positive)
+    scored = {
+        "validation" if split == "development" else "test": Scored(
+            part["labels"], part["probabilities"], part["groups"], np.arange(len(part["labels"]))
+        )
+        for split, part in parts.items()
+    }
+
+    def judge(about: Any) -> dict[str, Any]:
+        return {"test": None} | {name: about(part) for name, part in scored.items()}
+
+    sets = fit_sets(scored["validation"].labels, scored["validation"].probabilities, scored["validation"].groups)
+    return {
+        "calibration": {"map": "platt", **judge(lambda part: judge_calibration(part, classes, index, 0))},
+        "decision": None
+        if index is None
+        else {
+            "choice": None,
+            **judge(lambda part: judge_decision(part, index, 0.5, prevalence=0.1, draws=None, seed=0)),
+        },
+        "doubts": judge(lambda part: judge_doubts(part, Safeguards(sets=sets), 0)),
+        "familiarity": {"kind": "mahalanobis", "share": 0.95, "limit": 3.0, "note": "", "n_test_items": 180,
+                        "n_unfamiliar": 7},
+        "subgroups": judge(
+            lambda part: judge_subgroups(
+                part,
+                {"sex": ["F" if group % 4 < 2 else "M" for group in part.groups]},
+                part.probabilities.argmax(axis=1),
+                index,
+            )
+        ),
+    }  # fmt: skip
+
+
 def write_run(
     run: Path,
     classes: tuple[str, ...] = ("COVID", "NonCOVID"),
@@ -263,6 +302,7 @@ def write_run(
         "validation": validation,
         "ladder": make_ladder(validation),
         "stops": make_stops(),
+        **make_judgement(parts, classes, positive),
         "cost": {"seconds": {"read": 8.1, "features": 21.7, "heads": 14.2, "training": 302.0, "total": 371.4},
                  "peak_rss_mib": 1432.7, "energy_wh": None},
     }  # fmt: skip
@@ -339,7 +379,8 @@ def list_estimates(data: Any) -> list[dict[str, Any]]:
 
 def test_every_estimate_of_the_metrics_stands_on_the_page(page: Page, binary_run: Path) -> None:
     metrics = json.loads((binary_run / "metrics.json").read_text("utf-8"))
-    estimates = list_estimates(metrics)
+    hidden = ("decision", "doubts", "subgroups")  # of which some are drawn, and others are those of one part only
+    estimates = list_estimates({key: value for key, value in metrics.items() if key not in hidden})
     assert len(estimates) > 30
     gains = [rung["gain"] for rung in metrics["ladder"] if rung["gain"]]
     assert len(gains) == 3
@@ -472,7 +513,7 @@ def test_a_frozen_rung_has_no_training_curves_and_no_thaw_line(run: Path) -> Non
     page = Page(write_report(run))
     assert summarise(run)["training"] is None
     assert "Training of the other rungs" in page.text  # those that trained are shown whatever is chosen
-    assert len([tag for tag, _ in page.tags if tag == "svg"]) == 3 + len(summarise(run)["other_training"])
+    assert len([tag for tag, _ in page.tags if tag == "svg"]) == 5 + len(summarise(run)["other_training"])
     for words in ("Thaw line none: everything below the head is frozen", "Fine-tuning ratio 0 %",
                   "Delivered random forest head, refitted on all development patients"):  # fmt: skip
         assert words in page.text, words
@@ -567,8 +608,35 @@ def test_curves_have_the_area_and_the_mass_of_the_predictions(binary_run: Path) 
     assert roc["name"] == bins["name"] == "COVID"
     assert np.trapezoid(roc["tpr"], roc["fpr"]) == pytest.approx(metrics["test"]["auc"]["value"], abs=1e-12)
     assert sum(bins["count"]) == metrics["test"]["n_items"]
-    gaps = np.abs(np.subtract(bins["predicted"], bins["observed"])) @ bins["count"] / metrics["test"]["n_items"]
-    assert gaps == pytest.approx(metrics["test"]["ece"]["value"], abs=1e-12)
+    n_covid = metrics["test"]["per_class"]["COVID"]["n_items"]
+    assert np.dot(bins["frequency"], bins["count"]) == pytest.approx(n_covid)
+
+
+def test_judgement_is_on_the_page(page: Page, binary_run: Path) -> None:
+    metrics = json.loads((binary_run / "metrics.json").read_text("utf-8"))
+    slope = metrics["calibration"]["test"]["COVID"]["slope"]
+    assert f"{format_number(slope['value'])} [{format_number(slope['low'])}, " in page.text
+    assert "Probabilities pass a map (platt)" in page.text
+    workload = metrics["decision"]["test"]["workload"]
+    assert "Of 1 000 patients, 100 of whom have the condition (10 %), the model calls " in page.text
+    assert f"It misses {workload['missed']['value']:.0f} [" in page.text
+    sets = metrics["doubts"]["test"]["sets"]["coverage"]
+    assert f"Sets that hold the true class {format_estimate(sets)}" in page.text
+    assert "Of the test part 7 of 180 do (4 %)" in page.text
+    assert "By sex" in page.text
+    p_value = metrics["subgroups"]["test"]["sex"]["p_values_corrected"]["auc"]
+    assert f"p = {format_number(p_value)}" in page.text
+
+
+def test_several_classes_have_no_decision(tmp_path: Path) -> None:
+    page = Page(write_report(write_run(tmp_path / "run", ("a", "b", "c"))))
+    assert "What decisions by it would mean" not in page.text
+    assert "When it should not answer" in page.text
+    assert page.text.count("Calibration of") == 3
+
+
+def test_a_ratio_without_an_upper_end_says_so() -> None:
+    assert format_estimate({"value": 9.0, "low": 4.451, "high": None}) == "9.000 [4.451, ∞)"
 
 
 def test_the_summary_is_plain_data(binary_run: Path) -> None:
@@ -642,7 +710,7 @@ def test_headings_descend_in_order_and_figures_have_words(page: Page) -> None:
     assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
     assert ("html", {"lang": "en"}) in page.tags
     figures = [attributes for tag, attributes in page.tags if tag == "svg"]
-    assert len(figures) == 4 + 2  # curves of two lines that were not chosen
+    assert len(figures) == 6 + 2  # curves of two lines that were not chosen
     assert all(attributes["role"] == "img" and attributes["aria-label"] for attributes in figures)
     assert all(attributes["alt"] for tag, attributes in page.tags if tag == "img")
 
@@ -685,7 +753,9 @@ def test_hostile_texts_everywhere(run: Path) -> None:
 def test_three_classes(tmp_path: Path) -> None:
     page = Page(write_report(write_run(tmp_path / "run", ("COVID", "normal", "pneumonia"))))
     assert "Image classification into 3 classes" in page.text
-    assert len([tag for tag, _ in page.tags if tag == "svg"]) == 1 + 3 + 2 + 2  # two lines that were not chosen
+    assert (
+        len([tag for tag, _ in page.tags if tag == "svg"]) == 1 + 3 + 2 + 1 + 2
+    )  # risk, two lines that were not chosen
     assert "averaged over the 3 classes" in page.text
 
 

@@ -178,7 +178,7 @@ def test_signs() -> None:
     gain = {"value": 0.05, "low": -0.0127, "high": 0.1127}
     assert [format_signed(value) for value in (0.05, -0.0127, None)] == ["+0.050", "−0.013", "–"]
     assert format_interval(gain, signed=True) == "[−0.013, +0.113]"
-    assert format_interval({**gain, "high": None}) == "(no interval)"
+    assert format_interval({**gain, "low": None}) == "(no interval)"
     assert [write_percent(share) for share in (0.858, 0.999, 0.0)] == ["86 %", "more than 99 %", "0 %"]
 
 

@@ -24,6 +24,7 @@ WIDTH_IN = 4.6  # 442 CSS pixels: text is still readable when a phone shrinks th
 NARROW_IN = 4.0  # 384 CSS pixels, for figures with much text
 LOG_SPAN = 20  # most over least seconds, from which on a log scale shows more
 LEAST_S = 0.001  # what a clock reading of 0.000 stands for on it
+LEAST_SHARE = 0.2  # of items answered, below which a band of few items would set the scale
 MAX_CURVES = 6  # lines that can be told apart in one figure
 INK, QUIET, GRID = "#1d2730", "#5b6670", "#d9dee3"
 ACCENT = "#0072b2"
@@ -108,24 +109,78 @@ def mark_operating_point(axes: Axes, point: Mapping[str, Any]) -> None:
     axes.plot(x, y, marker="o", markersize=6, markerfacecolor="white", markeredgecolor=INK, clip_on=False, zorder=5)
 
 
-def draw_reliability(bins: Mapping[str, Sequence[float]], caption: Caption, line: int = 0) -> str:
+def draw_reliability(bins: Mapping[str, Any], caption: Caption, line: int = 0) -> str:
     """Draw a reliability curve (DeGroot and Fienberg 1983) above the number of items in each bin, as SVG text.
 
-    ``bins`` holds, for each bin that is not empty, ``predicted`` (mean probability), ``observed`` (fraction) and
-    ``count`` (items). ``line`` picks colour and dash pattern from `LINES`, so that a class looks as in the ROC figure.
+    ``bins`` holds for each bin ``confidence`` (mean probability), ``frequency``, its bounds ``low`` and ``high`` and
+    ``count`` (items), and a smooth ``curve`` of ``predicted``, ``observed``, ``low`` and ``high``. ``line`` picks colour and
+    dash pattern from `LINES`, so that a class looks as in the ROC figure.
     """
     colour, dashes = LINES[line % len(LINES)]
     with open_figure(WIDTH_IN) as figure:
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
         above.plot([0, 1], [0, 1], color=QUIET, linewidth=0.8, linestyle=(0, (2, 3)))
-        above.plot(bins["predicted"], bins["observed"], color=colour, linestyle=dashes, clip_on=False)
-        above.plot(bins["predicted"], bins["observed"], "o", color=colour, markersize=5, clip_on=False)
+        draw_band(above, bins["curve"]["predicted"], bins["curve"], "observed", colour, dashes)
+        ranges = take_defined(bins["confidence"], bins["low"], bins["high"])
+        above.vlines(*ranges, color=colour, linewidth=1.0)
+        above.plot(bins["confidence"], bins["frequency"], "o", color=colour, markersize=5, clip_on=False)
         above.set(xlim=(0, 1), ylim=(0, 1), ylabel="Observed fraction")
-        below.vlines(bins["predicted"], 0, bins["count"], color=colour, linewidth=5, clip_on=False)
+        below.vlines(bins["confidence"], 0, bins["count"], color=colour, linewidth=5, clip_on=False)
         below.set(xlabel="Predicted probability", ylabel="Items", ylim=(0, None))
         below.locator_params(axis="y", nbins=3, integer=True)
         figure.align_ylabels()
         return to_svg(figure, caption)
+
+
+def draw_net_benefit(curve: Mapping[str, Any], caption: Caption) -> str:
+    """Draw a decision curve (Vickers and Elkin 2006) and return it as SVG text.
+
+    ``curve`` holds ``thresholds``, and for ``model`` and ``treat_all`` the ``value``, ``low`` and ``high`` at each.
+    """
+    with open_figure(WIDTH_IN) as figure:
+        axes = figure.add_subplot(xlabel="Threshold probability", ylabel="Net benefit")
+        axes.axhline(0, color=QUIET, linewidth=0.8, linestyle=(0, (2, 3)), label="nobody treated")
+        for (key, label), (colour, dashes) in zip(
+            (("model", "by the model"), ("treat_all", "everybody treated")), LINES, strict=False
+        ):
+            draw_band(axes, curve["thresholds"], curve[key], "value", colour, dashes, label)
+        most = max((value for value in curve["model"]["high"] if value is not None), default=1.0)
+        axes.set(xlim=(0, 1), ylim=(-0.15 * most, 1.1 * most))
+        axes.legend(loc="upper right")
+        return to_svg(figure, caption)
+
+
+def draw_risk(curve: Mapping[str, Any], caption: Caption) -> str:
+    """Draw the risk among items answered by their share, ``coverages`` with the estimates ``risks``, as SVG text."""
+    risks = {key: [risk[key] for risk in curve["risks"]] for key in ("value", "low", "high")}
+    with open_figure(WIDTH_IN, 0.7 * WIDTH_IN) as figure:
+        axes = figure.add_subplot(xlabel="Share of items answered", ylabel="Wrong among these")
+        draw_band(axes, curve["coverages"], risks, "value", *LINES[0])
+        pairs = zip(curve["coverages"], risks["high"], strict=True)
+        shown = [high for share, high in pairs if high and share >= LEAST_SHARE]
+        axes.set(xlim=(0, 1), ylim=(0, 1.1 * max(shown, default=1.0)))
+        return to_svg(figure, caption)
+
+
+def draw_band(
+    axes: Axes,
+    places: Sequence[float],
+    curve: Mapping[str, Sequence[float | None]],
+    key: str,
+    colour: str,
+    dashes: Any,
+    label: str | None = None,
+) -> None:
+    """Draw a curve, ``curve[key]`` at ``places``, with its band from ``low`` to ``high`` where these are defined."""
+    axes.plot(*take_defined(places, curve[key]), color=colour, linestyle=dashes, label=label)
+    where, low, high = take_defined(places, curve["low"], curve["high"])
+    axes.fill_between(where, low, high, color=colour, alpha=0.15, linewidth=0)
+
+
+def take_defined(*columns: Sequence[float | None]) -> list[list[float]]:
+    """Return columns without the rows in which one has no number."""
+    rows = [row for row in zip(*columns, strict=True) if None not in row]
+    return [[float(row[place]) for row in rows if row[place] is not None] for place in range(len(columns))]
 
 
 def draw_ladder(rungs: Sequence[Mapping[str, Any]], caption: Caption) -> str:

@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import thawline
 from thawline.files import write_atomic
-from thawline.share.figures import Caption, draw_ladder, draw_reliability, draw_roc, draw_training, shorten
+from thawline.share.figures import (
+    Caption,
+    draw_ladder,
+    draw_net_benefit,
+    draw_reliability,
+    draw_risk,
+    draw_roc,
+    draw_training,
+    shorten,
+)
 from thawline.share.summary import PARTS, summarise, summarise_findings, summarise_shortcuts, summarise_tables
 from thawline.share.words import (
     count_things,
@@ -43,18 +52,24 @@ def render(summary: Mapping[str, Any]) -> str:
 
 
 def draw_figures(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the figures of the page as SVG text: ``roc``, ``ladder`` and ``training`` (or None), ``reliability`` (one a
-    class), ``other_training`` (one for each rung that was trained and not chosen)."""
+    """Return the figures of the page as SVG text: ``roc``, ``ladder``, ``training``, ``net_benefit`` and ``risk`` (or None),
+    ``reliability`` (one a class), ``other_training`` (one for each rung that was trained and not chosen)."""
     curves, part = summary["curves"], PARTS[summary["part"]].lower()
     names = ", ".join(f"{curve['name']} {format_number(curve['auc'])}" for curve in curves["roc"])
     caption = Caption("roc", f"ROC curve, {part}. Area under the curve: {names}.")
     ladder, training = summary["ladder"], summary["training"]
+    decision, doubts = summary["decision"], summary["doubts"]
     return {
         "roc": draw_roc(curves["roc"], caption, curves["operating_point"]) if curves["roc"] else None,
         "reliability": [
             draw_reliability(bins, Caption(f"reliability-{line}", describe_reliability(bins, part)), line)
             for line, bins in enumerate(curves["reliability"])
         ],
+        "net_benefit": decision
+        and draw_net_benefit(
+            decision["net_benefit"], Caption("benefit", f"Decision curve, {part}. {decision['useful']}")
+        ),
+        "risk": doubts and draw_risk(doubts["curve"], Caption("risk", describe_risk(doubts["curve"], part))),
         "ladder": draw_ladder(ladder, Caption("ladder", describe_ladder(ladder))),
         "training": draw_curves(training) if training else None,
         "other_training": [draw_curves(other, number) for number, other in enumerate(summary["other_training"], 1)],
@@ -90,9 +105,16 @@ def describe_training(training: Mapping[str, Any]) -> str:
 
 def describe_reliability(bins: Mapping[str, Any], part: str) -> str:
     """Return a reliability curve in words, for readers who do not see it."""
-    points = zip(bins["predicted"], bins["observed"], strict=True)
+    points = zip(bins["confidence"], bins["frequency"], strict=True)
     said = ", ".join(f"{predicted:.2f} predicted and {observed:.2f} observed" for predicted, observed in points)
     return f"Reliability curve of {bins['name']}, {part}: {said}."
+
+
+def describe_risk(curve: Mapping[str, Any], part: str) -> str:
+    """Return errors by the share of items answered in words."""
+    points = zip(curve["coverages"], curve["risks"], strict=True)
+    said = ", ".join(f"{format_number(risk['value'])} of {format_percent(share)}" for share, risk in points)
+    return f"Share of wrong answers among the surest items, {part}: {said}."
 
 
 def render_audit(folder: Path, audit: Mapping[str, Any], classes: Sequence[str]) -> str:

@@ -11,6 +11,14 @@ from typing import TYPE_CHECKING, Any
 from thawline.share.cautions import list_cautions
 from thawline.share.figures import MAX_CURVES
 from thawline.share.folder import Predictions, blame, read_image, read_json, read_predictions, withhold
+from thawline.share.judged import (
+    describe_familiarity,
+    pick_curves,
+    summarise_calibration,
+    summarise_decision,
+    summarise_doubts,
+    summarise_subgroups,
+)
 from thawline.share.rungs import (
     describe_delivery,
     describe_precision,
@@ -38,6 +46,7 @@ if TYPE_CHECKING:
 PARTS = {"test": "Test", "validation": "Cross-validation"}
 SCORES = {  # key in metrics.json: name on the page
     "auc": "AUC",
+    "average_precision": "Average precision",
     "accuracy": "Accuracy",
     "exact_match": "Exact match",
     "weighted_kappa": "Weighted kappa",
@@ -50,6 +59,7 @@ SCORES = {  # key in metrics.json: name on the page
     "log_loss": "Log-loss",
 }
 LOWER_IS_BETTER = ("grade_error", "brier", "ece", "log_loss")
+OF_CLASS = ("auc", "average_precision", "sensitivity", "specificity")
 OF_SOME = ("exact_match", "weighted_kappa", "grade_error")  # where items have several labels, or classes an order
 PARTED = ("data", "split")  # tables of the audit that say what the report has by development and test
 PRIVATE_OPTIONS = ("data", "out", "run")
@@ -77,6 +87,9 @@ def summarise(run: Path) -> dict[str, Any]:
         summary["chosen"] = summarise_chosen(metrics, delivery)
         summary["n_networks"] = int(metrics["chosen"]["n_networks"] or 1)
         summary["curves"] = summarise_curves(metrics, part, predictions)
+        summary |= summarise_judgement(metrics, part)
+        names = [curve["name"] for curve in summary["curves"]["roc"]]
+        summary["curves"]["reliability"] = pick_curves(summary["calibration"].pop("curves"), names)
     with blame(run, "fingerprint.json"):
         summary["data"] = summarise_data(fingerprint, classes)
     with blame(run, "audit.json"):
@@ -117,6 +130,20 @@ def summarise_metrics(metrics: Mapping[str, Any], part: str) -> dict[str, Any]:
         "precision": describe_precision(metrics["ladder"]),
         "stops": [explain_stop(stop) for stop in metrics["stops"]],
         "cost": summarise_cost(metrics["cost"]),
+    }
+
+
+def summarise_judgement(metrics: Mapping[str, Any], part: str) -> dict[str, Any]:
+    """Return calibration, decision, doubts, familiarity and subgroups; ``part`` is the section that makes the headline."""
+    keys = [key for key in PARTS if metrics[key] is not None]
+    found = summarise_calibration(metrics["calibration"], keys, part)
+    found["rows"] = [row | {"part": PARTS[row["part"]]} for row in found["rows"]]
+    return {
+        "calibration": found,
+        "decision": summarise_decision(metrics["decision"], keys, part),
+        "doubts": summarise_doubts(metrics["doubts"], keys, part),
+        "familiarity": describe_familiarity(metrics["familiarity"]),
+        "subgroups": summarise_subgroups(metrics["subgroups"], part),
     }
 
 
@@ -244,7 +271,7 @@ def summarise_classes(name: str, section: Mapping[str, Any], classes: Sequence[s
         {
             "name": str(label),
             **take_counts(section["per_class"][label]),
-            **{key: take_estimate(section["per_class"][label], key) for key in ("auc", "sensitivity", "specificity")},
+            **{key: take_estimate(section["per_class"][label], key) for key in OF_CLASS},
             **take_known(section["per_class"][label]),
         }
         for label in classes
@@ -273,8 +300,7 @@ def summarise_confusion(confusion: Mapping[str, Any] | None) -> dict[str, Any] |
 
 
 def summarise_curves(metrics: Mapping[str, Any], part: str, predictions: Predictions) -> dict[str, Any]:
-    """Return ROC and reliability curves of the positive class, or of the classes with the lowest AUC where several."""
-    from thawline.judge.calibration import reliability
+    """Return ROC curves of the positive class, or of the classes with the lowest AUC where several."""
     from thawline.judge.metrics import roc_curve
 
     task, section = metrics["task"], metrics[part]
@@ -287,7 +313,6 @@ def summarise_curves(metrics: Mapping[str, Any], part: str, predictions: Predict
     worst = sorted(drawn, key=lambda name: math.inf if aucs[name] is None else aucs[name])[:MAX_CURVES]
     curves: dict[str, Any] = {
         "roc": [],
-        "reliability": [],
         "n_left_out": len(drawn) - len(worst),
         "operating_point": None,
     }
@@ -295,14 +320,9 @@ def summarise_curves(metrics: Mapping[str, Any], part: str, predictions: Predict
         known, truth = truths[name]
         scores = predictions.probabilities[known, classes.index(name)]
         false_positive, true_positive, _ = roc_curve(truth, scores)
-        bins = reliability(scores, truth)
         curves["roc"].append(
             {"name": str(name), "auc": aucs[name], "fpr": false_positive.tolist(), "tpr": true_positive.tolist()}
         )
-        curves["reliability"].append(
-            {"name": str(name), "predicted": bins.confidence.tolist(), "observed": bins.frequency.tolist(),
-             "count": bins.count.tolist()}
-        )  # fmt: skip
     if two and curves["roc"]:
         curves["operating_point"] = {key: take_estimate(section, key) for key in ("sensitivity", "specificity")}
     return curves

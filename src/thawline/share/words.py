@@ -30,7 +30,9 @@ def format_estimate(estimate: Mapping[str, float | None]) -> str:
 
 
 def format_interval(estimate: Mapping[str, float | None], *, signed: bool = False) -> str:
-    """Return "[0.812, 0.921]", with signs "[+0.012, +0.121]", or that there is none."""
+    """Return "[0.812, 0.921]", with signs "[+0.012, +0.121]", or that there is none; without an upper end "[4.451, ∞)"."""
+    if estimate["low"] is not None and estimate["high"] is None:
+        return f"[{format_number(estimate['low'])}, ∞)"
     low, high = (format_signed(estimate[key]) if signed else format_number(estimate[key]) for key in ("low", "high"))
     return "(no interval)" if ABSENT in (low, high) else f"[{low}, {high}]"
 
