@@ -169,6 +169,54 @@ def test_text_in_the_image_leaves_it_out_until_it_is_allowed(tmp_path: Path) -> 
     assert len(allowed.copies) == 4
 
 
+def write_name(pixels: np.ndarray, at: tuple[int, int], font: int) -> np.ndarray:
+    """The same pixels with a name in white on them."""
+    from PIL import Image, ImageDraw
+
+    picture = Image.fromarray(pixels)
+    ImageDraw.Draw(picture).text(at, "MUSTERMANN ERIKA", fill=255, font_size=font)
+    return np.asarray(picture)
+
+
+def test_small_text_on_a_large_film_leaves_it_out(tmp_path: Path) -> None:
+    rows, columns = np.indices((2500, 2048))
+    film = (90 + 60 * np.sin(rows / 400) * np.cos(columns / 500)).astype(np.uint8)
+    images = (film, write_name(film, (1500, 2400), 30))
+    save(
+        tmp_path / "data",
+        *[make_dicom(each, SOPInstanceUID=f"1.2.826.77.{number}") for number, each in enumerate(images)],
+    )
+    done = deidentify(tmp_path / "data", tmp_path / "out")
+    assert len(done.copies) == 1
+    ((path, reason),) = done.left_out
+    assert (path.name, "bottom right" in reason) == ("MUSTERMANN 1.dcm", True)
+
+
+@pytest.mark.parametrize("marked", [0, 1, 7])
+def test_a_name_in_any_frame_leaves_the_object_out(tmp_path: Path, marked: int) -> None:
+    frames = np.full((8, 240, 320), 60, np.uint8)
+    frames[:, 100:140, 100:200] = 120
+    frames[marked] = write_name(frames[marked], (8, 8), 16)
+    cine = make_dicom(frames.reshape(-1, 320), Rows=240, NumberOfFrames="8", SOPInstanceUID="1.2.826.77.2")
+    done = deidentify(save(tmp_path / "data", cine, make_telling()), tmp_path / "out")
+    assert len(done.copies) == 1
+    assert "top left" in done.left_out[0][1]
+    (copy,) = (each for each in deidentify(tmp_path / "data", tmp_path / "all", keep_text=True).copies if each.text)
+    assert copy.text[0] == "top left"
+
+
+def test_an_overlay_in_unused_bits_leaves_the_image_out(tmp_path: Path) -> None:
+    hidden = make_telling(3)
+    hidden.BitsStored, hidden.HighBit = 12, 11
+    hidden.add_new(0x60000010, "US", 48)
+    hidden.add_new(0x60000011, "US", 48)
+    hidden.add_new(0x60000100, "US", 16)
+    hidden.add_new(0x60000102, "US", 12)
+    done = deidentify(save(tmp_path / "data", hidden, make_telling()), tmp_path / "out")
+    assert len(done.copies) == 1
+    assert "unused bits of the pixels, where an overlay lies" in done.left_out[0][1]
+
+
 def test_what_is_no_image_is_left_out_and_said(tmp_path: Path) -> None:
     data = save(tmp_path / "data", make_telling())
     (data / "MUSTERMANN notes.txt").write_text("a note", "utf-8")

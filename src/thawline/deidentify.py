@@ -20,7 +20,7 @@ from thawline.data.label_sets import split_cells
 from thawline.data.manifest import LABEL_NAMES, Manifest, Row, read_labels
 from thawline.data.profile import METHOD, Changes, clean, key_uid
 from thawline.data.quiet import silence
-from thawline.data.readers import content_digest, decode
+from thawline.data.readers import content_digest, walk_slices
 from thawline.errors import DataError, ImageError, OutputError, bullets
 from thawline.files import require_empty, write_atomic, write_json
 from thawline.types import Listener, SilentListener
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 LOG, LABELS = "deidentified.json", LABEL_NAMES[0]
 NO_IMAGE = "no DICOM image"
+ROWS, DATA = 0x0010, 0x3000  # elements of an overlay
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,20 +150,28 @@ def _copy(path: Path, out: Path, secret: bytes, written: dict[str, str], *, keep
 
 
 def _find_text(dataset: Dataset, data: bytes, *, keep_text: bool) -> tuple[str, ...]:
-    """Return where text seems to be burned into the image, or the middle one of several, or that the header says so.
+    """Return where text seems to be burned into the image, or into any of its frames, or that the header says so.
 
     Raises ImageError for pixels that cannot be looked at, unless text is kept anyhow.
     """
     try:
-        places = {line.place for line in find_lines(decode(data, reading=MIDDLE_SLICE))}
+        places = {line.place for _, pixels in walk_slices(data, MIDDLE_SLICE) for line in find_lines(pixels)}
     except ImageError:
         if not keep_text:
             raise
         places = set()
-    if places:
-        return tuple(PLACES[place] for place in sorted(places))
+    found = [PLACES[place] for place in sorted(places)]
+    if _hides_overlay(dataset):
+        found.append("unused bits of the pixels, where an overlay lies")
     says = str(guard("header", lambda: dataset.get("BurnedInAnnotation", ""))).strip().upper()
-    return ("a place that the header does not tell",) if says == "YES" else ()
+    if not found and says == "YES":
+        found.append("a place that the header does not tell")
+    return tuple(found)
+
+
+def _hides_overlay(dataset: Dataset) -> bool:
+    """Tell whether an overlay has no data of its own, so that they lie in bits of the pixels (PS3.3 of 2004, C.9.2)."""
+    return any((group, ROWS) in dataset and (group, DATA) not in dataset for group in range(0x6000, 0x601F, 2))
 
 
 def _name_folders(dataset: Dataset, secret: bytes) -> Iterator[str]:

@@ -32,7 +32,7 @@ def save(**tags: str) -> Held:
 
 
 def make_pictures(n_items: int) -> Pictures:
-    return Pictures(np.zeros((n_items, 64, 64), np.uint8), np.zeros((n_items, len(PLACES)), np.uint8))
+    return Pictures(np.zeros((n_items, 64, 64), np.uint8), *np.zeros((2, n_items, len(PLACES)), np.uint8))
 
 
 def test_tags_with_a_value_and_their_items() -> None:
@@ -51,6 +51,7 @@ def test_burned_in_text_by_place() -> None:
     pictures = make_pictures(4)
     pictures.letters[1, 0] = pictures.letters[3, 0] = 12
     pictures.letters[3, 8] = 4
+    pictures.signs[2, 4] = 1  # a single letter names nobody
     (finding,) = judge_privacy({}, pictures)
     assert "top left (2), bottom right (1)" in finding.text
     assert finding.groups == ((1, 3), (3,))

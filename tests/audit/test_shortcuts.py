@@ -176,8 +176,14 @@ def test_the_maker_of_a_photograph_is_not_its_software(tmp_path: Path) -> None:
 
 def test_burned_in_letters_are_found(tmp_path: Path) -> None:
     found = save(tmp_path, with_words("PORTABLE"), with_words(""))
-    assert found["burned-in letters"].auc > 0.99
-    assert "burned-in letters" in list_found(found)
+    assert found["burned-in marks"].auc > 0.99
+    assert "burned-in marks" in list_found(found)
+
+
+@pytest.mark.parametrize("text", ["L", "AP"])
+def test_single_letters_of_one_class_are_found(tmp_path: Path, text: str) -> None:
+    found = save(tmp_path, with_words(text), with_words(""))
+    assert found["burned-in marks"].auc > 0.99
 
 
 def test_auc_is_that_of_the_rank_where_one_number_tells(tmp_path: Path) -> None:
@@ -239,7 +245,7 @@ def test_severity_and_remedy_follow_bound_and_source() -> None:
 def test_volumes_and_arrays_have_no_header(tmp_path: Path) -> None:
     arrays = [np.random.default_rng(n).integers(0, 256, (40, 40)).astype(np.uint8) for n in range(6)]
     grey = np.zeros((6, 64, 64), np.uint8)
-    pictures = Pictures(grey, np.zeros((6, 9), np.uint8))
+    pictures = Pictures(grey, *np.zeros((2, 6, 9), np.uint8))
     found = gather_sources(arrays, [describe(each) for each in arrays], pictures, 1)
     assert found == {}
     assert not set(HEADERS) & set(PIXELS)

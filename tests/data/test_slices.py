@@ -12,7 +12,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thawline.data.readers import decode, decode_bag, describe
+from thawline.data.readers import decode, decode_bag, describe, walk_slices
 from thawline.data.slice_forms import FORMS, count_shown, read_form
 from thawline.data.slices import Stack, choose_slices, find_slice, measure_entropy, pad_square, take_bag
 from thawline.errors import ImageError
@@ -184,6 +184,17 @@ def test_a_bag_of_a_volume_is_the_slices_that_a_frame_names() -> None:
         for shown, index in zip(bag, chosen, strict=True):
             single = decode(data, reading=Reading((), str(index + 1), plane))
             np.testing.assert_array_equal(shown, single)
+
+
+def test_slices_are_walked_from_the_middle_and_then_evenly() -> None:
+    volume = np.random.default_rng(0).integers(0, 256, (11, 20, 30)).astype(np.uint8)
+    assert [index for index, _ in walk_slices(volume, Reading(frame="middle"))] == [5, 0, 1, 2, 3, 4, 6, 7, 8, 9, 10]
+    some = list(walk_slices(volume, Reading(frame="middle"), 4))
+    assert [index for index, _ in some] == [5, 0, 3, 7, 10]
+    for index, pixels in some:
+        np.testing.assert_array_equal(pixels, volume[index])
+    ((index, image),) = walk_slices(volume[0], Reading(), 4)
+    assert (index, image.shape) == (0, (20, 30))
 
 
 def test_a_whole_item_is_described_by_all_its_slices() -> None:

@@ -1,4 +1,4 @@
-"""What the audit sees of each item: a small picture, and where letters are burned in; kept in the cache."""
+"""What the audit sees of each item: a small picture, and where text and signs are burned in; kept in the cache."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from thawline.audit.duplicates import SIDE_PX, draw_picture
-from thawline.audit.marks import PLACES, count_places, find_lines
-from thawline.audit.marks import SIDE_PX as MARKS_PX
+from thawline.audit.marks import PLACES, count_places, find_marks
 from thawline.cache import Space
-from thawline.data.readers import READER_VERSION, decode, read_content
+from thawline.data.readers import READER_VERSION, read_content, walk_slices
 from thawline.errors import DataError, ImageError
 from thawline.types import BAG, Listener, Reading
 
@@ -23,21 +22,24 @@ if TYPE_CHECKING:
     from thawline.types import Content, IntArray
 
 MIDDLE_SLICE = Reading(dimensions=BAG, slices="spread:1", n_slices=1)  # of volumes, blank or not; an image is its own
+MOST_SLICES = 16  # of a volume, or an object of frames, that marks are looked for on, beside the middle one
 SHARD_ROWS = 1024
-VERSION = 2  # part of the key of every row: raise it when the same item would give another
+VERSION = 3  # part of the key of every row: raise it when the same item would give another
 _PIXELS = SIDE_PX**2
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Pictures:
-    """Small ``grey`` pictures, (items, SIDE_PX, SIDE_PX), and how many ``letters`` stand at each of `PLACES`."""
+    """Small ``grey`` pictures, (items, SIDE_PX, SIDE_PX), and how many ``letters`` of text and ``signs`` stand at each of
+    `PLACES`, (items, places): of an item of slices the most on one of them."""
 
     grey: NDArray[np.uint8]
     letters: NDArray[np.uint8]
+    signs: NDArray[np.uint8]
 
     def take(self, places: IntArray) -> Pictures:
         """Return those of some items."""
-        return Pictures(self.grey[places], self.letters[places])
+        return Pictures(self.grey[places], self.letters[places], self.signs[places])
 
 
 def draw_pictures(
@@ -53,7 +55,7 @@ def draw_pictures(
     where the file of an item has become unreadable.
     """
     reading = dataclasses.replace(MIDDLE_SLICE, windows=given.windows, plane=given.plane)
-    how = {"reader": READER_VERSION, "version": VERSION, "side_px": SIDE_PX, "marks_px": MARKS_PX}
+    how = {"reader": READER_VERSION, "version": VERSION, "side_px": SIDE_PX}
     space = Space("pictures", {**how, "reading": reading.to_json()})
     first = {digest: place for place, digest in reversed(list(enumerate(digests)))}
     missing = [digest for digest in first if digest not in space]
@@ -65,19 +67,24 @@ def draw_pictures(
             space.write(part, np.stack(rows))
             listener.advance(len(part))
     listener.end(f"{len(missing)} drawn, {len(first) - len(missing)} from the cache")
-    found = np.empty((len(digests), _PIXELS + len(PLACES)), np.uint8)
+    found = np.empty((len(digests), _PIXELS + 2 * len(PLACES)), np.uint8)
     space.read(digests, found)
-    return Pictures(found[:, :_PIXELS].reshape(-1, SIDE_PX, SIDE_PX), found[:, _PIXELS:])
+    grey, letters, signs = np.split(found, [_PIXELS, _PIXELS + len(PLACES)], axis=1)
+    return Pictures(grey.reshape(-1, SIDE_PX, SIDE_PX), letters, signs)
 
 
 def _see(content: Content, reading: Reading) -> NDArray[np.uint8]:
-    """Return one row of the cache: picture and letters of an item."""
+    """Return one row of the cache: picture, letters and signs of an item."""
     try:
         data = read_content(content)
     except ImageError as error:
         raise DataError(f"an item cannot be read any more: {error}") from error
+    picture, counts = np.zeros(_PIXELS, np.uint8), [np.zeros(2 * len(PLACES), np.uint8)]
     try:
-        pixels = decode(data, reduce_to_px=MARKS_PX // 2, reading=reading)
-    except ImageError:  # what the run shows of the item can be read, but not its middle
-        return np.zeros(_PIXELS + len(PLACES), np.uint8)
-    return np.concatenate([draw_picture(pixels).ravel(), count_places(find_lines(pixels))])
+        for number, (_, pixels) in enumerate(walk_slices(data, reading, MOST_SLICES)):
+            if number == 0:
+                picture = draw_picture(pixels).ravel()
+            counts.append(np.concatenate([count_places(marks) for marks in find_marks(pixels)]))
+    except ImageError:  # what the run shows of the item can be read, but not all of its slices
+        pass
+    return np.concatenate([picture, np.max(counts, axis=0)])

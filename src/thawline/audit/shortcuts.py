@@ -49,7 +49,7 @@ DEVICE = {  # source: traits of headers that it is made of
     "institution": ("institution",),
 }
 HEADERS = ("file format", "size", "aspect", "bit depth", "compression", *DEVICE)
-PIXELS = ("border", "corners", "background", "burned-in letters")
+PIXELS = ("border", "corners", "background", "burned-in marks")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -152,7 +152,7 @@ def _number(values: Sequence[Any]) -> FloatArray:
 
 
 def _take_pixels(pictures: Pictures) -> tuple[FloatArray, ...]:
-    """Return border, corners and background in cells, and the counts of letters: each (items, columns)."""
+    """Return border, corners and background in cells, and the counts of letters and signs: each (items, columns)."""
     grey = pictures.grey.astype(np.float64)
     n_items, n_cells = len(grey), SIDE_PX // CELL_PX
     cells = grey.reshape(n_items, n_cells, CELL_PX, n_cells, CELL_PX).mean(axis=(2, 4))
@@ -161,7 +161,8 @@ def _take_pixels(pictures: Pictures) -> tuple[FloatArray, ...]:
     near = [np.minimum(each, n_cells - 1 - each) for each in (row, column)]
     corner = (near[0] < CORNER_PX // CELL_PX) & (near[1] < CORNER_PX // CELL_PX)
     border, background = depth < BORDER_PX // CELL_PX, depth < MARGIN_PX // CELL_PX
-    return (*(cells[:, mask] for mask in (border, corner, background)), pictures.letters.astype(np.float64))
+    marks = np.hstack([pictures.letters, pictures.signs]).astype(np.float64)
+    return (*(cells[:, mask] for mask in (border, corner, background)), marks)
 
 
 def measure_shortcuts(sources: Sources, labels: Labels, groups: Groups, seed: int, threads: int) -> list[Shortcut]:

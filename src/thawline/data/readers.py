@@ -164,6 +164,21 @@ def decode_bag(data: Data, *, reduce_to_px: int | None = None, reading: Reading)
     return [check_finite(each) for each in take_bag(open_stack(data, reduce_to_px, reading), reading)]
 
 
+def walk_slices(data: Data, reading: Reading, most: int | None = None) -> Iterator[tuple[int, Pixels]]:
+    """Yield the slices of an item one at a time with their indices, the middle one first; of a whole slide its picture.
+
+    Beside the middle one all, or ``most``, evenly from the first to the last. Raises ImageError as `decode` does.
+    """
+    stack = open_stack(data, None, reading)
+    if stack.picture is not None:
+        yield 0, stack.picture
+        return
+    n_slices = stack.count(reading.plane)
+    evenly = np.linspace(0, n_slices - 1, n_slices if most is None else min(most, n_slices)).round().astype(int)
+    for index in dict.fromkeys([n_slices // 2, *evenly.tolist()]):
+        yield index, check_finite(stack.show(reading.plane, index))
+
+
 def describe(data: Data, reading: Reading = USUAL) -> ImageFacts:
     """Decode at full resolution and state size, depth, range and pixel digest. Raises ImageError as `decode` does.
 
