@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 from statsmodels.stats.weightstats import ttost_paired
 
 from cohorts import PROC, as_probabilities, make_candidates, make_cohort, make_pair, score_by_scikit_learn
@@ -18,6 +19,7 @@ from thawline.judge.comparisons import (
     choose_within_one_se,
     compare_aucs,
     compare_calls,
+    compare_independent,
     compare_paired_aucs,
     correct_holm,
     find_margin_p,
@@ -284,3 +286,41 @@ def test_margins_without_any_error_and_those_that_are_none():
     assert find_margin_p(dataclasses.replace(compared, difference=Estimate(-0.1, -0.1, -0.1)), 0.05) == 1
     with pytest.raises(OptionError, match="found 0"):
         find_margin_p(compared, 0)
+
+
+def test_independent_estimates_with_plain_intervals_are_compared_by_the_z_test():
+    first, second = (
+        Estimate(value, value - 1.959964 * error, value + 1.959964 * error)
+        for value, error in ((0.9, 0.02), (0.82, 0.03))
+    )
+    found = compare_independent(first, second)
+    error = np.hypot(0.02, 0.03)
+    assert found.difference.value == pytest.approx(0.08)
+    assert (found.difference.low, found.difference.high) == pytest.approx(
+        (0.08 - 1.959964 * error, 0.08 + 1.959964 * error)
+    )
+    assert found.standard_error == pytest.approx(error, rel=1e-6)
+    assert found.p_value == pytest.approx(2 * stats.norm.sf(0.08 / error), rel=1e-5)
+
+
+@pytest.mark.parametrize(("hits", "others"), [((45, 50), (30, 60)), ((20, 20), (35, 40)), ((3, 30), (9, 25))])
+def test_the_difference_of_proportions_is_newcombes(hits, others):
+    first, second = (Estimate(count / n, *proportion_confint(count, n, method="wilson")) for count, n in (hits, others))
+    found = compare_independent(first, second)
+    referee = confint_proportions_2indep(*hits, *others, method="newcomb", compare="diff")
+    assert (found.difference.low, found.difference.high) == pytest.approx(referee)
+    outside = found.difference.low > 0 or found.difference.high < 0
+    assert (found.p_value < 0.05) == outside
+    turned = compare_independent(second, first)
+    assert turned.p_value == pytest.approx(found.p_value)
+    assert turned.difference.low == pytest.approx(-found.difference.high)
+
+
+def test_independent_estimates_without_interval_have_no_difference_to_tell():
+    found = compare_independent(Estimate(0.9, 0.8, 0.95), Estimate(0.7, np.nan, np.nan))
+    assert found.difference.value == pytest.approx(0.2)
+    assert np.isnan([found.difference.low, found.p_value]).all()
+    same = Estimate(1.0, 1.0, 1.0)
+    assert compare_independent(same, same).p_value == 1
+    with pytest.raises(OptionError, match=r"found 0\.95 and 0\.9"):
+        compare_independent(Estimate(0.9, 0.8, 1.0), Estimate(0.9, 0.8, 1.0, level=0.9))

@@ -184,6 +184,31 @@ def compare_calls(right_a: ArrayLike, right_b: ArrayLike, groups: Groups, *, lev
     return dataclasses.replace(compared, p_value=_two_sided(differing.sum() / math.sqrt((differing**2).sum())))
 
 
+def compare_independent(first: Estimate, second: Estimate) -> Comparison:
+    """Compare two estimates of other patients each: the difference first − second, with interval and p-value.
+
+    The variances of a z-test (for AUCs Hanley and McNeil, Radiology 143:29, 1982) are recovered from the intervals, on the
+    sides that face each other for the p-value and on either side for the two ends (MOVER: Zou and Donner, Statistics in
+    Medicine 27:1693, 2008): the difference of two AUCs near 1 has an interval, and p < .05 where that leaves out 0. Of two
+    proportions with Wilson's intervals it is Newcombe's hybrid score interval. nan where an estimate or interval is missing.
+    Raises OptionError where the intervals are of different levels.
+    """
+    from scipy.special import ndtri
+
+    if first.level != second.level:
+        raise OptionError(
+            f"Intervals of one level are needed; found {first.level} and {second.level}. Estimate both alike."
+        )
+    found, level, method = first.value - second.value, first.level, "z-test, variances recovered from both intervals"
+    if not all(map(math.isfinite, (found, first.low, first.high, second.low, second.high))):
+        return Comparison(Estimate(found, math.nan, math.nan, level, method), math.nan, math.nan)
+    down = math.hypot(first.value - first.low, second.high - second.value)
+    up = math.hypot(first.high - first.value, second.value - second.low)
+    error = (down if found > 0 else up) / float(ndtri((1 + level) / 2))
+    p_value = _two_sided(found / error) if error > 0 else 1.0 if found == 0 else 0.0
+    return Comparison(Estimate(found, found - down, found + up, level, method), error, p_value)
+
+
 def correct_holm(p_values: ArrayLike) -> FloatArray:
     """Return p-values, (tests,), corrected for their number so that any false one among them has the stated chance.
 
