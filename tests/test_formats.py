@@ -33,7 +33,7 @@ def test_every_encoding_can_be_read_or_says_what_it_needs(encoding: formats.Enco
 
 
 def test_every_format_that_is_read_is_tried() -> None:
-    names = {"JPEG": ".jpg", "TIFF": ".tif", "NIfTI": ".nii", "MetaImage": ".mha"}
+    names = {"JPEG": ".jpg", "TIFF": ".tif", "NIfTI": ".nii", "MetaImage": ".mha", "NumPy": ".npy"}
     tried = {names.get(each.format, f".{each.format.lower()}") for each in ENCODINGS}
     assert tried | {".jpeg", ".tiff", ".nii.gz", ".dcm", *SUFFIXES} == set(EXTENSIONS)  # see check_dicom, check_slides
     assert all(is_image_name(Path(f"film{extension}")) for extension in tried)

@@ -133,6 +133,14 @@ def test_arrays_and_paths_give_the_same(finished: Finished, model: Model) -> Non
     assert model.predict_proba([]).shape == (0, 2)
 
 
+def test_an_image_saved_by_numpy_is_predicted_alike(finished: Finished, tmp_path: Path) -> None:
+    image = sorted((finished.data / "images").iterdir())[0]
+    with Image.open(image) as opened:
+        np.save(tmp_path / "film.npy", np.asarray(opened), allow_pickle=False)
+    one, other = predict(finished, image, tmp_path / "film.npy")
+    assert {**one, "item": ""} == {**other, "item": ""}
+
+
 def test_unreadable_images_are_refused_or_left_out(finished: Finished, model: Model, tmp_path: Path) -> None:
     (tmp_path / "b.png").write_text("no image")
     shutil.copy(finished.data / "images" / "p0001_v1.png", tmp_path / "a.png")

@@ -155,6 +155,12 @@ def _save_by_itk(pixels: Pixels, suffix: str) -> bytes:
         return path.read_bytes()
 
 
+def _save_npy(pixels: Pixels) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, pixels, allow_pickle=False)
+    return buffer.getvalue()
+
+
 def _encode(name: str, **options: Any) -> Callable[[Pixels], bytes]:
     return functools.partial(_save, name=name, **options)
 
@@ -188,6 +194,8 @@ ENCODINGS: tuple[Encoding, ...] = (
     ),
     Encoding("NRRD", "volume", "grey", functools.partial(_save_by_itk, suffix=".nrrd"), reading=AS_STORED),
     Encoding("MetaImage", "volume", "grey", functools.partial(_save_by_itk, suffix=".mha"), reading=AS_STORED),
+    Encoding("NumPy", "8-bit colour", "colour", _save_npy),
+    Encoding("NumPy", "32-bit float", "float", _save_npy),
 )
 
 # The transfer syntaxes that images come in: name, UID, the packages that decode it, and the plug-ins of pydicom that

@@ -248,6 +248,20 @@ def test_names_that_do_not_exist(tmp_path: Path) -> None:
     refuse(lambda: load_dataset(other), "table.xlsx is no data set", ".csv", ".npz")
 
 
+def test_arrays_in_files_of_their_own_are_items(tmp_path: Path) -> None:
+    for number in range(12):
+        folder = tmp_path / "data" / "ab"[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        np.save(folder / f"{number}.npy", np.random.default_rng(number).integers(0, 9, (9, 9)))
+    names = [item.path for item in load_dataset(tmp_path / "data").items]
+    assert len(names) == 12
+    (tmp_path / "data" / "manifest.csv").write_text("path,label\n" + "".join(f"{name},{name[0]}\n" for name in names))
+    dataset = load_dataset(tmp_path / "data" / "manifest.csv")
+    assert describe(read_content(dataset.contents[0])).format == "NumPy"
+    assert list_files([tmp_path / "data"]) == [tmp_path / "data" / name for name in names]
+    refuse(lambda: load_dataset(tmp_path / "data" / names[0]), "0.npy is one item, which lies in a class folder")
+
+
 def test_folders_without_classes(tmp_path: Path) -> None:
     refuse(lambda: load_dataset(tmp_path), "holds no images in class folders; expected .png")
     write_image(tmp_path / "a.png")

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from thawline.data import readers
+from thawline.data import image_files, readers
 from thawline.data.readers import ImageFacts, content_digest, decode, describe, read_content
 from thawline.errors import ImageError
 from thawline.types import Reading
@@ -49,6 +49,12 @@ def save(array: np.ndarray, kind: str, mode: str | None = None, **options: objec
 def save_tiff(array: np.ndarray, **options: object) -> bytes:
     stream = io.BytesIO()
     tifffile.imwrite(stream, array, **options)
+    return stream.getvalue()
+
+
+def save_npy(array: np.ndarray, *, pickled: bool = False) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, array, allow_pickle=pickled)
     return stream.getvalue()
 
 
@@ -123,6 +129,13 @@ LOSSLESS = {
         draw(dtype="float32").astype("f2").astype("f4"),
     ),
     "BigTIFF": (save_tiff(draw(), bigtiff=True), draw()),
+    "NumPy grey": (save_npy(draw()), draw()),
+    "NumPy RGB": (save_npy(draw(3)), draw(3)),
+    "NumPy one channel": (save_npy(draw()[..., None]), draw()),
+    "NumPy 16 bit, big-endian": (save_npy(draw(dtype="uint16").astype(">u2")), draw(dtype="uint16")),
+    "NumPy float by columns": (save_npy(np.asfortranarray(draw(dtype="float32"))), draw(dtype="float32")),
+    "NumPy truth values": (save_npy(draw() > 127), (draw() > 127) * np.uint8(255)),
+    "NumPy int16": (save_npy(draw(dtype="int16") - 9000), (draw(dtype="int16") - 9000).astype(np.float32)),
 }
 
 
@@ -297,9 +310,9 @@ REFUSED = {
     "empty": (b"", "the file is empty (0 bytes)"),
     "text": (
         b"just some text, named .png",
-        "not a PNG, JPEG, TIFF, BMP, WebP, DICOM, NIfTI, NRRD or MetaImage image: the file starts with b'just som'",
+        "not a PNG, JPEG, TIFF, BMP, WebP, DICOM, NIfTI, NRRD, MetaImage or NumPy image: the file starts with b'just som'",
     ),
-    "GIF": (save(draw(), "GIF"), "not a PNG, JPEG, TIFF, BMP, WebP, DICOM, NIfTI, NRRD or MetaImage image"),
+    "GIF": (save(draw(), "GIF"), "not a PNG, JPEG, TIFF, BMP, WebP, DICOM, NIfTI, NRRD, MetaImage or NumPy image"),
     "header only": (save(draw(), "PNG")[:30], "damaged, cut off or unsupported PNG"),
     "flipped byte": (
         save(draw(), "PNG")[:60] + b"\x55" + save(draw(), "PNG")[61:],
@@ -326,6 +339,23 @@ REFUSED = {
     "16-bit CMYK": (save_tiff(draw(4, "uint16"), photometric="separated"), "photometric 5; save it as grey or RGB"),
     "shape": (np.zeros((5, 9, 9, 3)), "an array of shape (5, 9, 9, 3)"),
     "four channels": (draw(4), "an array of shape (24, 20, 4)"),
+    "pickled objects": (
+        save_npy(np.array([[{}] * 9] * 9, dtype=object), pickled=True),
+        "a .npy of pickled Python objects, which are never unpacked; save an array of numbers",
+    ),
+    "complex .npy": (save_npy(draw() * 1j), "a .npy of type complex128; expected numbers"),
+    "table .npy": (save_npy(np.zeros((9, 9), [("a", "u1")])), "expected numbers, such as uint8"),
+    "NaN .npy": (save_npy(holes()), "4 of 480 values are NaN or infinite"),
+    "half a .npy": (save_npy(draw())[:-1], "cut off: the .npy of shape (24, 20) should end at byte 608, it has 607"),
+    "large .npy": (save_npy(draw()).replace(b"(24, 20), }", b"(24, 20000000000), }"), "should end at byte"),
+    "empty .npy": (save_npy(np.zeros((0, 9))), "empty or cut off: the .npy of shape (0, 9)"),
+    "negative .npy": (
+        save_npy(draw()).replace(b"(24, 20), }", b"(-4, 20), }"),
+        "empty or cut off: the .npy of shape (-4",
+    ),
+    "number in a .npy": (save_npy(np.float32(3)), "an array of shape (); expected (height, width)"),
+    "no header .npy": (save_npy(draw())[:40], "damaged or unsupported .npy: its header cannot be read"),
+    "shape of .npy": (save_npy(np.ones((2, 2, 9, 9))), "expected (height, width), (height, width, 3) or (depth"),
     "small array": (draw()[:4], "20 x 4 px is too small"),
 }
 
@@ -421,7 +451,7 @@ def test_flipped_bytes_give_pixels_or_a_reason(name: str, flips: list[tuple[int,
     for place, value in flips:
         data[place % len(data)] = value
     with pytest.MonkeyPatch.context() as patch, contextlib.suppress(ImageError):
-        patch.setattr(readers, "MAX_PIXELS", 1_000_000)
+        patch.setattr(image_files, "MAX_PIXELS", 1_000_000)
         pixels = decode(bytes(data))
         assert pixels.dtype in (np.uint8, np.uint16, np.float32)
         assert pixels.ndim == 2 or pixels.shape[2] == 3
@@ -448,3 +478,14 @@ def test_an_array_of_three_axes_is_a_volume_that_a_slice_is_taken_of(plane, axis
         decode(volume)
     with pytest.raises(ImageError, match="frame 15 was asked for"):
         decode(volume, reading=Reading((), "15", plane))
+
+
+def test_a_npy_of_three_axes_is_a_volume_as_an_array_is() -> None:
+    volume = np.random.default_rng(0).integers(0, 255, (10, 12, 14)).astype(np.uint8)
+    reading = Reading((), "middle", "coronal")
+    np.testing.assert_array_equal(decode(save_npy(volume), reading=reading), decode(volume, reading=reading))
+    whole = Reading(dimensions="auto")
+    assert describe(save_npy(volume), whole).pixel_digest == describe(volume, whole).pixel_digest
+    assert (describe(save_npy(volume), whole).slices, describe(save_npy(volume), whole).format) == (10, "NumPy")
+    with pytest.raises(ImageError, match="the NumPy object holds 10 slices or frames"):
+        decode(save_npy(volume))

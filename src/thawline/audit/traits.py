@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 from thawline.data.dicom import PREFIX, is_dicom
 from thawline.data.dicom_series import DicomSeries
 from thawline.data.dicom_values import guard
+from thawline.data.image_files import DECODER_ERRORS
 from thawline.data.quiet import silence
-from thawline.data.readers import DECODER_ERRORS, read_content
+from thawline.data.readers import read_content
 from thawline.errors import ImageError
 from thawline.types import Slide
 

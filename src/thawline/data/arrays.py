@@ -1,12 +1,15 @@
 """Images in one array: NumPy (.npz), HDF5 and Zarr files that hold an array of images and one of labels, under their keys.
 
-Images of HDF5 and Zarr are read one at a time, when they are needed. Nothing that a file may hold is run.
+Images of HDF5 and Zarr are read one at a time, when they are needed. A .npy holds one image or volume. Nothing that a file
+may hold is run.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import io
+import math
 import warnings
 import zipfile
 import zlib
@@ -17,6 +20,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
+from thawline.data.quiet import silence
 from thawline.errors import DataError, ImageError
 from thawline.types import Split
 
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
 
     from thawline.types import Content
 
+NPY, NUMPY, MAGIC = ".npy", "NumPy", b"\x93NUMPY"  # of one item: extension, name, first bytes
 NPZ, HDF5, ZARR = ".npz", (".h5", ".hdf5"), ".zarr"
 EXTENSIONS = (NPZ, *HDF5, ZARR)
 ROLES = {  # what an array is, and how it may be called where nobody says
@@ -132,6 +137,35 @@ def _refuse_damage(path: Path, hint: str = "") -> Iterator[None]:
     except ARRAY_ERRORS as error:
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"{path.name} is damaged or no {path.suffix} of plain arrays: {reason}{hint}") from error
+
+
+def is_npy(data: bytes) -> bool:
+    """Tell whether bytes begin as a .npy file does."""
+    return data.startswith(MAGIC)
+
+
+def read_npy(data: bytes) -> NDArray[Any]:
+    """Return the array of a .npy file, of any shape, of numbers or truth values; it shares the memory of its bytes.
+
+    Raises ImageError for what is damaged, cut off, or holds Python objects, which are never unpacked.
+    """
+    stream = io.BytesIO(data)
+    try:
+        version = np.lib.format.read_magic(stream)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        with silence():  # of headers that Python 2 wrote
+            shape, by_columns, dtype = read(stream)
+    except Exception as error:  # damaged headers are parsed as Python literals
+        raise ImageError(f"damaged or unsupported {NPY}: its header cannot be read ({type(error).__name__})") from error
+    if dtype.hasobject:
+        raise ImageError(f"a {NPY} of pickled Python objects, which are never unpacked; save an array of numbers")
+    if dtype.kind not in "biuf":
+        raise ImageError(f"a {NPY} of type {dtype}; expected numbers, such as uint8, uint16 or float32")
+    count = math.prod(shape)
+    end = stream.tell() + count * dtype.itemsize
+    if min(shape, default=1) < 1 or end > len(data):
+        raise ImageError(f"empty or cut off: the {NPY} of shape {shape} should end at byte {end}, it has {len(data)}")
+    return np.frombuffer(data, dtype, count, stream.tell()).reshape(shape, order="F" if by_columns else "C")
 
 
 def is_medmnist(path: Path) -> bool:

@@ -429,8 +429,9 @@ def _load_file(path: Path, allow_outside: bool, multilabel: bool) -> Dataset:
     suffix = path.suffix.lower()
     if suffix in MANIFEST_EXTENSIONS:
         return _load_manifest(path, allow_outside, multilabel)
+    found = "one item, which lies in a class folder or is named by a manifest" if is_image_name(path) else "no data set"
     raise DataError(
-        f"{path} is no data set; expected a folder, a manifest ({', '.join(MANIFEST_EXTENSIONS)}), a "
+        f"{path} is {found}; expected a folder, a manifest ({', '.join(MANIFEST_EXTENSIONS)}), a "
         f"{dicom_index.DIRECTORY} or arrays ({', '.join(arrays.EXTENSIONS)})"
     )
 
