@@ -144,6 +144,16 @@ def test_subgroups_are_those_of_the_table(judged: tuple[Path, dict[str, Any]]) -
 
 
 @pytest.mark.slow
+def test_a_learning_curve_is_continued(judged: tuple[Path, dict[str, Any]]) -> None:
+    run, metrics = judged
+    found = metrics["growth"]
+    n_patients = len({row["patient"] for row in read_rows(run, "development")})
+    assert [row["n_patients"] for row in found["foretold"]] == [n_patients * times for times in (1, 2, 5, 10)]
+    assert found["delivered"]["auc"]["value"] == pytest.approx(metrics["validation"]["auc"]["value"])
+    assert found["sizes"][-1] == pytest.approx(0.75 * n_patients, abs=1)
+
+
+@pytest.mark.slow
 def test_a_column_that_is_not_there_is_refused_before_anything_is_computed(tmp_path: Path) -> None:
     data = make_films(tmp_path / "data", n_patients=12)
     with pytest.raises(OptionError, match="no column 'sex'"):

@@ -229,10 +229,12 @@ def judge(
     chosen: TriedRung,
     safeguards: Safeguards,
     test: Probabilities | None,
+    growth: Mapping[str, Any],
 ) -> None:
     """Write predictions, metrics, examples, audit and model card: everything but the page.
 
-    ``chosen`` is the rung as it is delivered: its probabilities may be means over views, and are calibrated.
+    ``chosen`` is the rung as it is delivered: its probabilities may be means over views, and are calibrated. ``growth`` is
+    what `measure_growth` foretells.
     """
     job.listener.begin("judging")
     task, development = job.describe_task(), job.development()
@@ -273,6 +275,7 @@ def judge(
         "ladder": describe_ladder(climb.tried, sections, compared, chosen.rung),
         "stops": list(climb.stops),
         **assess(job, chosen, safeguards, test, (job.journal.find("test") or {}).get("strangeness")),
+        "growth": dict(growth),
     }
     probabilities = np.full((len(job.labels), len(job.dataset.classes)), np.nan)
     probabilities[~is_test] = chosen.probabilities

@@ -28,6 +28,7 @@ from thawline.errors import DataError, OptionError, OutputError, bullets
 from thawline.files import json_digest, write_atomic, write_json
 from thawline.findings import find_version
 from thawline.folder import open_run
+from thawline.growth import measure_growth
 from thawline.journal import Journal
 from thawline.judge.comparisons import Selection
 from thawline.judgement import settle
@@ -153,7 +154,7 @@ def run(
     chosen, safeguards = settle(job, chosen, features)
     write_json(out / "plan.json", {**job.plan.to_json(), "thawline": thawline.__version__})
     test = deliver(job, chosen, strategies, safeguards)
-    judge(job, climbed, selection, chosen, safeguards, test)
+    judge(job, climbed, selection, chosen, safeguards, test, measure_growth(job, features, chosen))
     write_report(out)
     journal.record("done", {}, 0.0)
     journal.discard("weights")

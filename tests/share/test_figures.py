@@ -20,6 +20,7 @@ from thawline.share.figures import (
     LINES,
     QUIET,
     Caption,
+    draw_growth,
     draw_ladder,
     draw_net_benefit,
     draw_reliability,
@@ -51,6 +52,13 @@ BENEFIT = {
     "model": {"value": [0.4, 0.35, 0.3, 0.1], "low": [0.3, 0.25, 0.2, 0.0], "high": [0.5, 0.45, 0.4, 0.2]},
     "treat_all": {"value": [0.4, 0.2, -0.1, -0.6], "low": [0.3, 0.1, -0.2, -0.8], "high": [0.5, 0.3, 0.0, -0.4]},
 }
+GROWTH = {
+    "sizes": [10, 20, 40],
+    "aucs": [0.7, 0.75, 0.8],
+    "shown": {"n_patients": [10, 100, 400, 800], "value": [0.7, 0.83, 0.86, 0.87], "low": [0.66, 0.78, 0.8, 0.81],
+              "high": [0.74, 0.87, 0.9, 0.92]},
+    "delivered": {"n_patients": 32, "value": 0.82, "low": 0.75, "high": 0.88},
+}  # fmt: skip
 RISK = {
     "coverages": [0.1, 0.5, 1.0],
     "risks": [{"value": 0.0, "low": 0.0, "high": 0.9}, {"value": 0.1, "low": 0.05, "high": 0.2},
@@ -108,7 +116,7 @@ def read_scale(svg: str, axis: str, axes: int = 1) -> np.ndarray[Any, Any]:
     return np.polyfit(*zip(*ticks, strict=True), 1)
 
 
-@pytest.fixture(params=["roc", "reliability", "ladder", "training", "benefit", "risk"])
+@pytest.fixture(params=["roc", "reliability", "ladder", "training", "benefit", "risk", "growth"])
 def svg(request: pytest.FixtureRequest) -> str:
     return draw(request.param)
 
@@ -121,6 +129,8 @@ def draw(name: str, key: str = "") -> str:
         return draw_training(FOLDS, caption)
     if name == "benefit":
         return draw_net_benefit(BENEFIT, caption)
+    if name == "growth":
+        return draw_growth(GROWTH, caption)
     if name == "risk":
         return draw_risk(RISK, caption)
     return draw_reliability(BINS, caption) if name == "reliability" else draw_ladder(RUNGS, caption)
@@ -157,6 +167,17 @@ def test_a_decision_curve_passes_through_its_points_and_names_its_lines() -> Non
     )
     for name in ("nobody treated", "by the model", "everybody treated"):
         assert name in svg
+
+
+def test_a_learning_curve_passes_through_its_points_and_shows_what_is_delivered() -> None:
+    svg = draw("growth")
+    (line,) = [path for path in list_paths(svg, ACCENT) if len(path) == 4]
+    np.testing.assert_allclose(
+        np.polyval(read_scale(svg, "y"), [y for _, y in line]), GROWTH["shown"]["value"], atol=1e-3
+    )
+    steps = np.diff([x for x, _ in line])
+    np.testing.assert_allclose(steps / steps[0], np.diff(np.log10(GROWTH["shown"]["n_patients"])), atol=1e-3)
+    assert "delivered, out of fold" in svg
 
 
 def test_the_scale_of_errors_is_not_that_of_the_few_surest_items() -> None:

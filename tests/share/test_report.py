@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from thawline.errors import ModelError, OutputError
+from thawline.growth import foretell
 from thawline.judge.conformal import fit_sets
 from thawline.judge.evaluation import evaluate
 from thawline.judgement import Scored, judge_calibration, judge_decision, judge_doubts, judge_subgroups
@@ -267,6 +268,14 @@ def make_judgement(parts: dict[str, dict[str, Any]], classes: tuple[str, ...], p
         "doubts": judge(lambda part: judge_doubts(part, Safeguards(sets=sets), 0)),
         "familiarity": {"kind": "mahalanobis", "share": 0.95, "limit": 3.0, "note": "", "n_test_items": 180,
                         "n_unfamiliar": 7},
+        "growth": foretell(
+            np.array([10, 20, 40, 80]),
+            np.array([[0.70, 0.75, 0.79, 0.82], [0.72, 0.76, 0.80, 0.83], [0.69, 0.76, 0.80, 0.82]]),
+            scored["validation"],
+            120,
+            5,
+            0,
+        ),
         "subgroups": judge(
             lambda part: judge_subgroups(
                 part,
@@ -379,7 +388,12 @@ def list_estimates(data: Any) -> list[dict[str, Any]]:
 
 def test_every_estimate_of_the_metrics_stands_on_the_page(page: Page, binary_run: Path) -> None:
     metrics = json.loads((binary_run / "metrics.json").read_text("utf-8"))
-    hidden = ("decision", "doubts", "subgroups")  # of which some are drawn, and others are those of one part only
+    hidden = (
+        "decision",
+        "doubts",
+        "subgroups",
+        "growth",
+    )  # of which some are drawn, and others are those of one part only
     estimates = list_estimates({key: value for key, value in metrics.items() if key not in hidden})
     assert len(estimates) > 30
     gains = [rung["gain"] for rung in metrics["ladder"] if rung["gain"]]
@@ -513,7 +527,7 @@ def test_a_frozen_rung_has_no_training_curves_and_no_thaw_line(run: Path) -> Non
     page = Page(write_report(run))
     assert summarise(run)["training"] is None
     assert "Training of the other rungs" in page.text  # those that trained are shown whatever is chosen
-    assert len([tag for tag, _ in page.tags if tag == "svg"]) == 5 + len(summarise(run)["other_training"])
+    assert len([tag for tag, _ in page.tags if tag == "svg"]) == 6 + len(summarise(run)["other_training"])
     for words in ("Thaw line none: everything below the head is frozen", "Fine-tuning ratio 0 %",
                   "Delivered random forest head, refitted on all development patients"):  # fmt: skip
         assert words in page.text, words
@@ -624,6 +638,9 @@ def test_judgement_is_on_the_page(page: Page, binary_run: Path) -> None:
     assert f"Sets that hold the true class {format_estimate(sets)}" in page.text
     assert "Of the test part 7 of 180 do (4 %)" in page.text
     assert "By sex" in page.text
+    foretold = metrics["growth"]["foretold"][2]
+    assert f"600 {format_estimate(foretold)}" in page.text  # five times the 120 patients
+    assert "As a check, the AUC of 80 patients was foretold from half of them" in page.text
     p_value = metrics["subgroups"]["test"]["sex"]["p_values_corrected"]["auc"]
     assert f"p = {format_number(p_value)}" in page.text
 
@@ -710,7 +727,7 @@ def test_headings_descend_in_order_and_figures_have_words(page: Page) -> None:
     assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
     assert ("html", {"lang": "en"}) in page.tags
     figures = [attributes for tag, attributes in page.tags if tag == "svg"]
-    assert len(figures) == 6 + 2  # curves of two lines that were not chosen
+    assert len(figures) == 7 + 2  # curves of two lines that were not chosen
     assert all(attributes["role"] == "img" and attributes["aria-label"] for attributes in figures)
     assert all(attributes["alt"] for tag, attributes in page.tags if tag == "img")
 
@@ -754,7 +771,7 @@ def test_three_classes(tmp_path: Path) -> None:
     page = Page(write_report(write_run(tmp_path / "run", ("COVID", "normal", "pneumonia"))))
     assert "Image classification into 3 classes" in page.text
     assert (
-        len([tag for tag, _ in page.tags if tag == "svg"]) == 1 + 3 + 2 + 1 + 2
+        len([tag for tag, _ in page.tags if tag == "svg"]) == 1 + 3 + 2 + 2 + 2
     )  # risk, two lines that were not chosen
     assert "averaged over the 3 classes" in page.text
 

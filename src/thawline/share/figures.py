@@ -162,6 +162,27 @@ def draw_risk(curve: Mapping[str, Any], caption: Caption) -> str:
         return to_svg(figure, caption)
 
 
+def draw_growth(curve: Mapping[str, Any], caption: Caption) -> str:
+    """Draw a learning curve with its band on a log scale of patients, and return it as SVG text.
+
+    ``curve`` holds ``sizes`` and ``aucs`` as measured, the fitted one as ``shown`` (columns ``n_patients``, ``value``,
+    ``low`` and ``high``), and ``delivered``, the estimate of the delivered rung at its ``n_patients``.
+    """
+    shown, delivered = curve["shown"], curve["delivered"]
+    with open_figure(WIDTH_IN, 0.8 * WIDTH_IN) as figure:
+        axes = figure.add_subplot(xlabel="Patients to learn from (log scale)", ylabel="AUC", xscale="log")
+        draw_band(axes, shown["n_patients"], shown, "value", *LINES[0], "foretold, frozen backbone")
+        axes.plot(curve["sizes"], curve["aucs"], "o", color=ACCENT, markersize=5, label="measured, frozen backbone")
+        if delivered["value"] is not None:
+            axes.plot(
+                delivered["n_patients"], delivered["value"], "D", color=LINES[1][0], label="delivered, out of fold"
+            )
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:.10g}")
+        axes.xaxis.set_minor_formatter(lambda *_: "")
+        axes.legend(loc="lower right")
+        return to_svg(figure, caption)
+
+
 def draw_band(
     axes: Axes,
     places: Sequence[float],

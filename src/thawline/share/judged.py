@@ -7,6 +7,7 @@ from typing import Any
 
 from thawline.share.figures import MAX_CURVES
 from thawline.share.words import (
+    NARROW,
     count_things,
     format_number,
     format_percent,
@@ -187,3 +188,51 @@ def summarise_subgroups(subgroups: Mapping[str, Any] | None, part: str) -> list[
             }
         )
     return tables
+
+
+def summarise_growth(growth: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the learning curve as rows and points, and what it foretells in sentences; of too few patients only a note."""
+    if "sizes" not in growth:
+        return {"note": str(growth["note"]), "rows": [], "curve": None, "said": []}
+    rows = [{"n_patients": int(row["n_patients"]), "auc": take_estimate({"a": row}, "a")} for row in growth["foretold"]]
+    curve = {
+        "sizes": growth["sizes"],
+        "aucs": growth["aucs"],
+        "shown": {key: [row[key] for row in growth["shown"]] for key in ("n_patients", "value", "low", "high")},
+        "delivered": {"n_patients": growth["delivered"]["n_patients"], **take_estimate(growth["delivered"], "auc")},
+    }
+    said = [describe_wanted(row) for row in growth["wanted"]]
+    said += [
+        f"A test part of {count_things(int(row['n_patients']), 'patient')} would give the AUC an interval "
+        f"{format_number(row['width'], 2)} wide."
+        for row in growth["test_patients"]
+    ]
+    return {
+        "note": str(growth["note"]),
+        "rows": rows,
+        "curve": curve,
+        "said": [*said, *describe_check(growth["check"])],
+    }
+
+
+def describe_wanted(row: Mapping[str, Any]) -> str:
+    """Return how many patients an AUC takes, in a sentence."""
+    found = take_estimate(row, "n_patients")
+    wanted = format_number(row["auc"], 2)
+    if found["value"] is None:
+        return f"An AUC of {wanted} is out of reach of this head by more patients alone, as far as the curve tells."
+    low, high = (None if found[key] is None else f"{found[key]:,.0f}".replace(",", NARROW) for key in ("low", "high"))
+    interval = f" [{low}, {high or '∞'}]" if low else ""
+    return f"An AUC of {wanted} takes {count_things(round(found['value']), 'patient')}{interval} to learn from."
+
+
+def describe_check(check: Mapping[str, Any] | None) -> list[str]:
+    """Return how well the curve foretold itself from half of the patients, in a sentence."""
+    if check is None:
+        return []
+    points = format_number(abs(check["error_points"]), 1)
+    held = "holds" if check["held"] else "does not hold"
+    return [
+        f"As a check, the AUC of {count_things(int(check['n_patients']), 'patient')} was foretold from half of them: it was "
+        f"off by {points} points (hundredths), and the interval {held} what was measured."
+    ]

@@ -14,6 +14,7 @@ import thawline
 from thawline.files import write_atomic
 from thawline.share.figures import (
     Caption,
+    draw_growth,
     draw_ladder,
     draw_net_benefit,
     draw_reliability,
@@ -52,13 +53,13 @@ def render(summary: Mapping[str, Any]) -> str:
 
 
 def draw_figures(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the figures of the page as SVG text: ``roc``, ``ladder``, ``training``, ``net_benefit`` and ``risk`` (or None),
-    ``reliability`` (one a class), ``other_training`` (one for each rung that was trained and not chosen)."""
+    """Return the figures of the page as SVG text: ``roc``, ``ladder``, ``training``, ``net_benefit``, ``risk``,
+    ``growth`` (or None), ``reliability`` (one a class), ``other_training`` (one for each trained rung not chosen)."""
     curves, part = summary["curves"], PARTS[summary["part"]].lower()
     names = ", ".join(f"{curve['name']} {format_number(curve['auc'])}" for curve in curves["roc"])
     caption = Caption("roc", f"ROC curve, {part}. Area under the curve: {names}.")
     ladder, training = summary["ladder"], summary["training"]
-    decision, doubts = summary["decision"], summary["doubts"]
+    decision, doubts, growth = summary["decision"], summary["doubts"], summary["growth"]
     return {
         "roc": draw_roc(curves["roc"], caption, curves["operating_point"]) if curves["roc"] else None,
         "reliability": [
@@ -70,6 +71,7 @@ def draw_figures(summary: Mapping[str, Any]) -> dict[str, Any]:
             decision["net_benefit"], Caption("benefit", f"Decision curve, {part}. {decision['useful']}")
         ),
         "risk": doubts and draw_risk(doubts["curve"], Caption("risk", describe_risk(doubts["curve"], part))),
+        "growth": growth["curve"] and draw_growth(growth["curve"], Caption("growth", describe_growth(growth))),
         "ladder": draw_ladder(ladder, Caption("ladder", describe_ladder(ladder))),
         "training": draw_curves(training) if training else None,
         "other_training": [draw_curves(other, number) for number, other in enumerate(summary["other_training"], 1)],
@@ -115,6 +117,12 @@ def describe_risk(curve: Mapping[str, Any], part: str) -> str:
     points = zip(curve["coverages"], curve["risks"], strict=True)
     said = ", ".join(f"{format_number(risk['value'])} of {format_percent(share)}" for share, risk in points)
     return f"Share of wrong answers among the surest items, {part}: {said}."
+
+
+def describe_growth(growth: Mapping[str, Any]) -> str:
+    """Return a learning curve in words."""
+    said = ", ".join(f"{format_estimate(row['auc'])} with {row['n_patients']}" for row in growth["rows"])
+    return f"AUC to be expected by the number of patients to learn from: {said}."
 
 
 def render_audit(folder: Path, audit: Mapping[str, Any], classes: Sequence[str]) -> str:

@@ -17,6 +17,7 @@ from thawline.share.judged import (
     summarise_calibration,
     summarise_decision,
     summarise_doubts,
+    summarise_growth,
     summarise_subgroups,
 )
 from thawline.share.rungs import (
@@ -144,6 +145,7 @@ def summarise_judgement(metrics: Mapping[str, Any], part: str) -> dict[str, Any]
         "doubts": summarise_doubts(metrics["doubts"], keys, part),
         "familiarity": describe_familiarity(metrics["familiarity"]),
         "subgroups": summarise_subgroups(metrics["subgroups"], part),
+        "growth": summarise_growth(metrics["growth"]),
     }
 
 
