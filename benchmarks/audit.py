@@ -1,12 +1,15 @@
 """What the audit finds of planted faults, how long it takes, and what near-duplicates do to a figure.
 
-    python benchmarks/audit.py [--sizes 1000,10000,100000] [--seeds 6] [--work FOLDER] [--picture FILE] [--json FILE]
+    python benchmarks/audit.py [--steps NAMES] [--sizes 1000,10000,100000] [--whole 1000,10000] [--seeds 6] [--work FOLDER]
+        [--picture FILE] [--json FILE]
 
-Films of made-up patients, all different. Near-duplicates: copies of every tenth, one kind at a time, for recall (planted
-pairs that are found) and precision (found pairs that were planted), and items a second. Leaks, shortcuts and wrong labels:
-planted in films on disk, which the audit reads as it reads a user's. Then wrong labels planted in chest-xray3, and on
-brain-mri and breast-us the groups of copies, and the test AUC of the frozen network with and without near-duplicates kept
-together, over seeds. The picture shows a film and what was planted of it, by kind: no real image is shown.
+Films of made-up patients, all different. ``copies``: copies of every tenth, one kind at a time, for recall (planted pairs
+that are found) and precision (found pairs that were planted). ``search``: items a second of the search for near-duplicates
+on pictures that are drawn already; ``whole``: of the whole audit, files read, text looked for and features computed.
+``faults``: leaks and shortcuts planted in films on disk, which the audit reads as it reads a user's. ``labels``: wrong ones
+planted in chest-xray3. ``grouping``: on brain-mri and breast-us the groups of copies, and the test AUC of the frozen network
+with and without near-duplicates kept together, over seeds. The picture shows a film and what was planted of it, by kind: no
+real image is shown. Figures of steps that are left out stay as the JSON file has them.
 """
 
 from __future__ import annotations
@@ -64,35 +67,65 @@ CHANGES: dict[str, Callable[[Image.Image, np.random.Generator], Image.Image]] = 
 def main() -> None:
     """Plant, look, count, print a table, write the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sizes", default="1000,10000,100000", help="numbers of items to time")
+    parser.add_argument("--steps", default="copies,search,whole,faults,labels,grouping")
+    parser.add_argument("--sizes", default="1000,10000,100000", help="numbers of items to time the search on")
+    parser.add_argument("--whole", default="1000,10000", help="numbers of items to time the whole audit on")
     parser.add_argument("--seeds", type=int, default=6, help="splits that grouped and plain figures are compared on")
     parser.add_argument("--work", type=Path, default=Path("work") / "audit")
     parser.add_argument("--picture", type=Path, help="PNG to draw planted near-duplicates in")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    work = options.work.resolve()
+    work, steps = options.work.resolve(), options.steps.split(",")
     os.environ.update(THAWLINE_DATA=str(work / "ledger"), THAWLINE_CACHE=str(work / "cache"))
-    films, draw = draw_films(N_FILMS), np.random.default_rng(0)
-    pictures = draw_all(films)
-    if options.picture:
-        draw_sample(films[0]).save(options.picture)
-    figures: dict[str, Any] = {"films": N_FILMS, "planted": N_FILMS // EVERY}
-    for name, change in CHANGES.items():
-        planted = draw_all([change(films[number], draw) for number in range(0, N_FILMS, EVERY)])
-        found = {(each.first, each.second) for each in find_duplicates(np.concatenate([pictures, planted]))}
-        wanted = {(number, N_FILMS + place) for place, number in enumerate(range(0, N_FILMS, EVERY))}
-        figures[f"{name}_recall"] = len(found & wanted) / len(wanted)
-        figures[f"{name}_precision"] = len(found & wanted) / max(len(found), 1)
-    for size in map(int, options.sizes.split(",")):
-        figures[f"items_{size}_a_second"] = time_items(pictures, size)
-    figures |= plant_faults(work / "films")
-    figures |= doubt_labels(SHARED / "data" / "chest-xray3", work)
-    for name in ("brain-mri", "breast-us"):
+    known = options.json is not None and options.json.is_file()
+    figures: dict[str, Any] = json.loads(options.json.read_text("utf-8"))["figures"] if known else {}
+    figures |= {"films": N_FILMS, "planted": N_FILMS // EVERY}
+    if "copies" in steps or "search" in steps:
+        figures |= look_for_copies(steps, [int(size) for size in options.sizes.split(",")], options.picture)
+    for size in options.whole.split(",") if "whole" in steps else ():
+        figures[f"whole_{size}_a_second"] = time_whole(work / f"films-{size}", int(size))
+    if "faults" in steps:
+        figures = {key: value for key, value in figures.items() if not key.startswith(("clean_", "planted_"))}
+        figures |= plant_faults(work / "films")
+    if "labels" in steps:
+        figures |= doubt_labels(SHARED / "data" / "chest-xray3", work)
+    for name in ("brain-mri", "breast-us") if "grouping" in steps else ():
         figures |= {f"{name}_{key}": value for key, value in compare_grouping(name, options.seeds, work).items()}
     for key, value in figures.items():
         print(f"{key:<40} {value:10.3f}")
     if options.json:
         write_json(options.json, figures)
+
+
+def look_for_copies(steps: list[str], sizes: list[int], picture: Path | None) -> dict[str, float]:
+    """Return recall and precision of each kind of copy, and items a second of the search among so many."""
+    films, draw = draw_films(N_FILMS), np.random.default_rng(0)
+    pictures, figures = draw_all(films), {}
+    if picture:
+        draw_sample(films[0]).save(picture)
+    for name, change in CHANGES.items() if "copies" in steps else ():
+        planted = draw_all([change(films[number], draw) for number in range(0, N_FILMS, EVERY)])
+        found = {(each.first, each.second) for each in find_duplicates(np.concatenate([pictures, planted]))}
+        wanted = {(number, N_FILMS + place) for place, number in enumerate(range(0, N_FILMS, EVERY))}
+        figures[f"{name}_recall"] = len(found & wanted) / len(wanted)
+        figures[f"{name}_precision"] = len(found & wanted) / max(len(found), 1)
+    for size in sizes if "search" in steps else ():
+        figures[f"items_{size}_a_second"] = time_items(pictures, size)
+    return figures
+
+
+def time_whole(folder: Path, size: int) -> float:
+    """Return items a second of the whole audit of so many films on disk, none of which the cache knows."""
+    if not (folder / MANIFEST).is_file():
+        make_phantoms(folder, PhantomOptions(n_patients=size, size_px=SIZE_PX, views=(1, 1)))
+    rows = read_rows(folder / MANIFEST)
+    with tempfile.TemporaryDirectory() as fresh:
+        before = os.environ["THAWLINE_CACHE"]
+        os.environ["THAWLINE_CACHE"] = fresh
+        began = time.perf_counter()
+        audit(folder, rows)
+        os.environ["THAWLINE_CACHE"] = before
+    return size / (time.perf_counter() - began)
 
 
 def plant_faults(folder: Path) -> dict[str, float]:
