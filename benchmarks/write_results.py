@@ -257,8 +257,8 @@ SECTIONS = (
         "Near-duplicates planted among 500 made-up films: recall and precision by kind; items a second of the search for "
         "them on pictures that are drawn already (`items`), and of the whole audit of files on disk, none of them known "
         "(`whole`). Leaks, shortcuts (AUC of a source without and with what is planted) and wrong labels planted, in "
-        "chest-xray3 (5 %; `first`: of as many as were planted, the surest). Of the clean films two patients are taken for a "
-        "crop of one another, which is said three times (two labels, two patients, one picture), and some films, none "
+        "chest-xray3 (5 %; `first`: of as many as were planted, the surest). Of the clean films two are taken for a crop of "
+        "one another, which is said three times (two labels, two patients, one picture), and some films, none "
         "wrongly labelled, for the other class: a note. Then brain-mri and breast-us: groups that are found, and of the "
         "frozen network with a linear head test and out-of-fold AUC, means over six splits, with near-duplicates kept "
         "together and apart.",
@@ -349,8 +349,8 @@ SECTIONS = (
         "Volumes: adrenalmnist3d",
         "python benchmarks/dimensions.py --json benchmarks/results/dimensions.json",
         "Shape of the adrenal gland from CT, 64 voxels a side; 1,286 volumes to learn from, the official 298 to test, "
-        "EfficientNet-Lite0, seed 0. Test AUC and accuracy with 95 % intervals. `frozen`: 64 px, a linear head; a bag has 16 "
-        "slices of 64, ACS and inflation see all. `attention`: the same bag, its gated attention trained. `frozen_32`, "
+        "EfficientNet-Lite0, seed 0. Test AUC and accuracy with 95 % intervals. `frozen`: 64 px, a linear head; a bag has "
+        "16 slices of 64, ACS and inflation see all. `attention`: the same bag, its gated attention trained. `frozen_32`, "
         "`pretrained_32` and `random_32`: 16 slices of 32 px, frozen, and everything trained from the bundled weights and "
         "from a random start, as two networks of two folds. Published at 28 voxels a side (Yang et al. 2023): ResNet-18 in "
         "three dimensions .827 and .721, with ACS .839 and .754. Each ran on one core; those of random starts were shared "
