@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 
 import numpy as np
@@ -87,6 +88,63 @@ def test_a_run_with_one_of_three_dimensions(tmp_path):
     assert finished.metrics["validation"]["auc"]["value"] > 0.8
     with pytest.raises(OptionError, match=r"--dimensions 3d_native: belongs to a thawline\.OwnNetwork with n_slices"):
         thawline.run(tmp_path / "volumes.npz", tmp_path / "none", dimensions="3d_native", listener=Notes())
+
+
+def make_monai(seed):
+    """A narrow ResNet-10 of MONAI's, of three dimensions and one channel, as MedicalNet's weights want them."""
+    nets = pytest.importorskip("monai.networks.nets")
+    torch.manual_seed(seed)
+    about = {"spatial_dims": 3, "n_input_channels": 1, "feed_forward": False, "bias_downsample": False}
+    return nets.ResNet("basic", [1, 1, 1, 1], [8, 16, 24, 32], **about)
+
+
+class OfOneChannel(nn.Module):
+    """Shows a network of grey volumes one of three channels, which are alike."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, volumes):
+        return self.network(volumes[:, :1])
+
+
+def make_balls(n_items):
+    """Volumes of noise, every second with a ball in it, somewhere; and which have one."""
+    draw = np.random.default_rng(0)
+    places = np.stack(np.meshgrid(*(np.arange(side) for side in (8, 32, 32)), indexing="ij"), axis=-1)
+    labels = np.arange(n_items) % 2
+    middles = draw.uniform((3, 10, 10), (5, 22, 22), (n_items, 3))
+    balls = np.array([np.linalg.norm(places - middle, axis=-1) < 4 for middle in middles])
+    volumes = draw.normal(90, 15, balls.shape) + 60 * balls * labels[:, None, None, None]
+    return np.clip(volumes, 0, 255).astype(np.uint8), labels
+
+
+@pytest.mark.slow
+def test_a_network_of_monai_with_weights_of_ones_own_is_run_frozen_and_thawed(tmp_path):
+    torch.save(make_monai(1).state_dict(), tmp_path / "trained.pt")
+    network = make_monai(2)
+    network.load_state_dict(torch.load(tmp_path / "trained.pt", weights_only=True))
+    own = make_own(name="monai-resnet10", module=OfOneChannel(network), size_px=32, n_slices=8)
+    volumes, labels = make_balls(60)
+    np.savez(tmp_path / "volumes.npz", images=volumes, labels=labels)
+    about = {"thaw_line": "network.layer4", "strategy": "feature_extractor,fine_tuning", "folds": 2, "views": 1}
+    about |= {"controls": "none", "budget": "none"}
+    finished = thawline.run(tmp_path / "volumes.npz", tmp_path / "run", network=own, listener=Notes(), **about)
+    tried = [(rung["strategy"], rung["thaw_line"]) for rung in finished.metrics["ladder"]]
+    assert tried == [("feature_extractor", None), ("fine_tuning", "network.layer4")]
+    assert finished.metrics["validation"]["auc"]["value"] > 0.8
+    model = thawline.load_model(tmp_path / "run", network=own)
+    assert (model.contract.reading.dimensions, model.contract.reading.n_slices) == ("3d_native", 8)
+    with (tmp_path / "run" / "predictions.csv").open(encoding="utf-8", newline="") as stream:
+        tests = [row for row in csv.DictReader(stream) if row["split"] == "test"]
+    found = model.predict_proba([volumes[int(row["item"])] for row in tests])[:, 1]
+    assert found == pytest.approx([float(row["p_1"]) for row in tests], abs=1e-4)
+    fitted = fit_weights(keep_network(own), 32, model.contract.reading)
+    images = torch.rand(16, 3, 32, 32)
+    with torch.no_grad():
+        expected = make_monai(1).eval()(images[:, :1].reshape(2, 8, 1, 32, 32).transpose(1, 2))
+        assert torch.allclose(load_backbone(fitted)(images), expected, atol=1e-5)
 
 
 def test_its_random_start_shares_nothing_with_it():
