@@ -41,14 +41,13 @@ def main() -> None:
     for name in options.data.split(","):
         development, test = read_parts(FILES[name])
         whole = score(fit_head(*development), test)
-        figures[f"{name}_all_auc"] = whole
         for way, found in (
             ("test", continue_on_test(development, test, options.repeats)),
             ("left_out", continue_left_out(development, options.repeats)),
         ):
             figures |= {f"{name}_{way}_{key}": value for key, value in compare(*found, whole).items()}
     for key, value in figures.items():
-        print(f"{key:<44} {value if isinstance(value, list) else round(value, 4)}", flush=True)
+        print(f"{key:<44} {value:10.4f}")
     if options.json:
         write_json(options.json, figures)
 
@@ -112,14 +111,18 @@ def compare(sizes: Any, scored: tuple[Any, float], n_patients: int, whole: float
     foretold, ten = learning_curve.extrapolate(curve, [n_patients, 10 * n_patients])
     hidden = learning_curve.check_by_hiding(sizes, means, covariance)
     return {
-        "sizes": sizes.tolist(),
-        "aucs": means.round(4).tolist(),
-        "all_patients": n_patients,
-        "foretold": [foretold.low, foretold.value, foretold.high],
+        "patients_seen": int(sizes[-1]),
+        "patients": n_patients,
+        "auc_seen": float(means[-1]),
+        "foretold": foretold.value,
+        "foretold_low": foretold.low,
+        "foretold_high": foretold.high,
+        "measured": whole,
         "error_points": 100 * (foretold.value - whole),
         "held": float(foretold.low <= whole <= foretold.high),
-        "last_size_error_points": 100 * (means[-1] - whole),
-        "ten_times": [ten.low, ten.value, ten.high],
+        "ten_times": ten.value,
+        "ten_times_low": ten.low,
+        "ten_times_high": ten.high,
         "hindcast_error_points": hidden.error_points,
         "hindcast_held": float(hidden.held),
     }

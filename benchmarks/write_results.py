@@ -380,6 +380,36 @@ SECTIONS = (
         ),
     ),
     Section(
+        "learning_curve",
+        "Learning curves foretold",
+        "python benchmarks/learning_curve.py --json benchmarks/results/learning_curve.json",
+        "Frozen EfficientNet-Lite0 with a linear head, official test parts. The AUC that a head of all development patients "
+        "has on the test part, foretold from fewer patients; errors are in points, hundredths of AUC. `test`: heads of up to "
+        "half of the patients, scored on the test part. `left_out`: as a run does it, heads of up to three quarters of them, "
+        "scored on the others: the test part of pneumoniamnist differs from its development part, which no curve can foretell. "
+        "`hindcast`: the largest size foretold from half of it.",
+        (),
+        columns=(
+            *("patients_seen", "patients", "auc_seen", "foretold", "foretold_low", "foretold_high", "measured"),
+            *("error_points", "held", "ten_times", "ten_times_low", "ten_times_high"),
+            *("hindcast_error_points", "hindcast_held"),
+        ),
+    ),
+    Section(
+        "noise",
+        "Labels that are noise",
+        "python benchmarks/noise.py --json benchmarks/results/noise.json",
+        "Films of 60 made-up patients whose labels are permuted by patient, through the whole pipeline: heads and thaw lines "
+        "of EfficientNet-Lite0 at 32 px, choice, calibration, threshold and prediction sets, once for each seed.",
+        (
+            ("seeds", "permutations", ""),
+            ("mean_auc", "mean test AUC", ""),
+            ("errors_from_half", "its distance from .5 in standard errors", "at most 3"),
+            ("covered", "95 % intervals that hold .5", "at least 43"),
+        ),
+        rest=True,
+    ),
+    Section(
         "slides",
         "Whole slides",
         "python benchmarks/slides.py --json benchmarks/results/slides.json",
