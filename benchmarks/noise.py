@@ -2,9 +2,10 @@
 
     python benchmarks/noise.py [--seeds 50] [--work FOLDER] [--json FILE]
 
-Films of 60 made-up patients, two each, whose labels are permuted by patient, each time in another way. The whole of a run:
-heads, thaw lines within a budget, the choice among them, calibration, a threshold for a sensitivity, prediction sets, the
-test part. ``mean_auc`` should be .5 within three of its standard errors, and 95 % intervals hold .5 in 43 of 50 cases or more.
+Films of 60 made-up patients, two each, whose labels are permuted by patient, each time in another way. The whole of a
+run: heads, thaw lines within a budget, the choice among them, calibration, a threshold for a sensitivity, prediction sets,
+the test part. ``mean_auc`` should be .5 within three of its standard errors, and 95 % intervals hold .5 in 43 of 50 cases or
+more.
 """
 
 from __future__ import annotations

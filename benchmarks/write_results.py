@@ -384,11 +384,11 @@ SECTIONS = (
         "Learning curves foretold",
         "python benchmarks/learning_curve.py --json benchmarks/results/learning_curve.json",
         "Frozen EfficientNet-Lite0 with a linear head, official test parts. The AUC that a head of all development patients "
-        "has on the test part, foretold from fewer patients; errors are in points, hundredths of AUC. `test`: heads of up to "
-        "half of the patients, scored on the test part. `left_out`: as a run does it, heads of up to three quarters of them, "
-        "scored on the others: the test part of pneumoniamnist differs from its development part, which no curve can foretell. "
-        "`hindcast`: the largest size foretold from half of it.",
-        (),
+        "has on the test part, foretold from fewer patients; errors are in points, hundredths of AUC. `test`: heads of up "
+        "to half of the patients, scored on the test part. `left_out`: as a run does it, heads of up to three quarters of "
+        "them, scored on the others: the test part of pneumoniamnist differs from its development part, which no curve can "
+        "foretell. `hindcast`: the largest size foretold from half of it.",
+        (("repeats", "subsets of each size", ""),),
         columns=(
             *("patients_seen", "patients", "auc_seen", "foretold", "foretold_low", "foretold_high", "measured"),
             *("error_points", "held", "ten_times", "ten_times_low", "ten_times_high"),
@@ -399,8 +399,8 @@ SECTIONS = (
         "noise",
         "Labels that are noise",
         "python benchmarks/noise.py --json benchmarks/results/noise.json",
-        "Films of 60 made-up patients whose labels are permuted by patient, through the whole pipeline: heads and thaw lines "
-        "of EfficientNet-Lite0 at 32 px, choice, calibration, threshold and prediction sets, once for each seed.",
+        "Films of 60 made-up patients whose labels are permuted by patient, through the whole pipeline: heads and thaw "
+        "lines of EfficientNet-Lite0 at 32 px, choice, calibration, threshold and prediction sets, once for each seed.",
         (
             ("seeds", "permutations", ""),
             ("mean_auc", "mean test AUC", ""),
