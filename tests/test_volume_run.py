@@ -108,9 +108,10 @@ def test_attention_over_slices_is_a_rung_of_its_own(volumes: Path, tmp_path: Pat
     check_model(finished, volumes, Reading(dimensions=BAG, slices="spread:16", n_slices=3, pooling="attention"))
 
 
-def test_a_network_of_three_dimensions_is_thawed_and_delivered(volumes: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("dimensions", ["3d_inflated", "3d_acs"])
+def test_a_network_of_three_dimensions_is_thawed_and_delivered(volumes: Path, tmp_path: Path, dimensions: str) -> None:
     about = {
-        "dimensions": "3d_inflated",
+        "dimensions": dimensions,
         "size_px": 64,
         "thaw_line": "conv_head",
         "strategy": "fine_tuning",
@@ -119,7 +120,7 @@ def test_a_network_of_three_dimensions_is_thawed_and_delivered(volumes: Path, tm
     about |= {"views": 1, "controls": "none", "budget": "none", "final": "ensemble"}
     finished = thawline.run(volumes, tmp_path / "run", listener=Notes(), **about)
     assert finished.metrics["chosen"]["thaw_line"] == "conv_head"
-    check_model(finished, volumes, Reading(dimensions="3d_inflated", slices="spread:16", n_slices=3))
+    check_model(finished, volumes, Reading(dimensions=dimensions, slices="spread:16", n_slices=3))
 
 
 def test_a_run_on_dicom_series_and_a_folder_of_such_to_predict(volumes: Path, tmp_path: Path, tiny_file: Path) -> None:
