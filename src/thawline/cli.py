@@ -14,6 +14,7 @@ import typer
 import thawline
 from thawline.cli_backbones import backbones_app
 from thawline.cli_datasets import datasets_app
+from thawline.cli_validate import validate_command
 from thawline.cli_weights import weights_app
 from thawline.errors import OptionError
 from thawline.options import RunOptions
@@ -29,6 +30,7 @@ app = typer.Typer(
 app.add_typer(backbones_app, name="backbones")
 app.add_typer(weights_app, name="weights")
 app.add_typer(datasets_app, name="datasets")
+app.command("validate")(validate_command)
 DEMO_BUDGET, DEMO_SIZE_PX = "100s", 224  # a larger input would take the time for the first thaw line
 
 Data = Annotated[

@@ -22,8 +22,12 @@ OWN_FILES = (
     "metrics.json",
     "examples.json",
     "report.html",
+    "report.pdf",
+    "report.md",
+    "report.json",
 )
-OWN_FOLDERS = ("model", "units", "examples")
+VALIDATIONS = "validations"  # on other data, of the model that the run delivered: gone with it
+OWN_FOLDERS = ("model", "units", "examples", VALIDATIONS)
 ENVIRONMENT = ("environment", "schema", "thawline")  # parts of the spec that may change between two sittings
 
 

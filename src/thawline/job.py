@@ -404,7 +404,8 @@ def _write_findings(job: Job) -> None:
     found = job.inspection
     write_json(job.out / "audit.json", found.record)
     write_json(job.out / "fingerprint.json", job.fingerprint)
-    write_atomic(job.out / "splits.csv", format_splits(found.everything, found.numbers, job.splits))
+    digests = [facts.pixel_digest for facts in found.facts]
+    write_atomic(job.out / "splits.csv", format_splits(found.everything, found.numbers, job.splits, digests))
 
 
 def _split(dataset: Dataset, labels: Labels, groups: Groups, options: RunOptions) -> Splits:

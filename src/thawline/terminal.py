@@ -114,6 +114,25 @@ def format_summary(metrics: Mapping[str, Any], report: Path) -> str:
     )
 
 
+def format_validation(metrics: Mapping[str, Any], page: Path) -> str:
+    """Return the lines that end a validation: what was reached, beside the run, and what of the data is notable."""
+    section, compared = metrics["external"], metrics["compared"]
+    auc = section.get("auc_present", section["auc"])
+    lines = [
+        f"External AUC {write_estimate(auc)}, accuracy {write_estimate(section['accuracy'])}: "
+        f"{section['n_items']} items of {section['n_patients']} patients"
+    ]
+    if compared is not None:
+        against = "test part" if compared["with"] == "test" else "cross-validation"
+        lines.append(
+            f"AUC less that of the run's {against}: {write_estimate(compared['metrics']['auc']['difference'])}"
+        )
+    if (familiarity := metrics["drift"]["familiarity"]) is not None:
+        lines.append(f"Unfamiliar images: {familiarity['n_unfamiliar']} of {familiarity['n_items']}")
+    lines += [f"Drift: {sentence}" for sentence in metrics["drift"]["notable"] or ["nothing notable"]]
+    return "\n".join([*lines, f"Page: {page}"])
+
+
 def _describe_chosen(chosen: Mapping[str, Any]) -> str:
     """Return backbone, strategy and thaw line, with the fine-tuning ratio of a thawed one."""
     name = name_rung(chosen["strategy"], chosen["thaw_line"], chosen["head"])

@@ -40,13 +40,14 @@ def read(text: str) -> list[Row]:
 
 def test_splits_list_every_item_with_its_number() -> None:
     data = make_dataset(["a.png", "b.png", "c.png", "d.png"], ["x", "y", "x", "y"], ["p", "p", "q", "q"])
-    rows = read(format_splits(data, [0, 2, 3], make_splits([1, -2, -1])))
+    rows = read(format_splits(data, [0, 2, 3], make_splits([1, -2, -1]), ["f0", "f2", "f3"]))
     assert [(row["number"], row["item"], row["patient"], row["label"], row["split"], row["fold"]) for row in rows] == [
         ("0", "a.png", "p", "x", "development", "1"),
         ("1", "b.png", "p", "y", "left_out", ""),
         ("2", "c.png", "q", "x", "test", ""),
         ("3", "d.png", "q", "y", "development", "-1"),
     ]
+    assert [row["pixels"] for row in rows] == ["f0", "", "f2", "f3"]
 
 
 def test_predictions_leave_out_what_was_never_scored() -> None:

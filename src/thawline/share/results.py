@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from thawline.types import Probabilities
 
 
-def format_splits(everything: Dataset, numbers: Sequence[int], splits: Splits) -> str:
+def format_splits(everything: Dataset, numbers: Sequence[int], splits: Splits, pixel_digests: Sequence[str]) -> str:
     """Return `splits.csv`: every item with its number, in development or test, or left out. Private to the run.
 
-    ``numbers`` are the item numbers that ``splits`` is aligned with.
+    ``numbers`` are the item numbers that ``splits`` is aligned with, and the digests of pixels, by which the same image is
+    known again among other data.
     """
     position = {number: index for index, number in enumerate(numbers)}
     rows = []
@@ -29,8 +30,9 @@ def format_splits(everything: Dataset, numbers: Sequence[int], splits: Splits) -
         index = position.get(number)
         part = "left_out" if index is None else _name_part(splits, index)
         fold = "" if index is None or splits.is_test[index] else int(splits.folds[index])
-        rows.append([number, item.path, item.patient, item.label, part, fold])
-    return format_csv(["number", "item", "patient", "label", "split", "fold"], rows)
+        digest = "" if index is None else pixel_digests[index]
+        rows.append([number, item.path, item.patient, item.label, part, fold, digest])
+    return format_csv(["number", "item", "patient", "label", "split", "fold", "pixels"], rows)
 
 
 def format_predictions(dataset: Dataset, splits: Splits, probabilities: Probabilities) -> str:
