@@ -77,10 +77,10 @@ def _measure_sizes(features: Features, labels: Labels, groups: Groups, sizes: In
     sizes = choose_sizes(*_count_patients(labels, groups, 1 - TESTED_SHARE)) if not kept.all() else sizes
     subsets = [draw_subsets(groups, labels, int(size), N_REPEATS, seed) for size in sizes]
     aucs = np.full((N_REPEATS, len(sizes)), np.nan)
-    for repeat in range(N_REPEATS):
-        tested = ~subsets[-1][repeat]
-        for column, rows in enumerate(subsets):
-            aucs[repeat, column] = _score(features, labels, groups, rows[repeat], tested)
+    for column, rows in enumerate(subsets):
+        strength = _choose_strength(features, labels, groups, rows[0])
+        for repeat in range(N_REPEATS):
+            aucs[repeat, column] = _score(features, labels, strength, rows[repeat], ~subsets[-1][repeat])
     return {"sizes": sizes, "aucs": aucs}
 
 
@@ -92,15 +92,19 @@ def _limit_items(labels: Labels, groups: Groups, seed: int) -> BoolArray:
     return kept
 
 
-def _score(features: Features, labels: Labels, groups: Groups, trained: BoolArray, tested: BoolArray) -> float:
-    """Return the AUC on the items ``tested`` of a linear head of the items ``trained``, its strength chosen among these."""
-    n_classes = int(labels.max()) + 1
-    own = labels[trained]
+def _choose_strength(features: Features, labels: Labels, groups: Groups, trained: BoolArray) -> float:
+    """Return the strength that is best out of fold on some items: it serves all training parts of that size."""
+    own, n_classes = labels[trained], int(labels.max()) + 1
+    folds = make_folds(own, groups[trained], 0, N_FOLDS)[0]
+    return STRENGTHS[select_linear(features[trained], own, folds, n_classes).best]
+
+
+def _score(features: Features, labels: Labels, strength: float, trained: BoolArray, tested: BoolArray) -> float:
+    """Return the AUC on the items ``tested`` of a linear head of the items ``trained``; nan where these lack a class."""
+    own, n_classes = labels[trained], int(labels.max()) + 1
     if len(np.unique(own)) < n_classes:
         return float("nan")
-    folds = make_folds(own, groups[trained], 0, N_FOLDS)[0]
-    best = select_linear(features[trained], own, folds, n_classes).best
-    head = fit_path(decompose(features[trained]), own, n_classes, [STRENGTHS[best]])[0]
+    head = fit_path(decompose(features[trained]), own, n_classes, [strength])[0]
     return macro_auc(labels[tested], head.predict_proba(features[tested]))
 
 
