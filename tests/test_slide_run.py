@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +24,7 @@ from thawline.auditing import audit_data
 from thawline.data.slide_phantoms import CLASSES, MANIFEST, draw_slide, make_slides, write_large_slide
 from thawline.errors import DataError, ModelError, OptionError, UnreadableItemsError
 from thawline.job import plan_only
+from thawline.learn.features import SHARD_SECONDS
 from thawline.options import RunOptions
 from thawline.predict import predict_files
 from thawline.types import BAG
@@ -154,6 +157,73 @@ def test_a_run_that_is_stopped_goes_on_at_the_tile(
         thawline.run(slides, tmp_path / "anew", listener=listener, **about)
     n_whole = int(listener.ends["features"].split()[0])
     assert n_whole - n_left >= 100
+
+
+KILLED = """
+import json, sys, time
+from pathlib import Path
+import thawline
+from thawline.learn import features
+from thawline.types import SilentListener
+
+class Slow(SilentListener):
+    step = ""
+    def begin(self, step, total=None):
+        self.step = step
+    def advance(self, units=1):
+        if self.step == "features":
+            print(units, time.monotonic(), flush=True)
+            time.sleep(0.2)
+
+features.SHARD_SECONDS = float(sys.argv[1])
+thawline.run(sys.argv[2], sys.argv[3], listener=Slow(), weights=Path(sys.argv[4]), **json.loads(sys.argv[5]))
+"""
+
+
+def kill_after(n_tiles: int, command: list[str]) -> list[tuple[int, float]]:
+    """Start a run in a process of its own, kill it when so many tiles are done, and return how many were done when."""
+    done: list[tuple[int, float]] = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            units, moment = line.split()
+            done.append((int(units), float(moment)))
+            if sum(each for each, _ in done) >= n_tiles:
+                process.send_signal(signal.SIGKILL)
+                break
+    assert process.returncode == -signal.SIGKILL
+    return done
+
+
+def test_a_run_that_is_killed_loses_no_more_than_a_shard_of_time(
+    slides: Path, about: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("THAWLINE_CACHE", str(tmp_path / "cache"))
+    about = {**about, "strategy": "feature_extractor", "audit": "none", "precision": "f32"}
+    shard_seconds, run = 0.5, tmp_path / "run"
+    plain = json.dumps({name: value for name, value in about.items() if name != "weights"})
+    given = [str(shard_seconds), str(slides), str(run), str(about["weights"]), plain]
+    command = [sys.executable, "-c", KILLED, *given]
+    done = kill_after(100, command)
+    kept = sum(path.stat().st_size for path in (tmp_path / "cache" / "features").glob("*/*.keys")) // 32
+    moments = [moment for _, moment in done]
+    longest = max(later - earlier for earlier, later in itertools.pairwise(moments))
+    safe = moments[-1] - shard_seconds - 2 * longest  # a shard is written with the batch that ends after its time
+    assert kept > 0
+    assert sum(units for units, moment in done if moment < safe) <= kept <= sum(units for units, _ in done)
+    listener = Steps()
+    resumed = thawline.run(slides, run, listener=listener, **about)
+    n_left = int(listener.ends["features"].split()[0])
+    monkeypatch.setenv("THAWLINE_CACHE", str(tmp_path / "empty"))
+    whole = thawline.run(slides, tmp_path / "whole", listener=listener, **about)
+    assert n_left == int(listener.ends["features"].split()[0]) - kept
+    assert (run / "predictions.csv").read_bytes() == (whole.folder / "predictions.csv").read_bytes()
+    assert resumed.metrics["validation"] == whole.metrics["validation"]
+
+
+def test_what_a_kill_may_lose_is_what_the_guide_says() -> None:
+    guide = (Path(__file__).parents[1] / "docs" / "guide" / "README.md").read_text("utf-8")
+    assert f"a kill at most {SHARD_SECONDS:.0f} seconds" in guide
 
 
 def test_slides_and_images_are_not_mixed_and_models_take_their_own(
