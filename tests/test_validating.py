@@ -118,6 +118,8 @@ def test_data_of_the_same_kind_have_no_drift_of_images(validated: Validation) ->
     assert all(found["n_new"] == 0 for found in drift["images"]["kinds"].values())
     assert drift["familiarity"]["n_unfamiliar"] <= 0.15 * drift["familiarity"]["n_items"]
     assert drift["classes"]["p_values"]["classes"] > 0.9
+    assert drift["probabilities"]["lesion"]["n_patients"] == {"development": 48, "external": 40}
+    assert 0 <= drift["probabilities"]["lesion"]["own_test"]["p_value"] <= 1
     assert not [text for text in drift["notable"] if "Width" in text or "unlike" in text]
 
 

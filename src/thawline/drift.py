@@ -86,12 +86,17 @@ def compare_classes(
 
 
 def compare_probabilities(
-    before: tuple[Probabilities, Groups], now: tuple[Probabilities, Groups], columns: Mapping[str, int]
+    predicted: Mapping[str, tuple[Probabilities, Groups]],
+    now: tuple[Probabilities, Groups],
+    columns: Mapping[str, int],
 ) -> dict[str, Any]:
     """Return how far probabilities of patients lie from those out of fold, of the classes ``columns`` by name.
 
-    Each side is (probabilities, groups); p-values are corrected for the number of classes (Holm).
+    Each side is (probabilities, groups); p-values are corrected for the number of classes (Holm). Out of fold models of the
+    folds predicted, not the finished one: ``own_test`` is how far the run's own "test" part lies from there, for that and by
+    chance alone; None where it stayed closed.
     """
+    before, test = predicted["development"], predicted["test"]
     found = {name: compare_values(before[0][:, k], before[1], now[0][:, k], now[1]) for name, k in columns.items()}
     corrected = correct_holm([shift.p_value for shift in found.values()])
     return {
@@ -100,6 +105,7 @@ def compare_probabilities(
             "p_value": float(p_value),
             "stability": shift.stability,
             "stability_limit": shift.limit if np.isfinite(shift.limit) else None,
+            "own_test": _compare_test(before, test, columns[name]) if len(test[1]) else None,
             "n_patients": {"development": shift.n_patients[0], "external": shift.n_patients[1]},
             "quantiles": {
                 "levels": list(SHOWN),
@@ -111,6 +117,13 @@ def compare_probabilities(
         }
         for (name, shift), p_value in zip(found.items(), corrected, strict=True)
     }
+
+
+def _compare_test(
+    before: tuple[Probabilities, Groups], test: tuple[Probabilities, Groups], column: int
+) -> dict[str, float]:
+    shift = compare_values(before[0][:, column], before[1], test[0][:, column], test[1])
+    return {"distance": shift.distance, "p_value": shift.p_value}
 
 
 def describe_strangeness(

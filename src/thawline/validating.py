@@ -306,11 +306,10 @@ def _measure_drift(
     """Return how the data differ from those of development."""
     positive, names = find_positive(model), model.classes
     columns = {name: k for k, name in enumerate(names) if positive in (None, k)}
-    before, now = (finished.probabilities, finished.groups), (part.probabilities, part.groups)
     return {
         "images": compare_images(finished.fingerprint, inspection.facts),
         "classes": compare_classes(finished.fingerprint, part.labels, part.groups, names),
-        "probabilities": compare_probabilities(before, now, columns),
+        "probabilities": compare_probabilities(finished.predicted, (part.probabilities, part.groups), columns),
         "familiarity": describe_strangeness(model.safeguards.familiarity, strangeness, part.groups),
     }
 

@@ -108,6 +108,11 @@ def describe_probabilities(probabilities: Mapping[str, Any]) -> list[str]:
             f"development {before} (Kolmogorov-Smirnov distance {found['distance']:.2f}, {write_p(found['p_value'])}; "
             f"stability index {found['stability']:.2f}{'' if limit is None else f', by chance up to {limit:.2f}'})."
         )
+        if (own := found["own_test"]) is not None and own["p_value"] < NOTABLE_P:
+            said[-1] += (
+                f" So are those of the run's own test part (distance {own['distance']:.2f}): some of it may be that the "
+                "finished model predicts otherwise than those of the folds."
+            )
     return said
 
 

@@ -23,7 +23,8 @@ PARTS = ("development", "test")
 
 @dataclasses.dataclass(frozen=True)
 class Finished:
-    """``probabilities`` (items, classes) and ``groups`` (items,) are those out of fold.
+    """``predicted`` holds probabilities (items, classes) and patients (items,): "development" out of fold, "test" empty
+    where it stayed closed.
 
     ``patients`` are those that the data name, of each part; ``pixels`` the digests of its images, None where the run is of a
     version that kept none. Both are private to the run, and compared in memory only.
@@ -34,8 +35,7 @@ class Finished:
     choices: Mapping[str, Any]
     plan_digest: str
     seed: int
-    probabilities: Probabilities
-    groups: Groups
+    predicted: Mapping[str, tuple[Probabilities, Groups]]
     patients: Mapping[str, frozenset[str]]
     pixels: Mapping[str, frozenset[str]] | None
 
@@ -56,17 +56,18 @@ def read_finished(run: Path) -> Finished:
         choices, digest = {choice["name"]: choice["value"] for choice in plan["choices"]}, str(plan["digest"])
     with blame(run, "spec.json"):
         seed = int(spec["seed"])
-    predicted = _read_out_of_fold(run, classes)
-    return Finished(metrics, fingerprint, choices, digest, seed, *predicted, *_read_known(run))
+    predicted = _read_predicted(run, classes)
+    return Finished(metrics, fingerprint, choices, digest, seed, predicted, *_read_known(run))
 
 
-def _read_out_of_fold(run: Path, classes: list[str]) -> tuple[Probabilities, Groups]:
-    """Return the probabilities that development items were given by models that had not seen them, and their patients."""
+def _read_predicted(run: Path, classes: list[str]) -> dict[str, tuple[Probabilities, Groups]]:
+    """Return the probabilities that items of each part were given by models that had not seen them, and their patients."""
     with blame(run, "predictions.csv"), (run / "predictions.csv").open(encoding="utf-8", newline="") as stream:
-        rows = [row for row in csv.DictReader(stream) if row["split"] == "development" and row["fold"] != "-1"]
+        rows = [row for row in csv.DictReader(stream) if row["fold"] != "-1"]
         given = np.array([[float(row[f"p_{name}"]) for name in classes] for row in rows], np.float64)
-        patients = np.unique([row["patient"] for row in rows], return_inverse=True)[1]
-    return given.reshape(len(rows), len(classes)), patients.astype(np.int64)
+        patients = np.unique([row["patient"] for row in rows], return_inverse=True)[1].astype(np.int64)
+        inside = {part: np.array([row["split"] == part for row in rows], bool) for part in PARTS}
+    return {part: (given.reshape(-1, len(classes))[chosen], patients[chosen]) for part, chosen in inside.items()}
 
 
 def _read_known(run: Path) -> tuple[dict[str, frozenset[str]], dict[str, frozenset[str]] | None]:
