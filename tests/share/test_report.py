@@ -313,7 +313,9 @@ def write_run(
         "stops": make_stops(),
         **make_judgement(parts, classes, positive),
         "cost": {"seconds": {"read": 8.1, "features": 21.7, "heads": 14.2, "training": 302.0, "total": 371.4},
-                 "peak_rss_mib": 1432.7, "energy_wh": None},
+                 "cpu_seconds": {"read": 5.2, "features": 40.1, "heads": 20.0, "training": 590.6, "total": 655.9},
+                 "peak_rss_mib": 1432.7, "peak_rss_mib_by_step": {"read": 600, "features": None, "heads": 900},
+                 "energy_wh": None, "energy_wh_by_step": {"read": 0.1, "training": 1.9}, "energy_method": "by hand"},
     }  # fmt: skip
     files = {"metrics": metrics, "plan": make_plan(), "fingerprint": make_fingerprint(parts, classes),
              "audit": make_audit(classes), "spec": make_spec()}  # fmt: skip
@@ -527,7 +529,7 @@ def test_a_frozen_rung_has_no_training_curves_and_no_thaw_line(run: Path) -> Non
     page = Page(write_report(run))
     assert summarise(run)["training"] is None
     assert "Training of the other rungs" in page.text  # those that trained are shown whatever is chosen
-    assert len([tag for tag, _ in page.tags if tag == "svg"]) == 6 + len(summarise(run)["other_training"])
+    assert len([tag for tag, _ in page.tags if tag == "svg"]) == 7 + len(summarise(run)["other_training"])
     for words in ("Thaw line none: everything below the head is frozen", "Fine-tuning ratio 0 %",
                   "Delivered random forest head, refitted on all development patients"):  # fmt: skip
         assert words in page.text, words
@@ -727,7 +729,7 @@ def test_headings_descend_in_order_and_figures_have_words(page: Page) -> None:
     assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
     assert ("html", {"lang": "en"}) in page.tags
     figures = [attributes for tag, attributes in page.tags if tag == "svg"]
-    assert len(figures) == 7 + 2  # curves of two lines that were not chosen
+    assert len(figures) == 8 + 2  # curves of two lines that were not chosen
     assert all(attributes["role"] == "img" and attributes["aria-label"] for attributes in figures)
     assert all(attributes["alt"] for tag, attributes in page.tags if tag == "img")
 
@@ -736,7 +738,7 @@ def test_headings_descend_in_order_and_figures_have_words(page: Page) -> None:
 def test_a_hostile_class_name_is_only_text(tmp_path: Path, others: tuple[str, ...]) -> None:
     page = Page(write_report(write_run(tmp_path / "run", (HOSTILE, *others))))
     assert "<script" not in page.source
-    svg = page.source[page.source.index("<svg") : page.source.index("</svg>")]
+    svg = page.source[page.source.index('<svg role="img" aria-label="ROC') :].split("</svg>")[0]
     assert f"{html.escape(HOSTILE)}</text>" in svg
     assert HOSTILE in page.text
 
@@ -771,8 +773,8 @@ def test_three_classes(tmp_path: Path) -> None:
     page = Page(write_report(write_run(tmp_path / "run", ("COVID", "normal", "pneumonia"))))
     assert "Image classification into 3 classes" in page.text
     assert (
-        len([tag for tag, _ in page.tags if tag == "svg"]) == 1 + 3 + 2 + 2 + 2
-    )  # risk, two lines that were not chosen
+        len([tag for tag, _ in page.tags if tag == "svg"]) == 2 + 3 + 2 + 2 + 2
+    )  # flow and risk, two lines that were not chosen
     assert "averaged over the 3 classes" in page.text
 
 

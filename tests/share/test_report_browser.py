@@ -79,7 +79,8 @@ def test_it_fits_and_asks_for_nothing(browser: Browser, report: Path, width: int
     page.on("console", lambda message: complaints.append(message.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("dialog", lambda dialog: complaints.append(dialog.message))
-    page.goto(report.as_uri(), wait_until="networkidle")
+    page.goto(report.as_uri(), wait_until="load")  # a long page can be idle before it has been read to its end
+    page.wait_for_load_state("networkidle")
 
     assert [url for url in asked if not url.startswith("data:")] == [report.as_uri()]
     assert complaints == []

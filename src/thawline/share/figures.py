@@ -66,10 +66,14 @@ STYLE: dict[Any, Any] = {
 
 
 class Caption(NamedTuple):
-    """What makes a figure its own: ``key`` starts every id in it (letters, digits, dashes), ``text`` is read aloud."""
+    """What makes a figure its own: ``key`` starts every id in it (letters, digits, dashes), ``text`` is read aloud.
+
+    Where there is ``kept``, the figure goes there too under its key, as SVG and as PDF.
+    """
 
     key: str
     text: str
+    kept: dict[str, tuple[str, bytes]] | None = None
 
 
 def draw_roc(
@@ -338,7 +342,22 @@ def to_svg(figure: Figure, caption: Caption) -> str:
     text = stream.getvalue()
     svg = re.sub(r"<[^>]+>", lambda tag: own_ids(tag.group(), caption.key), text[text.index("<svg") :].strip())
     label = html.escape(caption.text, quote=True)
-    return svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
+    said = svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
+    if caption.kept is not None:
+        caption.kept[caption.key] = said, to_pdf(figure)
+    return said
+
+
+def to_pdf(figure: Figure) -> bytes:
+    """Return the figure as PDF with its letters as a font that can be edited; to call inside `open_figure`."""
+    import matplotlib as mpl
+    from matplotlib.backends.backend_pdf import FigureCanvasPdf
+
+    mpl.rcParams["pdf.fonttype"] = 42
+    stream = io.BytesIO()
+    nothing = {"CreationDate": None, "Creator": None, "Producer": None}
+    FigureCanvasPdf(figure).print_figure(stream, format="pdf", metadata=nothing)
+    return stream.getvalue()
 
 
 def own_ids(tag: str, key: str) -> str:

@@ -23,6 +23,7 @@ from thawline.share.figures import (
     draw_training,
     shorten,
 )
+from thawline.share.flow import describe_flow, draw_flow
 from thawline.share.summary import PARTS, summarise, summarise_findings, summarise_shortcuts, summarise_tables
 from thawline.share.words import (
     count_things,
@@ -52,36 +53,41 @@ def render(summary: Mapping[str, Any]) -> str:
     return make_environment().get_template("report.html.j2").render(**summary, figures=draw_figures(summary))
 
 
-def draw_figures(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the figures of the page as SVG text: ``roc``, ``ladder``, ``training``, ``net_benefit``, ``risk``,
-    ``growth`` (or None), ``reliability`` (one a class), ``other_training`` (one for each trained rung not chosen)."""
+def draw_figures(summary: Mapping[str, Any], kept: dict[str, tuple[str, bytes]] | None = None) -> dict[str, Any]:
+    """Return the figures of the page as SVG text: ``flow``, ``roc``, ``ladder``, ``training``, ``net_benefit``, ``risk``,
+    ``growth`` (or None), ``reliability`` (one a class), ``other_training`` (one for each trained rung not chosen).
+
+    Where there is ``kept``, each goes there too, as SVG and PDF by its key.
+    """
     curves, part = summary["curves"], PARTS[summary["part"]].lower()
     names = ", ".join(f"{curve['name']} {format_number(curve['auc'])}" for curve in curves["roc"])
-    caption = Caption("roc", f"ROC curve, {part}. Area under the curve: {names}.")
-    ladder, training = summary["ladder"], summary["training"]
+    flow, ladder, training = summary["flow"], summary["ladder"], summary["training"]
     decision, doubts, growth = summary["decision"], summary["doubts"], summary["growth"]
+
+    def say(key: str, text: str) -> Caption:
+        return Caption(key, text, kept)
+
+    roc = say("roc", f"ROC curve, {part}. Area under the curve: {names}.")
     return {
-        "roc": draw_roc(curves["roc"], caption, curves["operating_point"]) if curves["roc"] else None,
+        "flow": draw_flow(flow, say("flow", describe_flow(flow))),
+        "roc": draw_roc(curves["roc"], roc, curves["operating_point"]) if curves["roc"] else None,
         "reliability": [
-            draw_reliability(bins, Caption(f"reliability-{line}", describe_reliability(bins, part)), line)
+            draw_reliability(bins, say(f"reliability-{line}", describe_reliability(bins, part)), line)
             for line, bins in enumerate(curves["reliability"])
         ],
         "net_benefit": decision
-        and draw_net_benefit(
-            decision["net_benefit"], Caption("benefit", f"Decision curve, {part}. {decision['useful']}")
-        ),
-        "risk": doubts and draw_risk(doubts["curve"], Caption("risk", describe_risk(doubts["curve"], part))),
-        "growth": growth["curve"] and draw_growth(growth["curve"], Caption("growth", describe_growth(growth))),
-        "ladder": draw_ladder(ladder, Caption("ladder", describe_ladder(ladder))),
-        "training": draw_curves(training) if training else None,
-        "other_training": [draw_curves(other, number) for number, other in enumerate(summary["other_training"], 1)],
+        and draw_net_benefit(decision["net_benefit"], say("benefit", f"Decision curve, {part}. {decision['useful']}")),
+        "risk": doubts and draw_risk(doubts["curve"], say("risk", describe_risk(doubts["curve"], part))),
+        "growth": growth["curve"] and draw_growth(growth["curve"], say("growth", describe_growth(growth))),
+        "ladder": draw_ladder(ladder, say("ladder", describe_ladder(ladder))),
+        "training": draw_training(training["folds"], say("training", describe_training(training)))
+        if training
+        else None,
+        "other_training": [
+            draw_training(other["folds"], say(f"training-{number}", describe_training(other)))
+            for number, other in enumerate(summary["other_training"], 1)
+        ],
     }
-
-
-def draw_curves(training: Mapping[str, Any], number: int = 0) -> str:
-    """Draw the training curves of a rung; a ``number`` is part of the figure's name."""
-    name = f"training-{number}" if number else "training"
-    return draw_training(training["folds"], Caption(name, describe_training(training)))
 
 
 def describe_ladder(rungs: Sequence[Mapping[str, Any]]) -> str:

@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thawline.share.cautions import list_cautions
+from thawline.share.checklists import fill_checklists, list_sections
+from thawline.share.expenses import summarise_cost
 from thawline.share.figures import MAX_CURVES
+from thawline.share.flow import summarise_flow
 from thawline.share.folder import Predictions, blame, read_image, read_json, read_predictions, withhold
 from thawline.share.judged import (
     describe_familiarity,
@@ -20,6 +23,8 @@ from thawline.share.judged import (
     summarise_growth,
     summarise_subgroups,
 )
+from thawline.share.methods import write_methods
+from thawline.share.plain_language import tell_plainly
 from thawline.share.rungs import (
     describe_delivery,
     describe_precision,
@@ -31,6 +36,7 @@ from thawline.share.rungs import (
     summarise_training,
     translate_rungs,
 )
+from thawline.share.study import Study, find_study
 from thawline.share.words import (
     format_number,
     format_percent,
@@ -105,7 +111,31 @@ def summarise(run: Path) -> dict[str, Any]:
     with blame(run, "spec.json"):
         summary["versions"] = withhold(summarise_versions(spec, plan, fingerprint), predictions.names)
     summary["examples"] = summarise_examples(run)
+    study = find_study(run)
+    with blame(run, "metrics.json"):
+        summary["cost"] = summarise_cost(metrics["cost"], study)
+    with blame(run, "audit.json"):
+        flow = summarise_flow(audit, fingerprint, classes, tested=part == "test")
+        summary["flow"] = withhold(flow, predictions.names)
+    with blame(run, "spec.json"):
+        summary |= withhold(write_texts(summary, choices, fingerprint, spec, study), predictions.names)
     return summary
+
+
+def write_texts(
+    summary: Mapping[str, Any],
+    choices: Mapping[str, Any],
+    fingerprint: Mapping[str, Any],
+    spec: Mapping[str, Any],
+    study: Study,
+) -> dict[str, Any]:
+    """Return what is told of all the rest: in plain words, as methods, what is stated, and both checklists."""
+    return {
+        "plain": tell_plainly(summary, study),
+        "methods_text": write_methods(summary, choices, fingerprint, spec, study),
+        "study": name_values(study.stated),
+        "checklists": fill_checklists(study, list_sections(summary)),
+    }
 
 
 def summarise_metrics(metrics: Mapping[str, Any], part: str) -> dict[str, Any]:
@@ -130,7 +160,6 @@ def summarise_metrics(metrics: Mapping[str, Any], part: str) -> dict[str, Any]:
         ],
         "precision": describe_precision(metrics["ladder"]),
         "stops": [explain_stop(stop) for stop in metrics["stops"]],
-        "cost": summarise_cost(metrics["cost"]),
     }
 
 
@@ -336,21 +365,6 @@ def find_truth(labels: Labels, place: int) -> tuple[BoolArray, BoolArray]:
         return labels >= 0, labels == place
     known = labels[:, place] != MISSING
     return known, labels[known, place] == 1
-
-
-def summarise_cost(cost: Mapping[str, Any]) -> dict[str, Any]:
-    """Return seconds and share of every step, what the steps leave over, peak memory and energy."""
-    seconds = {name: take_number(value) or 0.0 for name, value in cost["seconds"].items()}
-    steps = {name: value for name, value in seconds.items() if name != "total"}
-    total = max(seconds.get("total", 0.0), sum(steps.values()))
-    if total - sum(steps.values()) > 0.01 * total:
-        steps["everything else"] = total - sum(steps.values())
-    rows = [
-        {"name": put_in_words(name), "seconds": value, "share": value / total if total else 0.0}
-        for name, value in steps.items()
-    ]
-    peak, energy = take_number(cost["peak_rss_mib"]), take_number(cost["energy_wh"])
-    return {"rows": rows, "total": total, "peak_rss_mib": peak, "energy_wh": energy}
 
 
 def summarise_data(fingerprint: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any]:
