@@ -38,6 +38,12 @@ Data = Annotated[
 ]
 AllowOutside = Annotated[bool, typer.Option("--allow-outside", help="Let manifest paths leave its folder.")]
 Run = Annotated[Path, typer.Argument(help="Run folder, or a model folder.")]
+StudyFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--study", help="File that states what only people know: purpose, reference standard, ethics, prices."
+    ),
+]
 
 
 def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -89,6 +95,7 @@ def run_command(
     out: Annotated[Path | None, typer.Option(help="Run folder to write; needed unless --plan-only.")] = None,
     plan: Annotated[Path | None, typer.Option(help="Plan file, edited or not, to follow.")] = None,
     plan_only: Annotated[bool, typer.Option("--plan-only", help="Print the plan and stop.")] = False,
+    study: StudyFile = None,
     resume: Annotated[bool, typer.Option(help="Go on from the journal of a run that was stopped.")] = True,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -103,7 +110,7 @@ def run_command(
             return
         if out is None:
             raise OptionError("expected --out RUN, the folder to write the run to; found none")
-        result = job.run(data, out, options, plan=plan, resume=resume, listener=listener)
+        result = job.run(data, out, options, plan=plan, study=study, resume=resume, listener=listener)
     _print_run(result, as_json)
 
 
@@ -220,13 +227,40 @@ def predict_command(
         write_atomic(out, text)
 
 
+def print_template(wanted: bool) -> None:
+    """Print an empty study file and stop."""
+    if wanted:
+        from thawline.share.study import write_template
+
+        print_result(write_template())
+        raise typer.Exit
+
+
 @app.command("report")
 @reported
-def report_command(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
-    """Write a run's report anew from its numbers."""
-    from thawline.share.report import write_report
+def report_command(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    form: Annotated[str, typer.Option("--format", help="One of html, pdf (by Chromium), md, json.")] = "html",
+    out: Annotated[Path | None, typer.Option(help="File to write; else report.FORMAT in the run folder.")] = None,
+    figures: Annotated[Path | None, typer.Option(help="New folder for the figures, as SVG and PDF.")] = None,
+    tables: Annotated[Path | None, typer.Option(help="New folder for the numbers, as CSV.")] = None,
+    study: StudyFile = None,
+    template: Annotated[  # noqa: ARG001 print_template has done all
+        bool,
+        typer.Option("--study-template", help="Print an empty study file.", is_eager=True, callback=print_template),
+    ] = False,
+) -> None:
+    """Write a run's report anew from its numbers, as a page, PDF, Markdown or JSON; figures and numbers as files."""
+    from thawline.share.exports import export_report, write_figures, write_tables
+    from thawline.share.study import keep_study
 
-    print_result(str(write_report(run)))
+    if study is not None:
+        keep_study(run, study)
+    print_result(str(export_report(run, form, out)))
+    for folder, write in ((figures, write_figures), (tables, write_tables)):
+        if folder is not None:
+            write(run, folder)
+            print_result(str(folder))
 
 
 @app.command("cache")

@@ -60,6 +60,7 @@ from thawline.race import run_race
 from thawline.share.bundle import Model, load_model
 from thawline.share.report import write_report
 from thawline.share.results import describe_candidates, format_splits
+from thawline.share.study import check_study, keep_study
 from thawline.share.words import count_things
 from thawline.state import Job
 from thawline.types import Augmentation, BackboneFacts, Hardware, Listener, Recipe, SilentListener
@@ -96,6 +97,7 @@ def run(
     options: RunOptions | None = None,
     *,
     plan: Path | None = None,
+    study: Path | None = None,
     network: OwnNetwork | None = None,
     resume: bool = True,
     listener: Listener | None = None,
@@ -105,7 +107,7 @@ def run(
 
     ``network`` is a backbone of the user's own, in place of one by name. ``changes`` are fields of `RunOptions`, such as
     ``seed=1``. A run that was killed goes on from its journal; a finished one is returned as it is. ``plan`` is an edited
-    plan file.
+    plan file. ``study`` is a study file (`share.study`), without one that beside the data: it changes the report alone.
     Raises InputError for what cannot be used and LeakError for a given split that leaks.
     """
     began = time.perf_counter()
@@ -114,6 +116,7 @@ def run(
     if network is not None:
         options = _name_own(options, network)
     given = read_plan(plan) if plan else None
+    study = check_study(study, Path(data))
     dataset = _load(data, options)
     hardware = _find_hardware(options)
     candidates = _find_candidates(options, given, network)
@@ -126,18 +129,17 @@ def run(
     _check_unchanged(job)
     if "done" in journal:
         listener.warn(f"{out} holds this run already, finished; --no-resume starts it over")
+        _state_anew(out, study)
         return read_result(out)
     _check_plan(job)
     _keep_findings(job, time.perf_counter() - at)
+    keep_study(out, study)
     _audit_shortcuts(job)
     _write_findings(job)
     if len(candidates) > 1:
         _choose_backbone(job, candidates)
     if given is not None:
-        job.plan = apply_given(job.plan, given)
-        check_norms(job.plan["recipe"]["train_norms"], job.facts)
-        check_balance(job.plan)
-        _follow_size(job)
+        _follow_given(job, given)
     measure_precision(job)
     measure_aspect(job)
     measure_size(job)
@@ -457,6 +459,21 @@ def _choose_backbone(job: Job, candidates: Sequence[Weights]) -> None:
     job.facts = _describe_backbone(job.weights, job.options, job.fingerprint)
     plan = make_plan(job.fingerprint, job.hardware, job.facts, job.options)
     job.plan = plan.decide("backbone", job.facts.name, reason, evidence)
+
+
+def _follow_given(job: Job, given: Plan) -> None:
+    """Follow a given plan where the run's own differs from it. Raises OptionError for what cannot be followed."""
+    job.plan = apply_given(job.plan, given)
+    check_norms(job.plan["recipe"]["train_norms"], job.facts)
+    check_balance(job.plan)
+    _follow_size(job)
+
+
+def _state_anew(out: Path, study: Path | None) -> None:
+    """Let the report of a finished run say what a study file states."""
+    if study is not None:
+        keep_study(out, study)
+        write_report(out)
 
 
 def _follow_size(job: Job) -> None:
