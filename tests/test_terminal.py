@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from thawline.terminal import format_summary
+from thawline.terminal import format_summary, format_validation
 
 
 def make_metrics(chosen: dict[str, Any], n_rungs: int) -> dict[str, Any]:
@@ -49,3 +49,29 @@ def test_one_rung_is_one() -> None:
         "head": "linear",
     }
     assert "head, of 1 rung tried" in format_summary(make_metrics(chosen, 1), Path("r"))
+
+
+def test_a_validation_is_said_beside_its_run() -> None:
+    section = make_metrics({}, 1)["test"]
+    difference = {"value": -0.05, "low": -0.1, "high": 0.01}
+    metrics: dict[str, Any] = {
+        "external": section,
+        "compared": {"with": "validation", "metrics": {"auc": {"difference": difference, "p_value": 0.1}}},
+        "drift": {"familiarity": {"n_unfamiliar": 3, "n_items": 12}, "notable": []},
+    }
+    assert format_validation(metrics, Path("v.html")).splitlines() == [
+        "External AUC 0.900 [0.800, 0.950], accuracy 0.900 [0.800, 0.950]: 12 items of 7 patients",
+        "AUC less that of the run's cross-validation: -0.050 [-0.100, 0.010]",
+        "Unfamiliar images: 3 of 12",
+        "Drift: nothing notable",
+        "Page: v.html",
+    ]
+
+
+def test_a_validation_without_a_class_says_what_can_be_told() -> None:
+    undefined = {"value": None, "low": None, "high": None}
+    section = make_metrics({}, 1)["test"] | {"auc": undefined, "auc_present": {"value": 0.7, "low": 0.6, "high": 0.8}}
+    drift = {"familiarity": None, "notable": ["One.", "Two."]}
+    lines = format_validation({"external": section, "compared": None, "drift": drift}, Path("v")).splitlines()
+    assert lines[0].startswith("External AUC 0.700 [0.600, 0.800], accuracy 0.900")
+    assert lines[1:] == ["Drift: One.", "Drift: Two.", "Page: v"]

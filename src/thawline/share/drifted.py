@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from thawline.share.figures import LINES, WIDTH_IN, Caption, open_figure, to_svg
+from thawline.share.figures import LINES, WIDTH_IN, Caption, open_figure, shorten, to_svg
 from thawline.share.words import count_things, format_number, put_in_words, write_percent
 
 NAMES = {
@@ -190,7 +190,7 @@ def draw_shift(name: str, quantiles: Mapping[str, Any], caption: Caption) -> str
     """
     with open_figure(WIDTH_IN, 0.8 * WIDTH_IN) as figure:
         axes = figure.add_subplot(
-            xlabel=f"Probability, mean of a patient: {name[:26]}", ylabel="Share of patients up to it"
+            xlabel=f"Probability, mean of a patient: {shorten(name, 26)}", ylabel="Share of patients up to it"
         )
         for part, (colour, dashes) in zip(_PARTS, LINES, strict=False):
             label = "development, out of fold" if part == "development" else "external"
