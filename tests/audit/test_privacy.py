@@ -2,49 +2,34 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import numpy as np
 
-from helpers import make_dicom
+from helpers import make_dicom, save_dicom
 from slides import add_label
+from thawline.audit.identities import DATES, PRIVATE, WHO
 from thawline.audit.marks import PLACES
 from thawline.audit.pictures import Pictures
-from thawline.audit.privacy import find_identities, find_labels, judge_labels, judge_privacy
+from thawline.audit.privacy import find_labels, find_private, judge_labels, judge_privacy
 from thawline.data.slide_phantoms import draw_slide, write_picture
-
-
-class Held:
-    """Bytes where a file would be."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-
-    def read(self) -> bytes:
-        return self.data
-
-
-def save(**tags: str) -> Held:
-    stream = io.BytesIO()
-    make_dicom(**tags).save_as(stream, enforce_file_format=True)
-    return Held(stream.getvalue())
 
 
 def make_pictures(n_items: int) -> Pictures:
     return Pictures(np.zeros((n_items, 64, 64), np.uint8), *np.zeros((2, n_items, len(PLACES)), np.uint8))
 
 
-def test_tags_with_a_value_and_their_items() -> None:
-    contents = [save(InstitutionName="A clinic"), save(PatientName="", PatientID="9"), np.zeros((20, 20), np.uint8),
-                Held(b"no image"), save(PatientIdentityRemoved="YES")]  # fmt: skip
-    found = find_identities(contents, 2)
-    assert found == {"PatientName": (0,), "PatientID": (0, 1), "InstitutionName": (0,)}
-    (finding,) = judge_privacy(found, make_pictures(5))
-    assert "PatientName (1), PatientID (2), InstitutionName (1)" in finding.text
-    assert "MUSTERMANN" not in str(finding)
-    assert "A clinic" not in str(finding)
-    assert finding.groups == ((0,), (0, 1), (0,))
+def test_identities_are_a_group_each_and_what_narrows_down_is_a_group_a_kind() -> None:
+    who = {"PatientName": (0,), "PatientID": (0, 1), "OtherPatientIDsSequence.PatientID": (1,)}
+    dates = {f"Date{number}": tuple(range(number)) for number in range(1, 8)}
+    identities, hints = judge_privacy({WHO: who, DATES: dates, PRIVATE: {"group 0099": (2, 4)}}, make_pictures(7))
+    assert "PatientName (1), PatientID (2), OtherPatientIDsSequence.PatientID (1); nothing" in identities.text
+    assert identities.groups == ((0,), (0, 1), (1,))
+    assert hints.groups == ((0, 1, 2, 3, 4, 5, 6), (2, 4))
+    assert hints.text.startswith(
+        "dates, times and ages: Date7 (7), Date6 (6), Date5 (5), Date4 (4), Date3 (3) and 2 more; "
+        "private elements: group 0099 (2); thawline deidentify"
+    )
 
 
 def test_burned_in_text_by_place() -> None:
@@ -55,6 +40,13 @@ def test_burned_in_text_by_place() -> None:
     (finding,) = judge_privacy({}, pictures)
     assert "top left (2), bottom right (1)" in finding.text
     assert finding.groups == ((1, 3), (3,))
+
+
+def test_no_finding_holds_a_value(tmp_path: Path) -> None:
+    (tmp_path / "film.dcm").write_bytes(save_dicom(make_dicom(InstitutionName="A clinic", StudyDate="20240102")))
+    found = list(find_private([tmp_path / "film.dcm"], make_pictures(1), 1))
+    assert [each.name for each in found] == ["identity-bearing tags", "tags that narrow down who it is"]
+    assert not [value for value in ("MUSTERMANN", "A clinic", "20240102", "1.2.3") if value in str(found)]
 
 
 def test_nothing_is_said_where_nothing_is_found() -> None:

@@ -1,50 +1,28 @@
-"""Who could be told from the data: identity-bearing tags of DICOM headers, and text burned into images.
+"""Who could be told from the data: tags of DICOM headers, pictures of slide labels, and text burned into images.
 
 Said by tag and by place, never by value.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from thawline.audit.findings import Finding
+from thawline.audit.identities import WHO, find_identities
 from thawline.audit.marks import PLACES
 from thawline.audit.pictures import Pictures
-from thawline.audit.traits import list_tags
 from thawline.data.readers import is_slide, read_content
 from thawline.data.slide_files import Pyramid
 from thawline.errors import ImageError
 from thawline.types import Slide
 
 if TYPE_CHECKING:
+    from thawline.audit.identities import Told
     from thawline.types import Content
 
-TAGS = (
-    "PatientName",
-    "PatientID",
-    "PatientBirthDate",
-    "PatientBirthName",
-    "PatientMotherBirthName",
-    "PatientAddress",
-    "PatientTelephoneNumbers",
-    "OtherPatientIDs",
-    "OtherPatientNames",
-    "MedicalRecordLocator",
-    "MilitaryRank",
-    "AccessionNumber",
-    "ReferringPhysicianName",
-    "PerformingPhysicianName",
-    "NameOfPhysiciansReadingStudy",
-    "RequestingPhysician",
-    "OperatorsName",
-    "InstitutionName",
-    "InstitutionAddress",
-    "PatientComments",
-)
-REMOVED = "PatientIdentityRemoved"
+MOST_NAMED = 5  # tags of a kind, those of most items
 LABELS = ("label", "macro")  # pictures in a whole slide: of its label, and of the whole glass
 
 
@@ -52,16 +30,6 @@ def find_private(contents: Sequence[Content], pictures: Pictures, threads: int) 
     """Yield all that tells who somebody is: in headers, on pictures, and on the labels of slides."""
     yield from judge_privacy(find_identities(contents, threads), pictures)
     yield from judge_labels(find_labels(contents, threads))
-
-
-def find_identities(contents: Sequence[Content], threads: int) -> dict[str, tuple[int, ...]]:
-    """Return by tag the positions of the items whose header has a value there, in the order of `TAGS`."""
-    places: dict[str, list[int]] = defaultdict(list)
-    for number, values in enumerate(list_tags(contents, [*TAGS, REMOVED], threads)):
-        is_removed = values.get(REMOVED, "").upper() == "YES"  # what is left are keys
-        for tag in () if is_removed else filter(values.get, TAGS):
-            places[tag].append(number)
-    return {tag: tuple(places[tag]) for tag in TAGS if tag in places}
 
 
 def find_labels(contents: Sequence[Content], threads: int) -> dict[str, tuple[int, ...]]:
@@ -94,12 +62,17 @@ def judge_labels(labels: dict[str, tuple[int, ...]]) -> Iterator[Finding]:
         yield Finding("pictures of slide labels", "note", text, tuple(labels.values()), counted=False)
 
 
-def judge_privacy(identities: dict[str, tuple[int, ...]], pictures: Pictures) -> Iterator[Finding]:
-    """Yield what tells who somebody is: a group a tag, and a group a place of burned-in text."""
-    if identities:
-        counts = ", ".join(f"{tag} ({len(items)})" for tag, items in identities.items())
+def judge_privacy(told: Told, pictures: Pictures) -> Iterator[Finding]:
+    """Yield what tells who somebody is: a group a tag, or a kind of tags, and a group a place of burned-in text."""
+    if who := told.get(WHO):
+        counts = ", ".join(f"{tag} ({len(items)})" for tag, items in who.items())
         text = f"{counts}; nothing of it is kept by a run; thawline deidentify writes a copy without"
-        yield Finding("identity-bearing tags", "note", text, tuple(identities.values()), counted=False)
+        yield Finding("identity-bearing tags", "note", text, tuple(who.values()), counted=False)
+    if hints := {kind: tags for kind, tags in told.items() if kind != WHO}:
+        kinds = "; ".join(f"{kind}: {_count_tags(tags)}" for kind, tags in hints.items())
+        text = f"{kinds}; thawline deidentify removes or replaces all of them, and lists them file by file"
+        groups = tuple(tuple(sorted({item for items in tags.values() for item in items})) for tags in hints.values())
+        yield Finding("tags that narrow down who it is", "note", text, groups, counted=False)
     found = {
         place: tuple(int(item) for item in (pictures.letters[:, number] > 0).nonzero()[0])
         for number, place in enumerate(PLACES)
@@ -109,3 +82,10 @@ def judge_privacy(identities: dict[str, tuple[int, ...]], pictures: Pictures) ->
         counts = ", ".join(f"{place} ({len(items)})" for place, items in places.items())
         text = f"text seems to be burned in: {counts}; it may name a patient, or tell the label: look, then crop or cover it"
         yield Finding("burned-in text", "note", text, tuple(places.values()), counted=False)
+
+
+def _count_tags(tags: Mapping[str, Sequence[int]]) -> str:
+    """Name the tags of a kind that most items have, and how many others there are."""
+    first = sorted(tags, key=lambda tag: -len(tags[tag]))[:MOST_NAMED]
+    counts = ", ".join(f"{tag} ({len(tags[tag])})" for tag in first)
+    return f"{counts} and {len(tags) - len(first)} more" if len(tags) > len(first) else counts
