@@ -70,7 +70,7 @@ def test_new_sizes_and_kinds_are_said() -> None:
 
 def test_another_mix_of_classes_is_said_with_what_it_changes() -> None:
     (said,) = list_notable(change("classes", "p_values", value={"classes": 0.0004}))
-    assert "healthy 50 %, lesion 50 %, of development healthy 80 %, lesion 20 % (p < .001)" in said
+    assert "healthy: 50 %, lesion: 50 %, of development healthy: 80 %, lesion: 20 % (p < .001)" in said
     assert "predictive values" in said
     labels = {
         part: {"classes": {"patients": n, "negative_patients": 10}}

@@ -91,7 +91,7 @@ def _share_patients(counts: Mapping[str, Any], label: str | None) -> str:
         own = counts[label]
         return write_percent(own["patients"] / max(own["patients"] + own["negative_patients"], 1))
     total = max(sum(own["patients"] for own in counts.values()), 1)
-    return ", ".join(f"{name} {write_percent(own['patients'] / total)}" for name, own in counts.items())
+    return ", ".join(f"{name}: {write_percent(own['patients'] / total)}" for name, own in counts.items())
 
 
 def describe_probabilities(probabilities: Mapping[str, Any]) -> list[str]:
