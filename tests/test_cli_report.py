@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from helpers import make_films
+from thawline import load_model
 from thawline.cli import app
 from thawline.share.study import read_study
 
@@ -84,7 +85,17 @@ def test_a_study_file_joins_a_run_and_changes_nothing_of_it(tmp_path: Path, monk
     page = (run / "report.html").read_text("utf-8")
     assert ("board 8" in page, "board 7" in page, "At 2 an hour the run cost" in page) == (True, False, True)
     study.unlink()
-    assert call("report", run, "--study", write_study(tmp_path, "[study]\nethics = 'board 9'\n")).exit_code == 0
+    assert (
+        call(
+            "report",
+            run,
+            "--study",
+            write_study(tmp_path, "[study]\nethics = 'board 9'\nintended_use = 'a second look'\n"),
+        ).exit_code
+        == 0
+    )
     assert "board 9" in (run / "report.html").read_text("utf-8")
+    assert "- **Intended use**: a second look\n" in (run / "model" / "card.md").read_text("utf-8")
+    load_model(run)  # which checks its files
     assert [spec, metrics] == [(run / name).read_bytes() for name in ("spec.json", "metrics.json")]
     assert json.loads(spec)["options"].get("study") is None

@@ -251,11 +251,13 @@ def report_command(
     ] = False,
 ) -> None:
     """Write a run's report anew from its numbers, as a page, PDF, Markdown or JSON; figures and numbers as files."""
+    from thawline.share.card import restate_card
     from thawline.share.exports import export_report, write_figures, write_tables
     from thawline.share.study import keep_study
 
     if study is not None:
         keep_study(run, study)
+        restate_card(run)
     print_result(str(export_report(run, form, out)))
     for folder, write in ((figures, write_figures), (tables, write_tables)):
         if folder is not None:

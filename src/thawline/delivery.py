@@ -36,8 +36,10 @@ from thawline.measure import CHECKED_ITEMS
 from thawline.share.bundle import Model, save_model
 from thawline.share.card import write_card
 from thawline.share.examples import show_findings, write_examples
+from thawline.share.folder import read_names
 from thawline.share.results import describe_candidates, describe_ladder, format_predictions
 from thawline.share.safeguards import Safeguards
+from thawline.share.study import find_study
 from thawline.state import Job
 from thawline.types import MULTILABEL, SilentListener
 
@@ -291,7 +293,8 @@ def judge(
         about_labels = job.development_items(), development.labels, chosen.probabilities
         job.inspection.record["findings"] += audit_labels(job.inspection, *about_labels)
     _write_audit(job, reading)
-    write_atomic(job.out / "model" / "card.md", write_card(metrics, job.plan, job.weights))
+    about_use = find_study(job.out), read_names(job.out)
+    write_atomic(job.out / "model" / "card.md", write_card(metrics, job.plan, job.weights, *about_use))
     job.listener.end()
     thawed = tuple(each.rung.unit for each in climb.tried if each.rung.line)
     write_json(job.out / "metrics.json", {**metrics, "cost": job.sum_costs(thawed)})

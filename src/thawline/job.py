@@ -58,6 +58,7 @@ from thawline.plan import Plan, apply_given, check_balance, find_depth, follow_s
 from thawline.plan_thawing import check_norms, list_chosen
 from thawline.race import run_race
 from thawline.share.bundle import Model, load_model
+from thawline.share.card import restate_card
 from thawline.share.report import write_report
 from thawline.share.results import describe_candidates, format_splits
 from thawline.share.study import check_study, keep_study
@@ -473,6 +474,7 @@ def _state_anew(out: Path, study: Path | None) -> None:
     """Let the report of a finished run say what a study file states."""
     if study is not None:
         keep_study(out, study)
+        restate_card(out)
         write_report(out)
 
 

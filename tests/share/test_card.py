@@ -10,7 +10,8 @@ import pytest
 from thawline.learn.networks import Architecture
 from thawline.learn.weight_files import Weights
 from thawline.plan import Choice, Plan
-from thawline.share.card import HEADLINES, write_card
+from thawline.share.card import HEADLINES, restate_card, write_card
+from thawline.share.study import Study
 
 
 def make_estimate(value: float | None, low: float | None = None, high: float | None = None) -> dict[str, Any]:
@@ -29,12 +30,31 @@ def choose(
 FROZEN = choose("feature_extractor_hybrid", None, "svm", 0.0, [])
 
 
+def make_judgement() -> dict[str, Any]:
+    """What is judged beside the metrics, of both parts alike."""
+    half = make_estimate(0.5, 0.25, 0.75)
+    brier = dict.fromkeys(("score", "reliability", "resolution", "uncertainty"), 0.1)
+    calibration = {"lesion": {"slope": half, "intercept": half, "ece_debiased": 0.1, "brier": brier, "curve": {}}}
+    workload = {"n_patients": 1000, "diseased": 100,
+                **{key: make_estimate(40, 30, 50) for key in ("called", "found", "missed", "wrongly_called")}}  # fmt: skip
+    benefit = {"thresholds": [], "gain": {"low": []}}
+    decision = {"threshold": 0.25, "prevalence": 0.1, "rates": {}, "workload": workload, "net_benefit": benefit}
+    doubts = {"sets": {"coverage": half}, "risk_coverage": {"coverages": [1.0], "risks": [half]}}
+    women = {"value": "F", "n_items": 6, "n_patients": 4, "n_rarest": 2, "is_small": True, "auc": half}
+    subgroups = {"sex": {"parts": [women], "p_values": {"auc": 0.5}, "p_values_corrected": {"auc": 0.5}}}
+    found = {"calibration": calibration, "decision": decision, "doubts": doubts, "subgroups": subgroups}
+    told: dict[str, Any] = {name: {"test": each, "validation": each} for name, each in found.items()}
+    told["calibration"]["map"], told["decision"]["choice"] = "platt", None
+    return told | {"familiarity": {"note": "", "share": 0.95, "n_test_items": None, "n_unfamiliar": None}}
+
+
 def make_metrics(*, held: bool = False, **changes: Any) -> dict[str, Any]:
     section = {name: make_estimate(0.25, 0.125, 0.375) for name in HEADLINES} | {"n_items": 12, "n_patients": 7}
     test = None if held else {**section, "auc": make_estimate(0.875, 0.75, 0.9375), **changes}
     return {
         "task": {"kind": "binary", "classes": ["healthy", "lesion"], "positive": "lesion", "threshold": 0.5},
         **FROZEN,
+        **make_judgement(),
         "test": test,
         "validation": {**section, "n_items": 99, "n_patients": 55},
     }
@@ -182,3 +202,45 @@ def test_card_says_what_it_is_not_for_and_gives_nobody_away(plan: Plan, weights:
     assert "Not a medical device" in card
     assert "erika" not in card
     assert str(weights.path) not in card
+
+
+def test_card_says_how_it_is_calibrated_when_it_calls_and_when_it_does_not_answer(plan: Plan, weights: Weights) -> None:
+    card = write_card(make_metrics(), plan, weights)
+    for said in (
+        "- Probabilities pass a map: platt;",
+        "- lesion: slope 0.500 [0.250, 0.750] (1 is right)",
+        "- Called from a probability of 0.25 on.",
+        "- Of 1 000 patients, 100 of whom have the condition (10 %), the model calls 40 [30, 50]",
+        "- sex, F (6 items of 4 patients, too few to compare): AUC 0.500 [0.250, 0.750]",
+        "- Sets that hold the true class: 0.500 [0.250, 0.750]",
+        "- An image counts as unfamiliar",
+    ):
+        assert said in card, said
+
+
+def test_card_of_several_labels_has_no_decision(plan: Plan, weights: Weights) -> None:
+    metrics = make_metrics() | {"decision": None, "doubts": None, "familiarity": None, "subgroups": None}
+    card = write_card(metrics, plan, weights)
+    for said in ("most probable class is called", "Not examined: the data name no groups", "the model always answers"):
+        assert said in card
+
+
+def test_card_repeats_the_stated_use_and_no_name(plan: Plan, weights: Weights) -> None:
+    study = Study({"intended_use": "triage, not of MRN-00017 in /data/jane", "ethics": "board 7"})
+    card = write_card(make_metrics(), plan, weights, study, ["MRN-00017"])
+    assert "- **Intended use**: triage, not of [withheld] in [withheld]\n" in card
+    assert "board 7" not in card
+    assert "## Intended use\n\nNot stated by its makers.\n" in write_card(make_metrics(), plan, weights)
+
+
+def test_card_is_restated_in_place(tmp_path: Path, plan: Plan, weights: Weights) -> None:
+    restate_card(tmp_path)  # without a model there is nothing to do
+    (tmp_path / "model").mkdir()
+    path = tmp_path / "model" / "card.md"
+    before = write_card(make_metrics(), plan, weights)
+    path.write_text(before, "utf-8")
+    (tmp_path / "predictions.csv").write_text("item,patient\na/film.png,MRN-00017\n", "utf-8")
+    for use in (r"for \\1 MRN-00017", "for another"):
+        (tmp_path / "study.toml").write_text(f"[study]\nintended_use = '{use}'\n", "utf-8")
+        restate_card(tmp_path)
+    assert path.read_text("utf-8") == before.replace("Not stated by its makers.", "- **Intended use**: for another")

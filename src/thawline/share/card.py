@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import thawline
+from thawline.files import write_atomic
 from thawline.learn.weight_files import Weights
 from thawline.plan import Plan
+from thawline.share.folder import read_names, withhold
+from thawline.share.judged import (
+    describe_familiarity,
+    summarise_calibration,
+    summarise_decision,
+    summarise_doubts,
+    summarise_subgroups,
+)
 from thawline.share.rungs import describe_delivery, describe_ratio, describe_thawing, find_chosen
-from thawline.share.words import NARROW, name_rung, write_estimate
+from thawline.share.study import Study, find_study
+from thawline.share.words import NARROW, name_rung, put_in_words, write_estimate
 from thawline.types import MULTILABEL
 
+USE = "## Intended use"
+STATED = ("intended_use", "users", "target_population", "limitations")  # keys of the study file that the card repeats
 HEADLINES = ("auc", "accuracy", "balanced_accuracy", "sensitivity", "specificity", "brier", "ece")
 
 
@@ -22,8 +36,83 @@ def describe_task(task: Mapping[str, Any]) -> str:
     return f"{task['kind']}; classes {', '.join(task['classes'])}; positive class {task['positive'] or 'none'}"
 
 
-def write_card(metrics: Mapping[str, Any], plan: Plan, weights: Weights) -> str:
-    """Return the model card as Markdown; it names no item and no patient. Sections after Mitchell et al., FAT* 2019."""
+def describe_use(study: Study, names: Iterable[str] = ()) -> str:
+    """Return what the makers state of the use of the model; ``names`` are those that must not be repeated."""
+    stated = withhold({key: study.stated[key] for key in STATED if key in study.stated}, names)
+    lines = [f"- **{put_in_words(key).capitalize()}**: {text}" for key, text in stated.items()]
+    return "\n".join(lines) or "Not stated by its makers."
+
+
+def describe_judgement(metrics: Mapping[str, Any], part: str) -> str:
+    """Return calibration, threshold, subgroups and safeguards, as far as the task has them, each a section of the card."""
+    sections = {
+        "Calibration": _list_calibration(metrics, part),
+        "Threshold": _list_decision(metrics, part),
+        "Subgroups": _list_subgroups(metrics, part),
+        "Safeguards": _list_safeguards(metrics, part),
+    }
+    return "\n\n".join(f"## {name}\n\n" + "\n".join(f"- {line}" for line in lines) for name, lines in sections.items())
+
+
+def _list_calibration(metrics: Mapping[str, Any], part: str) -> list[str]:
+    found = summarise_calibration(metrics["calibration"], [part], part)
+    used = (
+        "Probabilities are those of the model"
+        if found["map"] == "none"
+        else f"Probabilities pass a map: {found['map']}"
+    )
+    return [
+        f"{used}; fitted out of fold where there is a map.",
+        *(
+            f"{row['name']}: slope {write_estimate(row['slope'])} (1 is right), intercept "
+            f"{write_estimate(row['intercept'])} (0 is right)"
+            for row in found["rows"]
+        ),
+    ]
+
+
+def _list_decision(metrics: Mapping[str, Any], part: str) -> list[str]:
+    found = summarise_decision(metrics["decision"], [part], part)
+    if found is None:
+        several = metrics["task"]["kind"] == MULTILABEL
+        return ["A label is called at its own probability." if several else "The most probable class is called."]
+    return [f"Called from a probability of {found['threshold']:.3g} on.", *(found["choice"] or []), *found["workload"]]
+
+
+def _list_subgroups(metrics: Mapping[str, Any], part: str) -> list[str]:
+    return [
+        f"{table['name']}, {row['name']} ({row['n_items']} items of {row['n_patients']} patients"
+        f"{', too few to compare' if row['is_small'] else ''}): "
+        + ", ".join(f"{name} {write_estimate(e)}" for name, e in zip(table["metrics"], row["estimates"], strict=True))
+        for table in summarise_subgroups(metrics["subgroups"], part)
+        for row in table["rows"]
+    ] or ["Not examined: the data name no groups."]
+
+
+def _list_safeguards(metrics: Mapping[str, Any], part: str) -> list[str]:
+    found = summarise_doubts(metrics["doubts"], [part], part)
+    rows = [] if found is None else [f"{row['name']}: {write_estimate(row['estimates'][0])}" for row in found["rows"]]
+    familiar = describe_familiarity(metrics["familiarity"])
+    return [*rows, *([familiar] if familiar else [])] or ["None: the model always answers."]
+
+
+def restate_card(run: Path) -> None:
+    """Let the model card in the run folder, if there is one, say what the study file there states of the model's use."""
+    path = run / "model" / "card.md"
+    if not path.is_file():
+        return
+    use = describe_use(find_study(run), read_names(run))
+    text = path.read_text("utf-8")
+    write_atomic(path, re.sub(rf"(?s)({USE}\n\n).*?(?=\n\n## )", lambda found: found[1] + use, text, count=1))
+
+
+def write_card(
+    metrics: Mapping[str, Any], plan: Plan, weights: Weights, study: Study | None = None, names: Iterable[str] = ()
+) -> str:
+    """Return the model card as Markdown; it names no item and no patient. Sections after Mitchell et al., FAT* 2019.
+
+    ``names`` are those that the study file must not bring in.
+    """
     task, chosen = metrics["task"], metrics["chosen"]
     part = "test" if metrics["test"] else "validation"
     where = "held-out test part" if metrics["test"] else "development folds (the test part was kept closed)"
@@ -46,6 +135,10 @@ Made by Thawline {thawline.__version__}, plan {plan.digest()[:12]}.
 - **Input**: {plan["size_px"]} px, {plan["aspect"]}, {plan["interpolation"]}
 - **Black and white of images above 8 bits**: {plan["wide_range"] or "none, all have 8"}
 
+{USE}
+
+{describe_use(study or Study(), names)}
+
 ## Performance
 
 On the {where}: {section["n_items"]} items of {section["n_patients"]} patients; 95 % intervals from resampling patients.
@@ -53,6 +146,8 @@ On the {where}: {section["n_items"]} items of {section["n_patients"]} patients; 
 | metric | value [95 % interval] |
 | --- | --- |
 {rows}
+
+{describe_judgement(metrics, part).replace(NARROW, " ")}
 
 ## Limits
 

@@ -79,7 +79,7 @@ def read_predictions(run: Path, classes: Sequence[str], split: str, *, multilabe
     place = {name: index for index, name in enumerate(classes)}
     with blame(run, "predictions.csv"), (run / "predictions.csv").open(encoding="utf-8", newline="") as stream:
         for line, row in enumerate(csv.DictReader(stream), start=2):
-            names.update((row["item"], re.split(r"[/\\]", row["item"])[-1], row["patient"]))
+            names.update(list_names(row))
             unscored = row["split"] != split or row["fold"] == "-1"
             if unscored or (row["label"] not in place and not multilabel):
                 continue
@@ -91,6 +91,17 @@ def read_predictions(run: Path, classes: Sequence[str], split: str, *, multilabe
     table = np.asarray(probabilities, np.float64).reshape(len(labels), len(classes))
     truth = np.asarray(labels, np.int64).reshape((len(labels), len(classes)) if multilabel else len(labels))
     return Predictions(truth, table, frozenset(filter(is_telling, names - set(classes))))
+
+
+def list_names(row: Mapping[str, str]) -> tuple[str, ...]:
+    """Return what a row of `predictions.csv` says of who it is: the path of the item, its file name, its patient."""
+    return row["item"], re.split(r"[/\\]", row["item"])[-1], row["patient"]
+
+
+def read_names(run: Path) -> frozenset[str]:
+    """Return all names in `predictions.csv` that must stay in the run folder. Raises ModelError where it is damaged."""
+    with blame(run, "predictions.csv"), (run / "predictions.csv").open(encoding="utf-8", newline="") as stream:
+        return frozenset(filter(is_telling, {name for row in csv.DictReader(stream) for name in list_names(row)}))
 
 
 def is_telling(name: str) -> bool:

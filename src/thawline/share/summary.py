@@ -95,6 +95,7 @@ def summarise(run: Path) -> dict[str, Any]:
         summary["n_networks"] = int(metrics["chosen"]["n_networks"] or 1)
         summary["curves"] = summarise_curves(metrics, part, predictions)
         summary |= summarise_judgement(metrics, part)
+        summary["subgroups"] = withhold(summary["subgroups"], predictions.names)
         names = [curve["name"] for curve in summary["curves"]["roc"]]
         summary["curves"]["reliability"] = pick_curves(summary["calibration"].pop("curves"), names)
     with blame(run, "fingerprint.json"):
