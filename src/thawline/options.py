@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from thawline.cost import read_duration
+from thawline.data.schemes import SITE, TIME, read_scheme
 from thawline.data.slice_forms import INFORMATIVE, USUAL_SLICES, USUAL_TILES, read_form
 from thawline.errors import OptionError
 from thawline.types import (
@@ -172,7 +173,12 @@ class RunOptions:
     grades: str | None = option(None, "Classes that are grades, in their order, commas between: an ordinal task.")
     seed: int = option(0, "Seed of splits, heads and intervals.", least=0, most=2**32 - 1)
     folds: int = option(5, "Development folds by patient; fewer where a class has too few patients.", least=2)
-    validation: str = option("folds", "Score development by folds, or on the given val part.", among=("folds", "given"))
+    validation: str = option(
+        "folds", "Score development by folds, on the given val part, or site:COLUMN, by leaving out one site at a time."
+    )
+    test: str | None = option(
+        None, "Test part where none is given: site:COLUMN=VALUE, one site, or time:COLUMN, the latest patients."
+    )
     class_weight: str = option("none", "Weight classes when fitting heads and networks.", among=("none", "balanced"))
     calibration: str = option(
         AUTO, "Map to calibrated probabilities; auto: chosen out of fold.", among=(AUTO, *CALIBRATORS)
@@ -237,6 +243,7 @@ def check_options(options: RunOptions) -> RunOptions:
     if options.blocks is not None and options.blocks.count(":") != 1:
         raise OptionError(f"--blocks: expected LOWEST:HIGHEST, such as blocks.4:blocks.5; found {options.blocks!r}")
     _check_shares(options)
+    _check_schemes(options)
     make_reading(options)
     _check_lines(options)
     if options.multilabel:
@@ -262,6 +269,14 @@ def _check_shares(options: RunOptions) -> None:
         if value is not None and not 0 < value < 1:
             raise OptionError(f"--{name}: expected a share between 0 and 1, such as 0.1; found {value}")
     read_threshold(options.threshold)
+
+
+def _check_schemes(options: RunOptions) -> None:
+    """Check what splits are chosen by. Raises OptionError."""
+    if options.validation not in ("folds", "given"):
+        read_scheme("--validation", options.validation, (SITE,))
+    if options.test is not None:
+        read_scheme("--test", options.test, (SITE, TIME))
 
 
 def read_threshold(text: str) -> tuple[str, float]:
