@@ -21,6 +21,7 @@ from thawline.data.dataset import Dataset, load_dataset, order_classes
 from thawline.data.fingerprint import make_fingerprint
 from thawline.data.readers import is_slide
 from thawline.data.scan import scan
+from thawline.data.schemes import split_by_columns
 from thawline.data.splits import Splits, keep_given_validation, make_groups, split_as_given, split_items
 from thawline.data.strata import list_strata
 from thawline.delivery import FINAL_FOLDS, count_refits, deliver, judge, measure_tta
@@ -412,6 +413,15 @@ def _write_findings(job: Job) -> None:
 
 
 def _split(dataset: Dataset, labels: Labels, groups: Groups, options: RunOptions) -> Splits:
+    """Choose the test part and the folds. Raises OptionError for a way that these data do not allow, and DataError."""
+    sites = options.validation if options.validation not in ("folds", "given") else None
+    if options.test is not None and (dataset.split_given or options.validation == "given"):
+        raise OptionError(
+            "--test: chooses a test part, and these data come with one; leave it out, or the split column"
+        )
+    if options.test is not None or sites:
+        about = dataset.items, labels, groups, options.seed, options.folds
+        return split_by_columns(*about, test=options.test, sites=sites, split_given=dataset.split_given)
     if not dataset.split_given:
         if options.validation == "given":
             raise OptionError(
