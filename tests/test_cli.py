@@ -269,12 +269,13 @@ def test_predict_as_csv_as_json_and_into_a_file(finished: Path, films: Path, tmp
     assert (done.exit_code, done.stderr) == (0, "")
     rows = list(csv.DictReader(io.StringIO(done.stdout)))
     assert [row["item"] for row in rows] == [str(path) for path in images]
-    assert list(rows[0]) == ["item", "predicted", "p_healthy", "p_lesion"]
+    assert list(rows[0]) == ["item", "predicted", "p_healthy", "p_lesion", "set", "abstain", "unfamiliar"]
     written = call("predict", finished, *images, "--out", tmp_path / "new" / "found.csv", "--quiet")
     assert (written.exit_code, written.stdout) == (0, "")
     assert (tmp_path / "new" / "found.csv").read_text("utf-8") == done.stdout
     lines = [json.loads(line) for line in call("predict", finished, *images, "--json", "--quiet").stdout.splitlines()]
-    assert [{key: str(value) for key, value in line.items()} for line in lines] == rows
+    said = {True: "yes", False: "no"}
+    assert [{key: said.get(value, str(value)) for key, value in line.items()} for line in lines] == rows
 
 
 @pytest.mark.slow
