@@ -217,7 +217,7 @@ UNREADABLE: dict[str, tuple[Spoil, str]] = {
     "cut.jpg": (write_cut_jpeg, "damaged, cut off or unsupported JPEG"),
     "text.png": (
         lambda path: path.write_text("no image"),
-        "not a PNG, JPEG, TIFF, BMP, WebP, DICOM, NIfTI, NRRD or MetaImage image",
+        "not a PNG, JPEG, TIFF, BMP, WebP, DICOM, NIfTI, NRRD, MetaImage or NumPy image",
     ),
     "empty.png": (lambda path: path.write_bytes(b""), "the file is empty (0 bytes)"),
     "dot.png": (lambda path: Image.new("L", (1, 1)).save(path), "1 x 1 px is too small"),
