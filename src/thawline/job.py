@@ -20,6 +20,7 @@ from thawline.cost import read_duration
 from thawline.data.dataset import Dataset, load_dataset, order_classes
 from thawline.data.fingerprint import make_fingerprint
 from thawline.data.readers import is_slide
+from thawline.data.readings import list_readings
 from thawline.data.scan import scan
 from thawline.data.schemes import split_by_columns
 from thawline.data.splits import Splits, keep_given_validation, make_groups, split_as_given, split_items
@@ -177,6 +178,7 @@ def _load(data: Path | str, options: RunOptions) -> Dataset:
     if dataset.multilabel:
         check_multilabel(options)
     list_strata(dataset.items, options.subgroups)  # refused now, not after hours
+    list_readings(dataset.items)
     grades = list_grades(options)
     return order_classes(dataset, grades) if grades else dataset
 

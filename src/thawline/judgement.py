@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from thawline.data.readings import list_readings
 from thawline.data.strata import list_strata, take_parts
 from thawline.errors import DataError
 from thawline.journal import Value
@@ -22,6 +23,7 @@ from thawline.judge.decision_curve import count_workload, judge_threshold, net_b
 from thawline.judge.decisions import choose_threshold
 from thawline.judge.evaluation import describe_estimate, predict_labels
 from thawline.judge.familiarity import Familiarity, fit_familiarity
+from thawline.judge.readers import judge_reader
 from thawline.judge.reliability import (
     brier_parts,
     calibration_slope,
@@ -263,11 +265,14 @@ def assess(
         "calibration": {"map": job.plan["calibration"]}
         | judge_parts(lambda part: judge_calibration(part, names, positive, seed)),
         "decision": None,
+        "readers": None,
         "doubts": None if several else judge_parts(lambda part: judge_doubts(part, safeguards, seed)),
         "familiarity": _describe_familiarity(safeguards, strangeness),
         "subgroups": None if several else judge_parts(lambda part: _judge_strata(job, part, positive)),
     }
     if positive is not None:
+        readings = list_readings(job.dataset.items)
+        found["readers"] = judge_parts(lambda part: judge_readings(part, positive, readings))
         choice = job.journal.find(THRESHOLD)
         about = {"prevalence": job.plan["prevalence"], "seed": seed}
         draws = None if choice is None else np.asarray(choice.pop("draws"), np.float64)
@@ -296,6 +301,30 @@ def _judge_strata(job: Job, part: Scored, positive: int | None) -> dict[str, Any
     strata = take_parts(list_strata(job.dataset.items, job.options.subgroups), part.places.tolist())
     called = predict_labels(part.probabilities, job.dataset.classes, job.plan["positive"], job.plan["threshold"])
     return judge_subgroups(part, strata, called, positive)
+
+
+def judge_readings(part: Scored, positive: int, readings: Mapping[str, FloatArray]) -> dict[str, Any]:
+    """Return the model beside each reader of all items, by name, on those of this part that the reader saw.
+
+    P-values are corrected for the number of readers (Holm). Readers who saw no items of one class are left out.
+    """
+    truth, scores = part.labels == positive, part.probabilities[:, positive]
+    found = {name: judge_reader(truth, scores, said[part.places], part.groups) for name, said in readings.items()}
+    kept = {name: each for name, each in found.items() if each is not None}
+    corrected = correct_holm([each.compared.p_value for each in kept.values()])
+    return {
+        name: {
+            **{key: getattr(each, key) for key in ("scores", "n_items", "n_patients")},
+            **{
+                key: None if (estimate := getattr(each, key)) is None else describe_estimate(estimate)
+                for key in ("sensitivity", "specificity", "reader", "model")
+            },
+            "difference": describe_estimate(each.compared.difference),
+            "p_value": _take(each.compared.p_value),
+            "p_value_corrected": _take(corrected[place]),
+        }
+        for place, (name, each) in enumerate(kept.items())
+    }
 
 
 def judge_subgroups(

@@ -21,7 +21,14 @@ from thawline.errors import ModelError, OutputError
 from thawline.growth import foretell
 from thawline.judge.conformal import fit_sets
 from thawline.judge.evaluation import evaluate
-from thawline.judgement import Scored, judge_calibration, judge_decision, judge_doubts, judge_subgroups
+from thawline.judgement import (
+    Scored,
+    judge_calibration,
+    judge_decision,
+    judge_doubts,
+    judge_readings,
+    judge_subgroups,
+)
 from thawline.share.folder import WITHHELD, withhold
 from thawline.share.report import render, write_report
 from thawline.share.safeguards import Safeguards
@@ -243,6 +250,12 @@ def write_examples(run: Path, classes: tuple[str, ...], n: int = 6) -> None:
     write_json(run / "examples.json", examples)
 
 
+def make_readings(part: Scored, index: int) -> dict[str, Any]:
+    """A reader who calls three items in four rightly, and one who scores half of the items."""
+    truth, places = (part.labels == index).astype(float), np.arange(len(part.labels))
+    return {"a": np.where(places % 4 == 0, 1 - truth, truth), "b": np.where(places % 2, truth + places % 7 / 3, np.nan)}
+
+
 def make_judgement(parts: dict[str, dict[str, Any]], classes: tuple[str, ...], positive: str | None) -> dict[str, Any]:
     """What is judged beside the metrics, from the functions that a run judges with."""
     index = None if positive is None else classes.index(positive)
@@ -265,6 +278,7 @@ def make_judgement(parts: dict[str, dict[str, Any]], classes: tuple[str, ...], p
             "choice": None,
             **judge(lambda part: judge_decision(part, index, 0.5, prevalence=0.1, draws=None, seed=0)),
         },
+        "readers": None if index is None else judge(lambda part: judge_readings(part, index, make_readings(part, index))),
         "doubts": judge(lambda part: judge_doubts(part, Safeguards(sets=sets), 0)),
         "familiarity": {"kind": "mahalanobis", "share": 0.95, "limit": 3.0, "note": "", "n_test_items": 180,
                         "n_unfamiliar": 7},
@@ -395,6 +409,7 @@ def test_every_estimate_of_the_metrics_stands_on_the_page(page: Page, binary_run
         "doubts",
         "subgroups",
         "growth",
+        "readers",
     )  # of which some are drawn, and others are those of one part only
     estimates = list_estimates({key: value for key, value in metrics.items() if key not in hidden})
     assert len(estimates) > 30
@@ -645,6 +660,19 @@ def test_judgement_is_on_the_page(page: Page, binary_run: Path) -> None:
     assert "As a check, the AUC of 80 patients was foretold from half of them" in page.text
     p_value = metrics["subgroups"]["test"]["sex"]["p_values_corrected"]["auc"]
     assert f"p = {format_number(p_value)}" in page.text
+
+
+def test_readers_stand_beside_the_model(page: Page, binary_run: Path) -> None:
+    readers = json.loads((binary_run / "metrics.json").read_text("utf-8"))["readers"]["test"]
+    said = page.text[page.text.index("Beside readers") :].split("Whether probabilities")[0]
+    assert "1 a" in said
+    for found in readers.values():
+        assert all(format_estimate(found[key]) in said for key in ("reader", "model"))
+        assert f"{found['difference']['value']:+.3f}".replace("-", "−") in said
+    assert readers["b"]["n_items"] * 2 == readers["a"]["n_items"] == 180
+    svg = page.source[page.source.index('<svg role="img" aria-label="ROC') :].split("</svg>")[0]
+    assert (">1</text>" in svg, ">2</text>" in svg) == (True, False)  # of those who call
+    assert "Squares are readers" in page.text
 
 
 def test_several_classes_have_no_decision(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ SECTIONS = {  # id of a section of the page: its name
     "plan": "Plan",
     "methods": "Methods",
     "results": "Results",
+    "readers": "Readers",
     "calibration": "Calibration",
     "decision": "Decision",
     "doubts": "Doubts",
@@ -85,7 +86,7 @@ CLAIM = (
     Row("35", "numbers in and out, as a diagram", ("data",)),
     Row("36", "patients of each part", ("data", "subgroups"), ("demographics",)),
     Row("37", "performance on every part", ("results",)),
-    Row("38", "diagnostic accuracy with its precision", ("results", "decision")),
+    Row("38", "diagnostic accuracy with its precision", ("results", "decision", "readers")),
     Row("39", "what goes wrong", ("errors", "findings")),
     Row("40", "limits of the study", ("limits", "warnings"), ("limitations",)),
     Row("41", "what follows for practice", (), ("implications", "intended_use")),
@@ -182,6 +183,7 @@ def list_sections(summary: Mapping[str, Any]) -> list[str]:
     """Return the ids of the sections that the page of a summary has."""
     absent = {
         "warnings": not summary["warnings"],
+        "readers": not summary["readers"],
         "decision": not summary["decision"],
         "doubts": not (summary["doubts"] or summary["familiarity"]),
         "subgroups": not summary["subgroups"],

@@ -77,13 +77,16 @@ class Caption(NamedTuple):
 
 
 def draw_roc(
-    curves: Sequence[Mapping[str, Any]], caption: Caption, operating_point: Mapping[str, Any] | None = None
+    curves: Sequence[Mapping[str, Any]],
+    caption: Caption,
+    operating_point: Mapping[str, Any] | None = None,
+    readers: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """Draw receiver operating characteristic curves and return them as SVG text.
 
     Each curve holds ``name``, ``auc`` (float or None) and the points ``fpr`` and ``tpr``, from (0, 0) to (1, 1); curves
     after the first `MAX_CURVES` are not drawn. ``operating_point`` holds the estimates ``sensitivity`` and
-    ``specificity`` at the threshold.
+    ``specificity`` at the threshold; so does the ``point`` of each of the ``readers``, which are numbered from 1.
     """
     with open_figure(WIDTH_IN) as figure:
         axes = figure.add_subplot(aspect="equal", xlabel="1 − specificity", ylabel="Sensitivity")
@@ -94,14 +97,19 @@ def draw_roc(
             axes.plot(curve["fpr"], curve["tpr"], color=colour, linestyle=dashes, label=label, clip_on=False)
         if operating_point is not None:
             mark_operating_point(axes, operating_point)
+        for number, reader in enumerate(readers, start=1):
+            mark_operating_point(axes, reader["point"] or {}, str(number))
         axes.set(xlim=(0, 1), ylim=(0, 1))
         axes.legend(loc="lower right", title="AUC", alignment="left", title_fontsize=9)
         return to_svg(figure, caption)
 
 
-def mark_operating_point(axes: Axes, point: Mapping[str, Any]) -> None:
-    """Mark sensitivity and specificity at the threshold in use, with their intervals as a cross where they have one."""
-    sensitivity, specificity = point["sensitivity"], point["specificity"]
+def mark_operating_point(axes: Axes, point: Mapping[str, Any], name: str = "") -> None:
+    """Mark sensitivity and specificity at the threshold in use, with their intervals as a cross where they have one.
+
+    A ``name`` makes it that of a reader: a square with the name beside it.
+    """
+    sensitivity, specificity = (point.get(key, {"value": None}) for key in ("sensitivity", "specificity"))
     if sensitivity["value"] is None or specificity["value"] is None:
         return
     x, y = 1 - specificity["value"], sensitivity["value"]
@@ -110,7 +118,10 @@ def mark_operating_point(axes: Axes, point: Mapping[str, Any]) -> None:
         axes.plot([1 - specificity["high"], 1 - specificity["low"]], [y, y], **whiskers)
     if sensitivity["low"] is not None and sensitivity["high"] is not None:
         axes.plot([x, x], [sensitivity["low"], sensitivity["high"]], **whiskers)
-    axes.plot(x, y, marker="o", markersize=6, markerfacecolor="white", markeredgecolor=INK, clip_on=False, zorder=5)
+    shape = "s" if name else "o"
+    axes.plot(x, y, marker=shape, markersize=6, markerfacecolor="white", markeredgecolor=INK, clip_on=False, zorder=5)
+    if name:
+        axes.annotate(name, (x, y), (5, -11), textcoords="offset points", fontsize=9, color=INK, zorder=6)
 
 
 def draw_reliability(bins: Mapping[str, Any], caption: Caption, line: int = 0) -> str:

@@ -190,6 +190,21 @@ def summarise_subgroups(subgroups: Mapping[str, Any] | None, part: str) -> list[
     return tables
 
 
+def summarise_readers(readers: Mapping[str, Any] | None, part: str) -> list[dict[str, Any]]:
+    """Return a row for each reader, with the model beside; ``point`` is that of a reader who calls."""
+    return [
+        {
+            "name": str(name),
+            "measure": "AUC" if found["scores"] else "Sensitivity",
+            **{key: int(found[key]) for key in ("n_items", "n_patients")},
+            **{key: take_estimate(found, key) for key in ("reader", "model", "difference", "specificity")},
+            "p_value": take_number(found["p_value_corrected"]),
+            "point": None if found["scores"] else {k: take_estimate(found, k) for k in ("sensitivity", "specificity")},
+        }
+        for name, found in ((readers or {}).get(part) or {}).items()
+    ]
+
+
 def summarise_growth(growth: Mapping[str, Any]) -> dict[str, Any]:
     """Return the learning curve as rows and points, and what it foretells in sentences; of too few patients only a note."""
     if "sizes" not in growth:

@@ -70,7 +70,7 @@ def draw_figures(summary: Mapping[str, Any], kept: dict[str, tuple[str, bytes]] 
     roc = say("roc", f"ROC curve, {part}. Area under the curve: {names}.")
     return {
         "flow": draw_flow(flow, say("flow", describe_flow(flow))),
-        "roc": draw_roc(curves["roc"], roc, curves["operating_point"]) if curves["roc"] else None,
+        "roc": draw_roc(curves["roc"], roc, curves["operating_point"], summary["readers"]) if curves["roc"] else None,
         "reliability": [
             draw_reliability(bins, say(f"reliability-{line}", describe_reliability(bins, part)), line)
             for line, bins in enumerate(curves["reliability"])

@@ -21,6 +21,7 @@ from thawline.share.judged import (
     summarise_decision,
     summarise_doubts,
     summarise_growth,
+    summarise_readers,
     summarise_subgroups,
 )
 from thawline.share.methods import write_methods
@@ -95,7 +96,7 @@ def summarise(run: Path) -> dict[str, Any]:
         summary["n_networks"] = int(metrics["chosen"]["n_networks"] or 1)
         summary["curves"] = summarise_curves(metrics, part, predictions)
         summary |= summarise_judgement(metrics, part)
-        summary["subgroups"] = withhold(summary["subgroups"], predictions.names)
+        summary |= withhold({key: summary[key] for key in ("subgroups", "readers")}, predictions.names)
         names = [curve["name"] for curve in summary["curves"]["roc"]]
         summary["curves"]["reliability"] = pick_curves(summary["calibration"].pop("curves"), names)
     with blame(run, "fingerprint.json"):
@@ -176,6 +177,7 @@ def summarise_judgement(metrics: Mapping[str, Any], part: str) -> dict[str, Any]
         "familiarity": describe_familiarity(metrics["familiarity"]),
         "subgroups": summarise_subgroups(metrics["subgroups"], part),
         "growth": summarise_growth(metrics["growth"]),
+        "readers": summarise_readers(metrics["readers"], part),
     }
 
 

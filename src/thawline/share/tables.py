@@ -163,6 +163,15 @@ def list_subgroups(summary: Mapping[str, Any]) -> Rows:
     ]
 
 
+def list_readers(summary: Mapping[str, Any]) -> Rows:
+    """Return each reader beside the model."""
+    return [
+        [row["name"], row["n_items"], row["n_patients"], *take_ends(row["specificity"]), row["measure"],
+         *(end for key in ("reader", "model", "difference") for end in take_ends(row[key])), row["p_value"]]
+        for row in summary["readers"]
+    ]  # fmt: skip
+
+
 def list_growth(summary: Mapping[str, Any]) -> Rows:
     """Return the AUC that is foretold by patients to learn from."""
     return [[row["n_patients"], *take_ends(row["auc"])] for row in summary.get("growth", {"rows": []})["rows"]]
@@ -215,6 +224,9 @@ TABLES: tuple[tuple[str, str, tuple[str, ...], Callable[[Mapping[str, Any]], Row
     ("risk_coverage", "Errors by share answered", ("coverage", *ENDS), list_risk),
     ("subgroups", "Subgroups",
      ("column", "part", "items", "patients", "patients_of_rarest_class", "metric", *ENDS, "p_corrected"), list_subgroups),
+    ("readers", "Beside readers",
+     ("reader", "items", "patients", *(f"specificity_{end}" for end in ENDS), "compared",
+      *(f"{key}_{end}" for key in ("reader", "model", "difference") for end in ENDS), "p_corrected"), list_readers),
     ("growth", "AUC by patients to learn from", ("patients", *ENDS), list_growth),
     ("ladder", "The ladder",
      ("rung", "name", "chosen", "control", "ratio", *(f"auc_{end}" for end in ENDS), *(f"gain_{end}" for end in ENDS),
