@@ -70,7 +70,7 @@ class Mark:
 
 def find_lines(pixels: Pixels) -> list[Mark]:
     """Find lines of text in an image, (height, width[, 3]), from the top down."""
-    return find_marks(pixels)[0]
+    return _drop_repeated([line for ink in find_ink(pixels) for line in _find_lines(ink)])
 
 
 def find_marks(pixels: Pixels) -> tuple[list[Mark], list[Mark]]:
