@@ -381,7 +381,7 @@ def test_cache_that_cannot_be_written(films: Path, tmp_path: Path, monkeypatch: 
         (["--head", "brain"], "--head: expected one of linear, svm"),
         (["--strategy", "magic"], "--strategy: expected some of feature_extractor"),
         (["--strategy", "frozen", "--head", "svm"], "--head svm does not belong to --strategy feature_extractor"),
-        (["--validation", "half"], "--validation: expected one of folds, given; found 'half'"),
+        (["--validation", "half"], "--validation: expected folds, given or site:COLUMN; found 'half'"),
         (["--precision", "f8"], "--precision: expected one of auto, f32, bf16; found 'f8'"),
         (["--weights", "nowhere.safetensors"], "expected a weight file"),
         (["--plan", "nowhere.json"], "--plan: cannot read nowhere.json"),

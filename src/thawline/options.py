@@ -274,6 +274,8 @@ def _check_shares(options: RunOptions) -> None:
 def _check_schemes(options: RunOptions) -> None:
     """Check what splits are chosen by. Raises OptionError."""
     if options.validation not in ("folds", "given"):
+        if not options.validation.startswith(f"{SITE}:"):
+            raise OptionError(f"--validation: expected folds, given or site:COLUMN; found {options.validation!r}")
         read_scheme("--validation", options.validation, (SITE,))
     if options.test is not None:
         read_scheme("--test", options.test, (SITE, TIME))

@@ -208,8 +208,8 @@ def save_model(
         "files": {path.name: file_digest(path) for path in files},
     }
     _write_contract(folder, {**facts, "probe": None})
-    probe = _read_model(folder, hardware).predict_proba([draw_probe(contract)])[0].tolist()
-    _write_contract(folder, {**facts, "probe": probe})
+    model = _read_model(folder, hardware)
+    _write_contract(folder, {**facts, "probe": _predict_probe(model).tolist()})
     return _read_model(folder, hardware)
 
 
@@ -237,7 +237,7 @@ def load_model(
         )
         model = dataclasses.replace(model, contract=dataclasses.replace(model.contract, precision="f32"))
         tolerance = LOOSE_TOLERANCE
-    difference = np.abs(model.predict_proba([draw_probe(model.contract)])[0] - _read_probe(folder, facts)).max()
+    difference = np.abs(_predict_probe(model) - _read_probe(folder, facts)).max()
     if not difference <= LOOSE_TOLERANCE:
         raise ModelError(
             f"{folder}: this machine computes other probabilities than the run did (difference {difference:.4f} on the "
@@ -276,6 +276,13 @@ def draw_probe(contract: Contract) -> Pixels:
         return mixed.astype(np.uint8)
     low, high = contract.wide_range
     return (low + (high - low) * mixed / 255).astype(np.float32)
+
+
+def _predict_probe(model: Model) -> Probabilities:
+    """Return the probabilities of the model's own test image, (classes,), not calibrated, as a flat map would hide much."""
+    plain = dataclasses.replace(model, safeguards=Safeguards())
+    found: Probabilities = plain.predict_proba([draw_probe(model.contract)])[0]
+    return found
 
 
 def _read_model(folder: Path, hardware: Hardware) -> Model:
