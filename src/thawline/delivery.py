@@ -16,9 +16,7 @@ from thawline.cost import read_duration
 from thawline.files import write_atomic, write_json
 from thawline.journal import Value
 from thawline.judge.comparisons import Selection, paired_difference
-from thawline.judge.evaluation import evaluate
-from thawline.judge.label_evaluation import evaluate_labels
-from thawline.judgement import assess
+from thawline.judgement import assess, evaluate_part, take_scored, take_test
 from thawline.learn.augment import CLEAN
 from thawline.learn.bags import LINE
 from thawline.learn.ensemble import (
@@ -41,11 +39,11 @@ from thawline.share.results import describe_candidates, describe_ladder, format_
 from thawline.share.safeguards import Safeguards
 from thawline.share.study import find_study
 from thawline.state import Job
-from thawline.types import MULTILABEL, SilentListener
+from thawline.types import SilentListener
 
 if TYPE_CHECKING:
     from thawline.judge.calibration import Scales
-    from thawline.types import Groups, IntArray, Labels, Probabilities, Reading
+    from thawline.types import Probabilities, Reading
 
 FINAL_FOLDS = 1.6  # trainings of a fold that one on all items takes: a fold learns four fifths of four fifths
 REFITS = "networks of all items"  # what the journal calls their number
@@ -240,22 +238,10 @@ def judge(
     """
     job.listener.begin("judging")
     task, development = job.describe_task(), job.development()
-    about = (job.dataset.classes, task["positive"], task["threshold"])
-    is_test = job.splits.is_test
-
-    def evaluate_part(
-        labels: Labels, given: Probabilities, groups: Groups, folds: IntArray | None = None
-    ) -> dict[str, Any]:
-        arrays, seed = (labels, given, groups), job.options.seed
-        if task["kind"] == MULTILABEL:
-            return evaluate_labels(*arrays, about[0], task["threshold"], folds=folds, seed=seed)
-        return evaluate(*arrays, *about, folds=folds, seed=seed, ordinal=task["kind"] == "ordinal")
+    is_test, seed = job.splits.is_test, job.options.seed
 
     def measure(each: TriedRung) -> dict[str, Any]:
-        part = development.keep_folds(len(each.folds))
-        scored = part.scored()
-        given = part.labels[scored], each.probabilities[scored], part.groups[scored]
-        return evaluate_part(*given, part.folds[scored])
+        return evaluate_part(take_scored(job, each), task, seed)
 
     sections = [measure(each) for each in climb.tried]
     place = [each.rung for each in climb.tried].index(chosen.rung)
@@ -272,7 +258,7 @@ def judge(
             "head": chosen.rung.head,
             "n_networks": (job.journal.find("final") or {}).get("networks"),
         },
-        "test": None if test is None else evaluate_part(job.labels[is_test], test, job.groups[is_test]),
+        "test": None if test is None else evaluate_part(take_test(job, test), task, seed),
         "validation": delivered,
         "ladder": describe_ladder(climb.tried, sections, compared, chosen.rung),
         "stops": list(climb.stops),
@@ -286,6 +272,7 @@ def judge(
     shown = np.flatnonzero(np.isfinite(probabilities).all(axis=1) if test is None else is_test)
     write_atomic(job.out / "predictions.csv", format_predictions(job.dataset, job.splits, probabilities))
     reading = job.plan.contract(job.facts).reading
+    about = (job.dataset.classes, task["positive"], task["threshold"])
     write_examples(
         job.out, job.dataset.contents, job.inspection.numbers, shown, job.labels, probabilities, about, reading
     )

@@ -16,9 +16,9 @@ from thawline.data.label_sets import count_values
 from thawline.data.readers import ImageFacts
 from thawline.judge.comparisons import correct_holm
 from thawline.judge.drift import compare_counts, compare_values, take_means
-from thawline.judge.evaluation import describe_estimate
 from thawline.judge.familiarity import Familiarity
 from thawline.judge.intervals import estimate_proportion
+from thawline.types import plain
 
 if TYPE_CHECKING:
     from thawline.types import FloatArray, Groups, Labels, Probabilities
@@ -142,7 +142,7 @@ def describe_strangeness(
         "note": fitted.note,
         "n_items": len(beyond),
         "n_unfamiliar": int(beyond.sum()),
-        "unfamiliar": describe_estimate(estimate_proportion(beyond, groups)),
+        "unfamiliar": plain(estimate_proportion(beyond, groups)),
         "quantiles": {
             "levels": list(QUANTILES),
             "of_limit": (np.quantile(strangeness, QUANTILES) / fitted.limit).tolist() if told else None,

@@ -14,7 +14,6 @@ from thawline.data.splits import make_folds
 from thawline.errors import DataError
 from thawline.journal import Value
 from thawline.judge.auc import estimate_auc, measure_areas
-from thawline.judge.evaluation import describe_estimate
 from thawline.judge.learning_curve import (
     Curve,
     average_repeats,
@@ -31,7 +30,7 @@ from thawline.judgement import Scored, take_scored
 from thawline.learn.ladder import TriedRung
 from thawline.learn.linear import STRENGTHS, decompose, fit_path, select_linear
 from thawline.state import Job
-from thawline.types import MULTILABEL
+from thawline.types import MULTILABEL, plain
 
 if TYPE_CHECKING:
     from thawline.types import BoolArray, Features, FloatArray, Groups, IntArray, Labels
@@ -130,9 +129,7 @@ def foretell(
         "standard_errors": np.sqrt(covariance.diagonal() + common**2).tolist(),
         "foretold": _describe(curve, [n_patients * times for times in MULTIPLES]),
         "shown": _describe(curve, np.geomspace(sizes[0], n_patients * MULTIPLES[-1], N_SHOWN).round().tolist()),
-        "wanted": [
-            {"auc": auc, "n_patients": describe_estimate(find_size(curve, auc))} for auc in WANTED_AUCS if auc > now
-        ],
+        "wanted": [{"auc": auc, "n_patients": plain(find_size(curve, auc))} for auc in WANTED_AUCS if auc > now],
         "test_patients": _size_test_part(part),
         "delivered": _describe_delivered(part, n_patients, n_folds, curve),
         "check": _check(sizes, means, covariance, seed),
@@ -141,7 +138,7 @@ def foretell(
 
 def _describe(curve: Curve, sizes: list[Any]) -> list[dict[str, Any]]:
     found = extrapolate(curve, sizes)
-    return [{"n_patients": int(n), **describe_estimate(auc)} for n, auc in zip(sizes, found, strict=True)]
+    return [{"n_patients": int(n), **plain(auc)} for n, auc in zip(sizes, found, strict=True)]
 
 
 def _describe_delivered(part: Scored, n_patients: int, n_folds: int, curve: Curve) -> dict[str, Any]:
@@ -152,8 +149,8 @@ def _describe_delivered(part: Scored, n_patients: int, n_folds: int, curve: Curv
     frozen = extrapolate(curve, [learned])[0]
     return {
         "n_patients": learned,
-        "auc": describe_estimate(estimate_auc(areas)),
-        "frozen": describe_estimate(frozen),
+        "auc": plain(estimate_auc(areas)),
+        "frozen": plain(frozen),
     }
 
 
@@ -180,7 +177,7 @@ def _check(sizes: IntArray, means: FloatArray, covariance: FloatArray, seed: int
     return {
         "n_patients": found.size,
         "measured": found.measured,
-        "predicted": describe_estimate(found.predicted),
+        "predicted": plain(found.predicted),
         "error_points": found.error_points,
         "held": bool(found.held),
     }

@@ -21,8 +21,9 @@ from thawline.judge.comparisons import correct_holm
 from thawline.judge.conformal import fit_sets, judge_sets, make_sets
 from thawline.judge.decision_curve import count_workload, judge_threshold, net_benefit
 from thawline.judge.decisions import choose_threshold
-from thawline.judge.evaluation import describe_estimate, predict_labels
+from thawline.judge.evaluation import evaluate, predict_labels
 from thawline.judge.familiarity import Familiarity, fit_familiarity
+from thawline.judge.label_evaluation import evaluate_labels
 from thawline.judge.readers import judge_reader
 from thawline.judge.reliability import (
     brier_parts,
@@ -37,7 +38,7 @@ from thawline.learn.ladder import TriedRung
 from thawline.options import read_threshold
 from thawline.share.safeguards import Safeguards
 from thawline.state import Job
-from thawline.types import MULTILABEL
+from thawline.types import MULTILABEL, plain
 
 if TYPE_CHECKING:
     from thawline.types import Features, FloatArray, Groups, IntArray, Labels, Precision, Probabilities
@@ -136,14 +137,14 @@ def describe_choice(job: Job, part: Scored) -> Value:
     )
     rates = {
         name: {
-            "expected": describe_estimate(rate.expected),
-            "apparent": _take(rate.apparent),
-            "out_of_bag": _take(rate.out_of_bag),
+            "expected": plain(rate.expected),
+            "apparent": plain(rate.apparent),
+            "out_of_bag": plain(rate.out_of_bag),
         }
         for name, rate in (("sensitivity", found.sensitivity), ("specificity", found.specificity))
     }
     about = {"rule": found.rule, "reached": found.reached, "note": found.note}
-    return {"threshold": describe_estimate(found.threshold), **rates, **about, "draws": found.draws}
+    return {"threshold": plain(found.threshold), **rates, **about, "draws": found.draws}
 
 
 def make_safeguards(job: Job, chosen: TriedRung, calibrator: Calibrator, features: Features) -> Safeguards:
@@ -176,6 +177,21 @@ def take_scored(job: Job, chosen: TriedRung) -> Scored:
     return Scored(*arrays, job.development_items()[scored], development.folds[scored])
 
 
+def take_test(job: Job, probabilities: Probabilities) -> Scored:
+    """Return the predictions of the test part."""
+    places = np.flatnonzero(job.splits.is_test)
+    return Scored(job.labels[places], probabilities, job.groups[places], places)
+
+
+def evaluate_part(part: Scored, task: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """Return all metrics of predictions; ``task`` is that of `metrics.json`."""
+    arrays, names = (part.labels, part.probabilities, part.groups), task["classes"]
+    if task["kind"] == MULTILABEL:
+        return evaluate_labels(*arrays, names, task["threshold"], folds=part.folds, seed=seed)
+    about = names, task["positive"], task["threshold"]
+    return evaluate(*arrays, *about, folds=part.folds, seed=seed, ordinal=task["kind"] == "ordinal")
+
+
 def judge_calibration(part: Scored, names: Sequence[str], positive: int | None, seed: int) -> dict[str, Any]:
     """Return how good calibration is, of two classes for the positive one, else for each of them, by name.
 
@@ -191,10 +207,10 @@ def _judge_class(truth: Labels, given: FloatArray, groups: Groups, seed: int) ->
     slope, intercept = calibration_slope(truth, given, groups)
     parts = brier_parts(truth, given, groups)
     return {
-        "slope": describe_estimate(slope),
-        "intercept": describe_estimate(intercept),
-        "ece_debiased": _take(debiased_ece(truth, given, groups)),
-        "brier": {"score": _take(parts.score), **plain(parts)},
+        "slope": plain(slope),
+        "intercept": plain(intercept),
+        "ece_debiased": plain(debiased_ece(truth, given, groups)),
+        "brier": {"score": plain(parts.score), **plain(parts)},
         "curve": plain(reliability_bands(truth, given, groups, seed=seed)),
     }
 
@@ -226,7 +242,7 @@ def judge_decision(
             name: getattr(found, name)
             for name in ("true_positives", "false_negatives", "false_positives", "true_negatives")
         },
-        "rates": {name: describe_estimate(rate) for name, rate in found.rates.items()},
+        "rates": {name: plain(rate) for name, rate in found.rates.items()},
         "workload": plain(workload),
         "net_benefit": plain(curve),
     }
@@ -235,11 +251,11 @@ def judge_decision(
 def judge_doubts(part: Scored, safeguards: Safeguards, seed: int) -> dict[str, Any]:
     """Return how good prediction sets are, and what is gained by answering the most confident items only."""
     found: dict[str, Any] = {
-        "risk_coverage": risk_coverage(part.labels, part.probabilities, part.groups, seed=seed).to_json()
+        "risk_coverage": plain(risk_coverage(part.labels, part.probabilities, part.groups, seed=seed))
     }
     if safeguards.sets is not None:
         sets = make_sets(safeguards.sets, part.probabilities)
-        found["sets"] = judge_sets(part.labels, sets, part.groups).to_json()
+        found["sets"] = plain(judge_sets(part.labels, sets, part.groups))
     return found
 
 
@@ -253,10 +269,11 @@ def assess(
     """
     parts: dict[str, Scored | None] = {"validation": take_scored(job, chosen), "test": None}
     if test is not None:
-        chosen_items = np.flatnonzero(job.splits.is_test)
-        parts["test"] = Scored(job.labels[chosen_items], test, job.groups[chosen_items], chosen_items)
+        parts["test"] = take_test(job, test)
     names, seed, several = job.dataset.classes, job.options.seed, job.plan["task"] == MULTILABEL
     positive = list(names).index(job.plan["positive"]) if job.plan["positive"] in names and not several else None
+
+    task, strata = job.describe_task(), list_strata(job.dataset.items, job.options.subgroups)
 
     def judge_parts(judge: Callable[[Scored], dict[str, Any]]) -> dict[str, Any]:
         return {name: None if part is None else judge(part) for name, part in parts.items()}
@@ -268,7 +285,7 @@ def assess(
         "readers": None,
         "doubts": None if several else judge_parts(lambda part: judge_doubts(part, safeguards, seed)),
         "familiarity": _describe_familiarity(safeguards, strangeness),
-        "subgroups": None if several else judge_parts(lambda part: _judge_strata(job, part, positive)),
+        "subgroups": None if several else judge_parts(lambda part: judge_subgroups(part, strata, task, positive)),
     }
     if positive is not None:
         readings = list_readings(job.dataset.items)
@@ -292,15 +309,8 @@ def _describe_familiarity(safeguards: Safeguards, strangeness: FloatArray | None
         return None
     flagged = None if strangeness is None else int((np.asarray(strangeness) > fitted.limit).sum())
     n_items = None if strangeness is None else len(strangeness)
-    about = {"kind": fitted.kind, "share": fitted.share, "limit": _take(fitted.limit), "note": fitted.note}
+    about = {"kind": fitted.kind, "share": fitted.share, "limit": plain(fitted.limit), "note": fitted.note}
     return about | {"n_test_items": n_items, "n_unfamiliar": flagged}
-
-
-def _judge_strata(job: Job, part: Scored, positive: int | None) -> dict[str, Any]:
-    """Return what `judge_subgroups` finds by columns of the table."""
-    strata = take_parts(list_strata(job.dataset.items, job.options.subgroups), part.places.tolist())
-    called = predict_labels(part.probabilities, job.dataset.classes, job.plan["positive"], job.plan["threshold"])
-    return judge_subgroups(part, strata, called, positive)
 
 
 def judge_readings(part: Scored, positive: int, readings: Mapping[str, FloatArray]) -> dict[str, Any]:
@@ -316,33 +326,36 @@ def judge_readings(part: Scored, positive: int, readings: Mapping[str, FloatArra
         name: {
             **{key: getattr(each, key) for key in ("scores", "n_items", "n_patients")},
             **{
-                key: None if (estimate := getattr(each, key)) is None else describe_estimate(estimate)
+                key: None if (estimate := getattr(each, key)) is None else plain(estimate)
                 for key in ("sensitivity", "specificity", "reader", "model")
             },
-            "difference": describe_estimate(each.compared.difference),
-            "p_value": _take(each.compared.p_value),
-            "p_value_corrected": _take(corrected[place]),
+            "difference": plain(each.compared.difference),
+            "p_value": plain(each.compared.p_value),
+            "p_value_corrected": plain(corrected[place]),
         }
         for place, (name, each) in enumerate(kept.items())
     }
 
 
 def judge_subgroups(
-    part: Scored, strata: Mapping[str, Sequence[str]], called: Labels, positive: int | None
+    part: Scored, strata: Mapping[str, Sequence[str]], task: Mapping[str, Any], positive: int | None
 ) -> dict[str, Any]:
     """Return the metrics of each part of the items by metadata columns, and whether the parts of a column differ.
 
-    P-values are corrected for the number of columns (Holm), each metric by itself.
+    ``strata`` are the parts of all items by column. P-values are corrected for the number of columns (Holm), each metric by
+    itself.
     """
+    called = predict_labels(part.probabilities, task["classes"], task["positive"], task["threshold"])
     about = part.labels, part.probabilities, called, part.groups
-    columns = {name: judge_column(parts, *about, positive=positive, folds=part.folds) for name, parts in strata.items()}
+    taken = take_parts(strata, part.places.tolist())
+    columns = {name: judge_column(parts, *about, positive=positive, folds=part.folds) for name, parts in taken.items()}
     metrics = next(iter(columns.values())).p_values if columns else {}
     corrected = {metric: correct_holm([each.p_values[metric] for each in columns.values()]) for metric in metrics}
     return {
         name: {
             "parts": [_describe_part(each) for each in column.parts],
             "p_values": plain(column.p_values),
-            "p_values_corrected": {metric: _take(values[place]) for metric, values in corrected.items()},
+            "p_values_corrected": {metric: plain(values[place]) for metric, values in corrected.items()},
         }
         for place, (name, column) in enumerate(columns.items())
     }
@@ -350,24 +363,5 @@ def judge_subgroups(
 
 def _describe_part(part: Part) -> dict[str, Any]:
     counts = {key: getattr(part, key) for key in ("n_items", "n_patients", "n_rarest", "is_small")}
-    estimates = {metric: describe_estimate(estimate) for metric, estimate in part.metrics.items()}
+    estimates = {metric: plain(estimate) for metric, estimate in part.metrics.items()}
     return {"value": part.value, **counts, **estimates}
-
-
-def plain(record: Any) -> Any:
-    """Return a record, or what it holds, as plain JSON data, with None for what is not finite."""
-    if dataclasses.is_dataclass(record) and not isinstance(record, type):
-        return {field.name: plain(getattr(record, field.name)) for field in dataclasses.fields(record)}
-    if isinstance(record, Mapping):
-        return {key: plain(value) for key, value in record.items()}
-    if isinstance(record, np.ndarray):
-        return plain(record.tolist())
-    if isinstance(record, list | tuple):
-        return [plain(each) for each in record]
-    if isinstance(record, float | np.floating):
-        return _take(float(record))
-    return record.item() if isinstance(record, np.generic) else record
-
-
-def _take(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None

@@ -78,7 +78,7 @@ def predict_files(
     if as_json:
         return "".join(_format_lines(rows))
     columns = ["item", "predicted", *(f"p_{name}" for name in model.classes), *name_doubts(model.safeguards)]
-    return format_csv(columns, [[_say(cell) for cell in row.values()] for row in rows])
+    return format_csv(columns, [list(row.values()) for row in rows])
 
 
 def _warn_of_faults(items: Sequence[tuple[Path, Content]], listener: Listener) -> None:
@@ -97,11 +97,6 @@ def _refuse_torn_names(files: Sequence[Path]) -> None:
         raise DataError(
             f"{len(torn)} file names are not UTF-8 and cannot be written to tables; rename:\n{bullets(torn)}"
         )
-
-
-def _say(cell: Any) -> Any:
-    """Return a cell of a table: yes and no for what is true and false."""
-    return ("no", "yes")[cell] if isinstance(cell, bool) else cell
 
 
 def _name_columns(classes: Sequence[str], row: Any) -> dict[str, float]:

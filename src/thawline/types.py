@@ -172,6 +172,23 @@ class Contract:
         return cls(**fields)
 
 
+def plain(record: Any) -> Any:
+    """Return a record, or what it holds, as plain JSON data, with None for what is not finite."""
+    import numpy as np
+
+    if dataclasses.is_dataclass(record) and not isinstance(record, type):
+        return {field.name: plain(getattr(record, field.name)) for field in dataclasses.fields(record)}
+    if isinstance(record, Mapping):
+        return {key: plain(value) for key, value in record.items()}
+    if isinstance(record, np.ndarray):
+        return plain(record.tolist())
+    if isinstance(record, list | tuple):
+        return [plain(each) for each in record]
+    if isinstance(record, float | np.floating):
+        return float(record) if math.isfinite(record) else None
+    return record.item() if isinstance(record, np.generic) else record
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Estimate:
     """A number with its interval: ``level`` is the coverage aimed at, ``method`` how it was found."""

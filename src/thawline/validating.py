@@ -28,11 +28,10 @@ from thawline.folder import VALIDATIONS
 from thawline.journal import Journal
 from thawline.judge.auc import estimate_auc, measure_areas
 from thawline.judge.comparisons import compare_independent
-from thawline.judge.evaluation import describe_estimate, evaluate, predict_labels
-from thawline.judge.label_evaluation import evaluate_labels
 from thawline.judgement import (
     THRESHOLD,
     Scored,
+    evaluate_part,
     judge_calibration,
     judge_decision,
     judge_doubts,
@@ -48,7 +47,7 @@ from thawline.share.results import format_csv
 from thawline.share.safeguards import describe_doubts, name_doubts
 from thawline.share.validation import render_validation, summarise_validation
 from thawline.share.words import count_things
-from thawline.types import MISSING, Estimate, Listener, SilentListener
+from thawline.types import MISSING, Estimate, Listener, SilentListener, plain
 
 if TYPE_CHECKING:
     from thawline.types import FloatArray, Labels
@@ -116,11 +115,13 @@ def validate(
     part, strangeness = _predict(model, inspection, listener)
     listener.begin("judging")
     prevalence = finished.choices["prevalence"] if prevalence is None else prevalence
-    draws = _recall_draws(run)
+    draws, strata = _recall_draws(run), list_strata(inspection.dataset.items, subgroups)
     metrics = {
         **_describe(finished, model, inspection, missing, shared, listener),
         **_judge(part, finished, model, prevalence, draws),
-        "subgroups": _judge_strata(part, inspection.dataset, model, subgroups),
+        "subgroups": None
+        if model.multilabel
+        else judge_subgroups(part, strata, finished.metrics["task"], find_positive(model)),
         "drift": _measure_drift(part, inspection, finished, model, strangeness),
     }
     metrics["compared"] = None if missing else compare_figures(metrics[EXTERNAL], finished.metrics)
@@ -266,16 +267,11 @@ def _judge(
     part: Scored, finished: Finished, model: Model, prevalence: float | None, draws: FloatArray | None
 ) -> dict[str, Any]:
     """Return metrics, calibration, decision and doubts."""
-    task, seed, names = finished.metrics["task"], finished.seed, model.classes
-    arrays = part.labels, part.probabilities, part.groups
-    if model.multilabel:
-        section = evaluate_labels(*arrays, names, model.threshold, seed=seed)
-    else:
-        about = names, model.positive, model.threshold
-        section = evaluate(*arrays, *about, seed=seed, ordinal=task["kind"] == "ordinal")
-    areas = measure_areas(*arrays, range(len(names)))
+    seed, names = finished.seed, model.classes
+    section = evaluate_part(part, finished.metrics["task"], seed)
+    areas = measure_areas(part.labels, part.probabilities, part.groups, range(len(names)))
     if len(present := np.flatnonzero(~np.isnan(areas.values))) < len(names):  # of which alone a mean can be told
-        section["auc_present"] = describe_estimate(estimate_auc(areas.take(present.tolist())))
+        section["auc_present"] = plain(estimate_auc(areas.take(present.tolist())))
     positive, decision = find_positive(model), None
     if positive is not None:
         decision = judge_decision(part, positive, model.threshold, prevalence=prevalence, draws=draws, seed=seed)
@@ -290,14 +286,6 @@ def _judge(
 def find_positive(model: Model) -> int | None:
     """Return the place of the positive class of two, None where there is no such."""
     return model.classes.index(model.positive) if not model.multilabel and model.positive in model.classes else None
-
-
-def _judge_strata(part: Scored, dataset: Dataset, model: Model, wanted: str) -> dict[str, Any] | None:
-    """Return what `judge_subgroups` finds by columns of the table, None where items have several labels."""
-    if model.multilabel:
-        return None
-    called = predict_labels(part.probabilities, model.classes, model.positive, model.threshold)
-    return judge_subgroups(part, list_strata(dataset.items, wanted), called, find_positive(model))
 
 
 def _measure_drift(
@@ -322,7 +310,7 @@ def compare_figures(section: Mapping[str, Any], metrics: Mapping[str, Any]) -> d
         if name in section and name in metrics[part]:
             compared = compare_independent(*(read_estimate(each[name]) for each in (section, metrics[part])))
             p_value = compared.p_value if np.isfinite(compared.p_value) else None
-            found[name] = {"difference": describe_estimate(compared.difference), "p_value": p_value}
+            found[name] = {"difference": plain(compared.difference), "p_value": p_value}
     return {"with": part, "metrics": found}
 
 
@@ -337,15 +325,11 @@ def format_rows(part: Scored, strangeness: FloatArray | None, dataset: Dataset, 
     doubts = describe_doubts(model.safeguards, part.probabilities, strangeness, model.classes)
     called = model.name_classes(part.probabilities)
     rows = [
-        [item.path, item.patient, item.label, name, *(f"{value:.9g}" for value in given), *map(_say, doubt.values())]
+        [item.path, item.patient, item.label, name, *(f"{value:.9g}" for value in given), *doubt.values()]
         for item, name, given, doubt in zip(dataset.items, called, part.probabilities, doubts, strict=True)
     ]
     columns = [f"p_{name}" for name in model.classes], name_doubts(model.safeguards)
     return format_csv(["item", "patient", "label", "predicted", *columns[0], *columns[1]], rows)
-
-
-def _say(cell: Any) -> Any:
-    return ("no", "yes")[cell] if isinstance(cell, bool) else cell
 
 
 def _write(

@@ -17,6 +17,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from thawline.errors import DataError, OptionError
 from thawline.judge.conformal import SetRule, find_quantile, fit_sets, judge_sets, make_sets, score_classes
 from thawline.judge.statistics import patient_counts
+from thawline.types import plain
 
 
 class GivenProbabilities(ClassifierMixin, BaseEstimator):
@@ -235,8 +236,8 @@ def test_figures_of_certain_sets_rest_on_patients():
     assert figures.class_coverage[1].low == pytest.approx(stats.binomtest(3, 3).proportion_ci(method="exact").low)
     assert np.isnan(figures.class_coverage[2].value)
     assert "class is absent" in figures.class_coverage[2].method
-    plain = json.loads(json.dumps(figures.to_json(), allow_nan=False))
-    assert (plain["class_coverage"][2]["value"], plain["full"]["value"]) == (None, 1)
+    data = json.loads(json.dumps(plain(figures), allow_nan=False))
+    assert (data["class_coverage"][2]["value"], data["full"]["value"]) == (None, 1)
     single = judge_sets(labels, np.eye(3, dtype=bool)[labels], groups, n_resamples=50)
     assert (single.size.low, single.size.high, single.single.value) == (1, 1, 1)
     alone = judge_sets(labels[:3], np.eye(3, dtype=bool), np.zeros(3, int), n_resamples=50)

@@ -16,6 +16,7 @@ from sklearn.metrics import log_loss, precision_recall_curve
 from thawline.errors import DataError, OptionError
 from thawline.judge.selective import choose_confidence, estimate_clustering, risk_coverage
 from thawline.judge.statistics import patient_counts
+from thawline.types import plain
 
 
 def make_items(n_items, n_classes=3, seed=0, decimals=12):
@@ -127,7 +128,7 @@ def test_no_error_has_an_upper_bound_from_the_patients_answered():
     for risk, n_patients in zip((*found.risks, found.aurc), (10, 20, 20), strict=True):
         exact = stats.binomtest(0, n_patients).proportion_ci(method="exact")
         assert (risk.value, risk.low, risk.high) == pytest.approx((0, 0, exact.high))
-    assert json.loads(json.dumps(found.to_json(), allow_nan=False))["risks"][1]["high"] == found.risks[1].high
+    assert json.loads(json.dumps(plain(found), allow_nan=False))["risks"][1]["high"] == found.risks[1].high
 
 
 def test_clustering_is_that_of_scipys_analysis_of_variance():
@@ -204,8 +205,8 @@ def test_a_risk_out_of_reach_says_what_there_is():
     found = choose_confidence(labels, probabilities, np.arange(200), risk=0.1)
     assert math.isnan(found.limit)
     assert "out of reach: of the surest 30 items 0.267 are wrong" in found.risk.method
-    plain = json.loads(json.dumps(found.to_json(), allow_nan=False))
-    assert (plain["limit"], plain["wanted"], plain["risk"]["high"]) == (None, 0.1, None)
+    data = json.loads(json.dumps(plain(found), allow_nan=False))
+    assert (data["limit"], data["wanted"], data["risk"]["high"]) == (None, 0.1, None)
 
 
 def test_items_as_sure_as_the_limit_are_answered_together():

@@ -72,6 +72,22 @@ def test_a_given_split_and_unknown_patients() -> None:
     assert len(tell_split(data, {}, {})) == 1
 
 
+@pytest.mark.parametrize(
+    ("options", "split", "folds"),
+    [
+        ({"test": None, "validation": "folds"}, "A test part was drawn at random by patient", "grouped by patient."),
+        ({"test": "time:year"}, "The latest patients by year were the test part", "grouped by patient."),
+        ({"test": "site:clinic=North"}, "Patients with clinic North were the test part", "grouped by patient."),
+        ({"validation": "site:clinic"}, "A test part was drawn", "each a clinic that the others did not have."),
+    ],
+)
+def test_a_split_by_a_column_is_told_as_what_it_is(options: dict[str, Any], split: str, folds: str) -> None:
+    data = {"split_given": False, "patients_given": True}
+    said = tell_split(data, {}, {"n_folds": 4}, options)
+    assert said[0].startswith(split)
+    assert said[1].endswith(folds)
+
+
 def test_inputs() -> None:
     choices: dict[str, Any] = {"size_px": 224, "aspect": "letterbox", "interpolation": "bicubic"}
     assert tell_inputs({"wide_range": [0.0, 4095.0]}, choices) == [

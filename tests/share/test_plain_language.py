@@ -84,3 +84,10 @@ def test_without_a_test_or_patients_it_says_so() -> None:
     told = tell_plainly(make_summary(part="validation", data={"patients_given": False}), Study())[1]["text"]
     assert "A test on patients put aside from the start was not made." in told
     assert "Images of one person may have served for learning and for the test" in told
+
+
+def test_a_site_that_was_left_out_is_no_test_that_was_not_made() -> None:
+    usual = tell_plainly(make_summary(), Study(), {"test": "time:year"})[-1]["text"]
+    elsewhere = tell_plainly(make_summary(), Study(), {"test": "site:clinic=North"})[-1]["text"]
+    assert "this was not tested here" in usual
+    assert "it was tested on one clinic that it had not learned from" in elsewhere

@@ -294,7 +294,7 @@ def make_judgement(parts: dict[str, dict[str, Any]], classes: tuple[str, ...], p
             lambda part: judge_subgroups(
                 part,
                 {"sex": ["F" if group % 4 < 2 else "M" for group in part.groups]},
-                part.probabilities.argmax(axis=1),
+                {"classes": classes, "positive": positive, "threshold": 0.5},
                 index,
             )
         ),

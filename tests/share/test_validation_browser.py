@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import csv
-import runpy
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 import thawline
+from browsing import FAINT
 from helpers import Notes, make_films
 from thawline.validating import validate
 
@@ -18,19 +17,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
-browsing = runpy.run_path(str(Path(__file__).with_name("test_report_browser.py")))
 CALLED = {"lesion": "<script>alert(1)</script>", "healthy": "no " + "x" * 200}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if browsing["CHROMIUM"] is None:
-        pytest.skip("Chromium is not installed")
-    sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-    with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=browsing["CHROMIUM"], args=browsing["QUIET_START"])
-        yield opened
-        opened.close()
 
 
 def rename(data: Path, prefix: str) -> Path:
@@ -69,7 +56,7 @@ def test_it_fits_and_asks_for_nothing(browser: Browser, page_file: Path, width: 
     page.goto(page_file.as_uri())
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.evaluate("document.querySelectorAll('script, main b').length") == 0
-    assert page.evaluate(browsing["FAINT"]) == []
+    assert page.evaluate(FAINT) == []
     assert asked == [page_file.as_uri()]
     assert complaints == []
     links = page.evaluate("[...document.querySelectorAll('nav a')].map(a => document.querySelector(a.hash) !== null)")

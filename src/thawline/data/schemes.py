@@ -38,6 +38,11 @@ def read_scheme(flag: str, text: str, kinds: Sequence[str]) -> tuple[str, str, s
     return kind, column.strip().lower(), value.strip()
 
 
+def take_scheme(text: str | None) -> tuple[str, str, str]:
+    """Return kind, column and value of a split by a column, empty of any other; ``text`` has passed `read_scheme`."""
+    return read_scheme("", text, (SITE, TIME)) if text and ":" in text else ("", "", "")
+
+
 def split_by_columns(
     items: Sequence[Item],
     labels: Labels,

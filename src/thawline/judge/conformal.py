@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from thawline.errors import DataError, OptionError
-from thawline.judge.evaluation import describe_estimate, sum_by
+from thawline.judge.evaluation import sum_by
 from thawline.judge.metrics import check_lengths, divide
 from thawline.judge.statistics import interval, iterate_patient_counts
 from thawline.types import Estimate
@@ -77,12 +77,6 @@ class SetFigures:
     empty: Estimate
     single: Estimate
     full: Estimate
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON data, with None for nan."""
-        plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        classes = [describe_estimate(each) for each in plain.pop("class_coverage")]
-        return {name: describe_estimate(each) for name, each in plain.items()} | {"class_coverage": classes}
 
 
 def fit_sets(

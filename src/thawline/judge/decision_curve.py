@@ -14,7 +14,7 @@ import numpy as np
 
 from thawline.errors import OptionError
 from thawline.judge.decisions import (
-    Ladder,
+    Ranking,
     check_probabilities,
     find_cuts,
     iterate_counts,
@@ -121,12 +121,12 @@ def judge_threshold(
             "A threshold that is a number and a prevalence between 0 and 1 are needed; "
             f"found threshold={threshold} and prevalence={prevalence}."
         )
-    ladder = sort_items(truth01, scores, groups)
+    ranking = sort_items(truth01, scores, groups)
     drawn = _mix_draws(threshold, threshold_draws, n_resamples, seed)
-    resampled = _resample_cells(ladder, drawn, seed)
-    cells = sum_cells(ladder, np.ones((1, ladder.n_patients)), np.array([threshold]))
+    resampled = _resample_cells(ranking, drawn, seed)
+    cells = sum_cells(ranking, np.ones((1, ranking.n_patients)), np.array([threshold]))
     given = None if threshold_draws is None else resampled
-    rates = _estimate_proportions(ladder, ladder.scores >= threshold, given, level)
+    rates = _estimate_proportions(ranking, ranking.scores >= threshold, given, level)
     rates |= _estimate_ratios(_find_rates(cells), _find_rates(resampled), rates, prevalence, level)
     hits, missed, alarms, cleared = (int(count) for count in cells[0])
     return ThresholdJudgement(threshold, hits, missed, alarms, cleared, rates)
@@ -160,15 +160,15 @@ def net_benefit(
             "Thresholds from 0 to below 1 and a prevalence between 0 and 1 are needed; "
             f"found thresholds {limits.tolist()} and prevalence {prevalence}."
         )
-    ladder = sort_items(truth01, scores, groups)
-    check_probabilities(ladder.scores)
+    ranking = sort_items(truth01, scores, groups)
+    check_probabilities(ranking.scores)
 
     def measure(weights: FloatArray) -> FloatArray:
-        return _measure_benefit(ladder, weights, limits, prevalence, standardised=standardised)
+        return _measure_benefit(ranking, weights, limits, prevalence, standardised=standardised)
 
-    once = measure(np.ones((1, ladder.n_patients)))[:, 0]
-    resampled = np.concatenate([measure(counts) for counts in iterate_counts(ladder, n_resamples, seed)], axis=1)
-    alone = ladder.n_patients < 2
+    once = measure(np.ones((1, ranking.n_patients)))[:, 0]
+    resampled = np.concatenate([measure(counts) for counts in iterate_counts(ranking, n_resamples, seed)], axis=1)
+    alone = ranking.n_patients < 2
     model, treat_all, gain = (
         _find_band(value, np.full_like(values, np.nan) if alone else values, level)
         for value, values in zip(once, resampled, strict=True)
@@ -235,11 +235,11 @@ def _mix_draws(threshold: float, draws: ArrayLike | None, n_resamples: int, seed
     return np.random.Generator(np.random.PCG64([seed, 1])).permutation(np.resize(defined, n_resamples))
 
 
-def _resample_cells(ladder: Ladder, thresholds: FloatArray, seed: int) -> FloatArray:
+def _resample_cells(ranking: Ranking, thresholds: FloatArray, seed: int) -> FloatArray:
     """Return `sum_cells` of one resample for each threshold, (resamples, 4)."""
     cells, start = [], 0
-    for counts in iterate_counts(ladder, len(thresholds), seed):
-        cells.append(sum_cells(ladder, counts, thresholds[start : start + len(counts)]))
+    for counts in iterate_counts(ranking, len(thresholds), seed):
+        cells.append(sum_cells(ranking, counts, thresholds[start : start + len(counts)]))
         start += len(counts)
     return np.concatenate(cells)
 
@@ -257,20 +257,20 @@ def _find_rates(cells: FloatArray) -> dict[str, FloatArray]:
 
 
 def _estimate_proportions(
-    ladder: Ladder, called: BoolArray, resampled: FloatArray | None, level: float
+    ranking: Ranking, called: BoolArray, resampled: FloatArray | None, level: float
 ) -> dict[str, Estimate]:
     """Return the proportions with Wilson's intervals, or where ``resampled`` cells are given with percentiles of these."""
     parts = {  # of which items, and which of them are hits
-        "sensitivity": (ladder.truth, called),
-        "specificity": (~ladder.truth, ~called),
-        "ppv": (called, ladder.truth),
-        "npv": (~called, ~ladder.truth),
-        "accuracy": (np.ones_like(called), called == ladder.truth),
+        "sensitivity": (ranking.truth, called),
+        "specificity": (~ranking.truth, ~called),
+        "ppv": (called, ranking.truth),
+        "npv": (~called, ~ranking.truth),
+        "accuracy": (np.ones_like(called), called == ranking.truth),
     }
     values = {} if resampled is None else _find_rates(resampled)
     estimates = {}
     for name, (of, hits) in parts.items():
-        patients = ladder.patients[of]
+        patients = ranking.patients[of]
         if resampled is None:
             estimates[name] = estimate_proportion(hits[of], patients, level=level)
         else:
@@ -330,11 +330,11 @@ def _estimate_ratios(
 
 
 def _measure_benefit(
-    ladder: Ladder, weights: FloatArray, limits: FloatArray, prevalence: float | None, *, standardised: bool
+    ranking: Ranking, weights: FloatArray, limits: FloatArray, prevalence: float | None, *, standardised: bool
 ) -> FloatArray:
     """Return net benefit of the model, of treating all and the model's gain, shape (3, resamples, thresholds)."""
-    caught, alarms = sum_called(ladder, weights)
-    cuts, odds = find_cuts(ladder, limits), limits / (1 - limits)
+    caught, alarms = sum_called(ranking, weights)
+    cuts, odds = find_cuts(ranking, limits), limits / (1 - limits)
     positives, negatives = caught[:, -1:], alarms[:, -1:]
     hits, false = caught[:, cuts], alarms[:, cuts]
     if prevalence is None:

@@ -31,7 +31,7 @@ OUT_OF_BAG = 1 - math.exp(-1)  # weight of the out-of-bag rate in the .632 boots
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Ladder:
+class Ranking:
     """Items by falling score: ``scores``, ``truth`` and ``patients`` (counted from 0) have shape (items,).
 
     ``ends``, shape (levels,), is for each distinct score the number of items that have at least that score.
@@ -93,7 +93,7 @@ class ChosenThreshold:
     note: str
 
 
-def sort_items(truth01: ArrayLike, scores: ArrayLike, groups: Groups) -> Ladder:
+def sort_items(truth01: ArrayLike, scores: ArrayLike, groups: Groups) -> Ranking:
     """Return the items by falling score; raises DataError without items, or where a truth or score cannot be used."""
     truth, score = np.asarray(truth01), np.asarray(scores, np.float64)
     check_lengths(truth01=truth, scores=score, groups=groups)
@@ -110,7 +110,7 @@ def sort_items(truth01: ArrayLike, scores: ArrayLike, groups: Groups) -> Ladder:
     names, patients = np.unique(groups, return_inverse=True)
     falling = score[order]
     ends = np.append(np.flatnonzero(np.diff(falling)), len(falling) - 1) + 1
-    return Ladder(falling, truth.astype(bool)[order], patients[order], ends, len(names))
+    return Ranking(falling, truth.astype(bool)[order], patients[order], ends, len(names))
 
 
 def check_probabilities(scores: FloatArray) -> None:
@@ -120,37 +120,37 @@ def check_probabilities(scores: FloatArray) -> None:
         raise DataError(f"Scores must be probabilities of the positive class, between 0 and 1; found {wrong[0]}.")
 
 
-def sum_called(ladder: Ladder, weights: FloatArray) -> tuple[FloatArray, FloatArray]:
+def sum_called(ranking: Ranking, weights: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Return the weight of positives and of negatives called at each cut, both of shape (resamples, levels + 1).
 
     Cut c calls the c highest levels. ``weights`` has shape (resamples, patients).
     """
-    drawn = np.take(weights, ladder.patients, axis=1)
+    drawn = np.take(weights, ranking.patients, axis=1)
     called = []
-    for inside in (ladder.truth, ~ladder.truth):
-        summed = np.zeros((len(weights), len(ladder.ends) + 1))
-        summed[:, 1:] = np.cumsum(drawn * inside, axis=1)[:, ladder.ends - 1]
+    for inside in (ranking.truth, ~ranking.truth):
+        summed = np.zeros((len(weights), len(ranking.ends) + 1))
+        summed[:, 1:] = np.cumsum(drawn * inside, axis=1)[:, ranking.ends - 1]
         called.append(summed)
     return called[0], called[1]
 
 
-def iterate_counts(ladder: Ladder, n_resamples: int, seed: int) -> Iterator[FloatArray]:
+def iterate_counts(ranking: Ranking, n_resamples: int, seed: int) -> Iterator[FloatArray]:
     """Yield `iterate_patient_counts` in chunks fit for `sum_called`."""
-    return iterate_patient_counts(ladder.n_patients, n_resamples, seed, max_columns=COLUMNS * len(ladder.scores))
+    return iterate_patient_counts(ranking.n_patients, n_resamples, seed, max_columns=COLUMNS * len(ranking.scores))
 
 
-def find_cuts(ladder: Ladder, thresholds: ArrayLike) -> IntArray:
+def find_cuts(ranking: Ranking, thresholds: ArrayLike) -> IntArray:
     """Return how many levels each threshold calls, int64 of the shape of ``thresholds``."""
-    return np.searchsorted(-ladder.levels, -np.asarray(thresholds, np.float64), side="right").astype(np.int64)
+    return np.searchsorted(-ranking.levels, -np.asarray(thresholds, np.float64), side="right").astype(np.int64)
 
 
-def sum_cells(ladder: Ladder, weights: FloatArray, thresholds: FloatArray) -> FloatArray:
+def sum_cells(ranking: Ranking, weights: FloatArray, thresholds: FloatArray) -> FloatArray:
     """Return true positives, false negatives, false positives and true negatives, (resamples, 4), each at its threshold.
 
     ``weights`` has shape (resamples, patients), ``thresholds`` (resamples,).
     """
-    caught, alarms = sum_called(ladder, weights)
-    rows, cuts = np.arange(len(weights)), find_cuts(ladder, thresholds)
+    caught, alarms = sum_called(ranking, weights)
+    rows, cuts = np.arange(len(weights)), find_cuts(ranking, thresholds)
     hits, false = caught[rows, cuts], alarms[rows, cuts]
     return np.column_stack([hits, caught[:, -1] - hits, false, alarms[:, -1] - false])
 
@@ -185,17 +185,17 @@ def choose_threshold(
     """
     check_level(level)
     rule = _read_rule(sensitivity, specificity, cost_ratio, calibrated=calibrated)
-    ladder = sort_items(truth01, scores, groups)
+    ranking = sort_items(truth01, scores, groups)
     if calibrated:
-        check_probabilities(ladder.scores)
-    rule, note = _assure(rule, ladder, assured)
-    threshold = float(_choose(ladder, rule, np.ones((1, ladder.n_patients)))[0])
-    draws, left_out = _choose_again(ladder, rule, n_resamples, seed)
-    called = np.where(math.isnan(threshold), np.nan, ladder.scores >= threshold)
-    hit = _expect_rate(called[ladder.truth], ladder.patients[ladder.truth], left_out[[0, 1]], level)
-    clear = _expect_rate(1 - called[~ladder.truth], ladder.patients[~ladder.truth], left_out[[3, 2]], level)
+        check_probabilities(ranking.scores)
+    rule, note = _assure(rule, ranking, assured)
+    threshold = float(_choose(ranking, rule, np.ones((1, ranking.n_patients)))[0])
+    draws, left_out = _choose_again(ranking, rule, n_resamples, seed)
+    called = np.where(math.isnan(threshold), np.nan, ranking.scores >= threshold)
+    hit = _expect_rate(called[ranking.truth], ranking.patients[ranking.truth], left_out[[0, 1]], level)
+    clear = _expect_rate(1 - called[~ranking.truth], ranking.patients[~ranking.truth], left_out[[3, 2]], level)
     return ChosenThreshold(
-        threshold=interval(draws, threshold, ladder.n_patients, level=level, largest=None),
+        threshold=interval(draws, threshold, ranking.n_patients, level=level, largest=None),
         sensitivity=hit,
         specificity=clear,
         draws=draws,
@@ -245,7 +245,7 @@ def _read_rule(
     return Rule(name, wanted, wanted, calibrated)
 
 
-def _assure(rule: Rule, ladder: Ladder, assured: float | None) -> tuple[Rule, str]:
+def _assure(rule: Rule, ranking: Ranking, assured: float | None) -> tuple[Rule, str]:
     """Return the rule with the rate to reach on the data so that new patients reach the wanted one, and why that cannot be.
 
     Patients count as (Σ m)² ÷ Σ m² of their m items of the class (Kish, Survey Sampling, 1965), as if all items of a patient
@@ -258,7 +258,7 @@ def _assure(rule: Rule, ladder: Ladder, assured: float | None) -> tuple[Rule, st
             "assured, between 0 and 1, goes with a sensitivity or specificity below 1; "
             f"found assured={assured} and {rule.name}={rule.wanted}. Pass for example sensitivity=0.9, assured=0.95."
         )
-    items = np.bincount(ladder.patients[ladder.truth == (rule.name == "sensitivity")])
+    items = np.bincount(ranking.patients[ranking.truth == (rule.name == "sensitivity")])
     if not len(items):
         return rule, ""
     n_patients = float(items.sum() ** 2 / (items**2).sum())
@@ -290,11 +290,11 @@ def find_tolerance_rate(wanted: float, n_patients: float, assured: float) -> flo
     return float(brentq(lack, 1e-12, n_patients)) / n_patients
 
 
-def _choose(ladder: Ladder, rule: Rule, weights: FloatArray) -> FloatArray:
+def _choose(ranking: Ranking, rule: Rule, weights: FloatArray) -> FloatArray:
     """Return the threshold under each weighting of patients, (resamples,); nan where a needed class has no weight."""
     if rule.calibrated:
         return np.full(len(weights), 1 / (1 + rule.wanted))
-    caught, alarms = sum_called(ladder, weights)
+    caught, alarms = sum_called(ranking, weights)
     positives, negatives = caught[:, -1:], alarms[:, -1:]
     if rule.name == "sensitivity":
         needed = positives
@@ -307,7 +307,7 @@ def _choose(ladder: Ladder, rule: Rule, weights: FloatArray) -> FloatArray:
         cost = rule.wanted * (positives - caught) + alarms
         cheap = cost <= cost.min(axis=1, keepdims=True) + SLACK * (rule.wanted * positives + negatives)
         cuts = cost.shape[1] - 1 - cheap[:, ::-1].argmax(axis=1)
-    return np.where(needed[:, 0] > 0, _place(ladder.levels, caught + alarms, cuts), np.nan)
+    return np.where(needed[:, 0] > 0, _place(ranking.levels, caught + alarms, cuts), np.nan)
 
 
 def _place(levels: FloatArray, called: FloatArray, cuts: IntArray) -> FloatArray:
@@ -324,13 +324,13 @@ def _place(levels: FloatArray, called: FloatArray, cuts: IntArray) -> FloatArray
     return np.select([lowest_called < 0, highest_other == len(levels)], [np.nextafter(lower, np.inf), upper], half)
 
 
-def _choose_again(ladder: Ladder, rule: Rule, n_resamples: int, seed: int) -> tuple[FloatArray, FloatArray]:
+def _choose_again(ranking: Ranking, rule: Rule, n_resamples: int, seed: int) -> tuple[FloatArray, FloatArray]:
     """Return the thresholds that resamples choose, and the sum of `sum_cells`, (4,), of the patients left out of each."""
     draws, cells = [], np.zeros(4)
-    for counts in iterate_counts(ladder, n_resamples, seed):
-        chosen = _choose(ladder, rule, counts)
+    for counts in iterate_counts(ranking, n_resamples, seed):
+        chosen = _choose(ranking, rule, counts)
         defined = ~np.isnan(chosen)
-        cells += sum_cells(ladder, (counts[defined] == 0) * 1.0, chosen[defined]).sum(axis=0)
+        cells += sum_cells(ranking, (counts[defined] == 0) * 1.0, chosen[defined]).sum(axis=0)
         draws.append(chosen)
     return np.concatenate(draws), cells
 
@@ -354,8 +354,8 @@ def _expect_rate(hits: FloatArray, patients: IntArray, left_out: FloatArray, lev
     effective = effective_number(hits, patients)
     freedom = math.inf if n_patients == len(hits) else n_patients - 1
     method = f".632 bootstrap, chosen anew; Wilson, {effective:.1f} effective items of {n_patients} patients"
-    bounds = bound_wilson(rate, effective, level=level, freedom=freedom)
-    return ExpectedRate(Estimate(rate, *bounds, level, method), apparent, out_of_bag)
+    low, high = bound_wilson(rate, effective, level=level, freedom=freedom)
+    return ExpectedRate(Estimate(rate, float(low), float(high), level, method), apparent, out_of_bag)
 
 
 def _describe_rule(rule: Rule, assured: float | None) -> str:

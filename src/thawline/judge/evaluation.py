@@ -27,7 +27,7 @@ from thawline.judge.metrics import (
     resample_average_precision,
 )
 from thawline.judge.statistics import interval, iterate_patient_counts, list_blocks
-from thawline.types import Estimate
+from thawline.types import Estimate, plain
 
 if TYPE_CHECKING:
     from thawline.types import BoolArray, FloatArray, Groups, IntArray, Labels, Probabilities
@@ -355,7 +355,7 @@ def _report_items(sheet: Sheet, classes: Sequence[str], samples: Samples, level:
     if sheet.positive is not None:
         estimates |= rates[sheet.positive]
     result: dict[str, Any] = {"n_items": len(sheet.labels), "n_patients": everyone}
-    result |= {name: describe_estimate(each) for name, each in estimates.items()}
+    result |= {name: plain(each) for name, each in estimates.items()}
     result["per_class"] = {}
     for k, name in enumerate(classes):
         n_patients = int(min(inside[k], outside[k]))
@@ -365,7 +365,7 @@ def _report_items(sheet: Sheet, classes: Sequence[str], samples: Samples, level:
             **rates[k],
         }
         result["per_class"][name] = {"n_items": int((sheet.labels == k).sum()), "n_patients": int(inside[k])} | {
-            metric: describe_estimate(each) for metric, each in of_class.items()
+            metric: plain(each) for metric, each in of_class.items()
         }
     counts_table = confusion_matrix(sheet.labels, sheet.predicted, sheet.n_classes).astype(int).tolist()
     result["confusion"] = {"classes": list(classes), "counts": counts_table}
@@ -377,8 +377,8 @@ def _report_patients(sheet: Sheet, level: float) -> dict[str, Any]:
     right = _estimate_share(sheet, sheet.predicted == sheet.labels, np.ones(len(sheet.labels), bool), level)
     return {
         "n_patients": len(sheet.labels),
-        "auc": describe_estimate(estimate_auc(areas, level=level)),
-        "accuracy": describe_estimate(right),
+        "auc": plain(estimate_auc(areas, level=level)),
+        "accuracy": plain(right),
     }
 
 
@@ -401,9 +401,3 @@ def _count_class_patients(sheet: Sheet) -> tuple[IntArray, IntArray]:
     np.add.at(items, (sheet.patients, sheet.labels), 1)
     others = items.sum(axis=1, keepdims=True) - items
     return (items > 0).sum(axis=0), (others > 0).sum(axis=0)
-
-
-def describe_estimate(estimate: Estimate) -> dict[str, Any]:
-    """Return an estimate as JSON data, with None for what is not finite."""
-    data = estimate.to_json()
-    return {key: None if isinstance(value, float) and not np.isfinite(value) else value for key, value in data.items()}

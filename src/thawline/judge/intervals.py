@@ -14,7 +14,7 @@ from thawline.types import Estimate
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from thawline.types import Groups
+    from thawline.types import FloatArray, Groups
 
 
 def check_level(level: float) -> None:
@@ -64,19 +64,22 @@ def estimate_proportion(hits01: ArrayLike, groups: Groups, *, level: float = 0.9
     effective = effective_number(hits, groups)
     freedom = math.inf if n_patients == len(hits) else n_patients - 1
     method = f"Wilson, {effective:.1f} effective items of {n_patients} patients"
-    return Estimate(found, *bound_wilson(found, effective, level=level, freedom=freedom), level, method)
+    low, high = bound_wilson(found, effective, level=level, freedom=freedom)
+    return Estimate(found, float(low), float(high), level, method)
 
 
 def bound_wilson(
-    found: float, n_items: float, *, level: float = 0.95, freedom: float = math.inf
-) -> tuple[float, float]:
-    """Return the bounds of Wilson's interval of a proportion ``found`` on so many independent items, whole or not."""
+    found: ArrayLike, n_items: ArrayLike, *, level: float = 0.95, freedom: float = math.inf
+) -> tuple[FloatArray, FloatArray]:
+    """Return the bounds of Wilson's interval of proportions ``found`` on so many independent items, whole or not."""
     from scipy.special import ndtri, stdtrit
 
+    share, number = np.asarray(found, np.float64), np.asarray(n_items, np.float64)
     reach = float(ndtri((1 + level) / 2) if math.isinf(freedom) else stdtrit(freedom, (1 + level) / 2))
-    middle = (found + reach**2 / (2 * n_items)) / (1 + reach**2 / n_items)
-    spread = math.sqrt(found * (1 - found) / n_items + reach**2 / (4 * n_items**2)) * reach / (1 + reach**2 / n_items)
-    return max(0.0, middle - spread) if found > 0 else 0.0, min(1.0, middle + spread) if found < 1 else 1.0
+    middle = (share + reach**2 / (2 * number)) / (1 + reach**2 / number)
+    spread = np.sqrt(share * (1 - share) / number + reach**2 / (4 * number**2)) * reach / (1 + reach**2 / number)
+    low, high = np.maximum(middle - spread, 0.0), np.minimum(middle + spread, 1.0)
+    return np.where(share == 0, 0.0, low), np.where(share == 1, 1.0, high)
 
 
 def find_acceleration(values_without: ArrayLike) -> float:

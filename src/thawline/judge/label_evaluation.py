@@ -15,10 +15,10 @@ import numpy as np
 from thawline.errors import DataError
 from thawline.judge.auc import Areas, estimate_auc, measure_areas
 from thawline.judge.calibration import N_BINS, assign_bins
-from thawline.judge.evaluation import Samples, call_labels, describe_estimate, resample, sum_by, take_scored
+from thawline.judge.evaluation import Samples, call_labels, resample, sum_by, take_scored
 from thawline.judge.intervals import estimate_proportion
 from thawline.judge.metrics import divide, item_log_loss, known_losses, resample_average_precision
-from thawline.types import MISSING
+from thawline.types import MISSING, plain
 
 if TYPE_CHECKING:
     from thawline.judge.evaluation import Resampled
@@ -89,7 +89,7 @@ def evaluate_labels(
             "accuracy": _estimate_accuracy(by_patient, level),
         }
         result["patient_level"] = {"n_patients": len(by_patient.labels)} | {
-            name: describe_estimate(each) for name, each in estimates.items()
+            name: plain(each) for name, each in estimates.items()
         }
     return result
 
@@ -222,7 +222,7 @@ def _report_items(sheet: LabelSheet, names: Sequence[str], samples: Samples, lev
         "item_log_loss": samples.estimate("item_log_loss", everyone, level, None),
     }
     result: dict[str, Any] = {"n_items": len(sheet.labels), "n_patients": everyone, "n_complete": int(complete.sum())}
-    result |= {name: describe_estimate(each) for name, each in estimates.items()}
+    result |= {name: plain(each) for name, each in estimates.items()}
     result["per_class"] = {}
     for k, label in enumerate(names):
         table: dict[str, Any] = {
@@ -239,7 +239,7 @@ def _report_items(sheet: LabelSheet, names: Sequence[str], samples: Samples, lev
             },
             **_estimate_rates(sheet, k, level),
         }
-        result["per_class"][label] = table | {name: describe_estimate(each) for name, each in of_label.items()}
+        result["per_class"][label] = table | {name: plain(each) for name, each in of_label.items()}
     return result
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from thawline.errors import DataError, OptionError
 from thawline.judge.calibration import N_BINS
+from thawline.judge.intervals import bound_wilson
 from thawline.judge.metrics import SMALLEST_PROBABILITY, check_lengths, divide
 from thawline.judge.statistics import average_defined, iterate_patient_counts
 from thawline.types import MISSING, Estimate
@@ -199,7 +200,7 @@ def reliability_bands(
     truth, given, patients = _check(labels01, probabilities01, groups, level)
     bins = _make_bins(truth, given, patients, n_bins)
     effective = _count_effective(bins.frequency, bins.variance, bins.count, bins.n_patients, level)
-    low, high = _wilson(bins.frequency, effective, level)
+    low, high = bound_wilson(bins.frequency, effective, level=level)
     curve = _smooth(truth, given, patients, seed, n_resamples, level)
     return Bands(bins.confidence, bins.frequency, low, high, bins.count, effective, curve)
 
@@ -262,16 +263,6 @@ def _count_effective(
     number = np.where(is_known, np.fmin(divide(alone, variance), count), n_patients)
     shrink = (ndtri(tail) / stdtrit(np.maximum(np.asarray(n_patients) - 1, 1), tail)) ** 2
     return np.asarray(np.maximum(number * shrink, 1.0))
-
-
-def _wilson(frequency: FloatArray, number: FloatArray, level: float) -> tuple[FloatArray, FloatArray]:
-    """Return Wilson's interval of a frequency among so many, Journal of the American Statistical Association 22:209."""
-    from scipy.special import ndtri
-
-    z = float(ndtri((1 + level) / 2))
-    centre = (frequency + z**2 / (2 * number)) / (1 + z**2 / number)
-    half = z / (1 + z**2 / number) * np.sqrt(frequency * (1 - frequency) / number + z**2 / (4 * number**2))
-    return np.maximum(centre - half, 0.0), np.minimum(centre + half, 1.0)
 
 
 def _find_obstacle(truth: FloatArray, logits: FloatArray) -> str:
@@ -345,7 +336,7 @@ def _smooth(
     weight = moments[:, 0]
     n_patients = weight.sum(axis=0) ** 2 / (weight**2).sum(axis=0)
     effective = _count_effective(observed, variance, len(given), n_patients, level)
-    return Curve(points, observed, *_wilson(observed, effective, level))
+    return Curve(points, observed, *bound_wilson(observed, effective, level=level))
 
 
 def _sum_moments(truth: FloatArray, given: FloatArray, patients: IntArray, points: FloatArray) -> FloatArray:

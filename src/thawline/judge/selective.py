@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from thawline.errors import OptionError
 from thawline.judge.conformal import ROUNDING, take_items
-from thawline.judge.evaluation import describe_estimate
 from thawline.judge.metrics import divide, item_log_loss
 from thawline.judge.statistics import interval, iterate_patient_counts
 from thawline.types import Estimate
@@ -41,17 +40,6 @@ class RiskCoverage:
     aurc: Estimate
     excess_aurc: Estimate
 
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON data, with None for nan."""
-        return {
-            "loss": self.loss,
-            "coverages": list(self.coverages),
-            "limits": list(self.limits),
-            "risks": [describe_estimate(each) for each in self.risks],
-            "aurc": describe_estimate(self.aurc),
-            "excess_aurc": describe_estimate(self.excess_aurc),
-        }
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ConfidenceLimit:
@@ -65,11 +53,6 @@ class ConfidenceLimit:
     wanted: float
     coverage: float
     risk: Estimate
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON data, with None for nan."""
-        limit = None if math.isnan(self.limit) else self.limit
-        return dataclasses.asdict(self) | {"limit": limit, "risk": describe_estimate(self.risk)}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from thawline.share.figures import LINES, WIDTH_IN, Caption, open_figure, shorten, to_svg
-from thawline.share.words import count_things, format_number, put_in_words, write_percent
+from thawline.share.words import count_things, format_number, put_in_words, write_p, write_percent
 
 NAMES = {
     "width_px": "Width",
@@ -119,11 +119,6 @@ def describe_probabilities(probabilities: Mapping[str, Any]) -> list[str]:
 def _write_half(quantiles: Mapping[str, Any], part: str) -> str:
     low, high = (quantiles[part][quantiles["levels"].index(level)] for level in (0.25, 0.75))
     return f"{low:.2f} to {high:.2f}"
-
-
-def write_p(p_value: float) -> str:
-    """Return a p-value as a person would write it."""
-    return "p < .001" if p_value < 0.001 else f"p = {p_value:.3f}"
 
 
 def tabulate_drift(drift: Mapping[str, Any]) -> list[dict[str, str]]:

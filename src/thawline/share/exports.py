@@ -14,7 +14,7 @@ from thawline.share.printing import print_page
 from thawline.share.report import draw_figures, render
 from thawline.share.results import format_csv
 from thawline.share.summary import summarise
-from thawline.share.tables import Cell, list_tables
+from thawline.share.tables import list_tables
 
 
 def make_html(summary: Mapping[str, Any], folder: Path) -> bytes:  # noqa: ARG001
@@ -75,15 +75,9 @@ def write_tables(run: Path, folder: Path) -> list[Path]:
     """Write the numbers of the page into a new folder, a CSV file for each of `tables.TABLES`; return the paths."""
     require_empty(folder, "tables")
     return [
-        write_atomic(
-            folder / f"{table.key}.csv", format_csv(table.columns, [[*map(_plain, row)] for row in table.rows])
-        )
+        write_atomic(folder / f"{table.key}.csv", format_csv(table.columns, table.rows))
         for table in list_tables(summarise(run))
     ]
-
-
-def _plain(cell: Cell) -> Cell:
-    return ("yes" if cell else "no") if isinstance(cell, bool) else cell
 
 
 def drop_images(data: Any) -> Any:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from thawline.data.schemes import SITE, TIME, take_scheme
 from thawline.share.rungs import translate_rung
 from thawline.share.study import Study
 from thawline.share.words import count_things, format_plain, put_in_words
@@ -35,7 +36,7 @@ def write_methods(
     """Return the paragraph. ``choices`` are the plan's values by name; what a plan does not hold is not told."""
     sentences = [
         *tell_data(summary, study),
-        *tell_split(summary["data"], choices, fingerprint),
+        *tell_split(summary["data"], choices, fingerprint, spec["options"]),
         *tell_inputs(summary["data"], choices),
         *tell_network(summary, choices, spec),
         *tell_selection(summary, choices),
@@ -67,16 +68,28 @@ def tell_data(summary: Mapping[str, Any], study: Study) -> list[str]:
     return said
 
 
-def tell_split(data: Mapping[str, Any], choices: Mapping[str, Any], fingerprint: Mapping[str, Any]) -> list[str]:
-    """Return how development and test came about."""
+def tell_split(
+    data: Mapping[str, Any],
+    choices: Mapping[str, Any],
+    fingerprint: Mapping[str, Any],
+    options: Mapping[str, Any] | None = None,
+) -> list[str]:
+    """Return how development and test came about; ``options`` are those of the run."""
+    given = options or {}
+    (kind, column, value), (by_site, site, _) = (take_scheme(given.get(name)) for name in ("test", "validation"))
     if data["split_given"]:
         said = "The split into development and test parts was the one given with the data"
+    elif kind == TIME:
+        said = f"The latest patients by {column} were the test part, so that no patient stood in both parts"
+    elif kind == SITE:
+        said = f"Patients with {column} {value} were the test part, so that no patient stood in both parts"
     else:
         said = "A test part was drawn at random by patient, stratified by class, so that no patient stood in both parts"
     if not data["patients_given"]:
         said += "; no patients were known, so that each item counted as one"
     n_folds = choices.get("folds", fingerprint.get("n_folds"))
-    return [f"{said}.", *([f"Development used {n_folds} folds grouped by patient."] if n_folds else [])]
+    how = f"grouped by patient, each a {site} that the others did not have" if by_site else "grouped by patient"
+    return [f"{said}.", *([f"Development used {n_folds} folds {how}."] if n_folds else [])]
 
 
 def tell_inputs(data: Mapping[str, Any], choices: Mapping[str, Any]) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from thawline.data.schemes import SITE, take_scheme
 from thawline.share.study import Study
 from thawline.share.words import count_things
 from thawline.types import MULTILABEL
@@ -16,13 +17,18 @@ LARGE, SMALL, RARE = 1000, 100, 0.2  # images that a rate is told of; the large 
 UNLIKELY = 0.05  # p-value below which a difference between groups is told
 
 
-def tell_plainly(summary: Mapping[str, Any], study: Study) -> list[dict[str, str]]:
-    """Return paragraphs, each with its ``heading`` and ``text``, of what `summary.summarise` found."""
+def tell_plainly(
+    summary: Mapping[str, Any], study: Study, options: Mapping[str, Any] | None = None
+) -> list[dict[str, str]]:
+    """Return paragraphs, each with its ``heading`` and ``text``, of what `summary.summarise` found.
+
+    ``options`` are those of the run.
+    """
     return [
         {"heading": "What it does", "text": " ".join(tell_purpose(summary["task"], study))},
         {"heading": "How it was tested", "text": " ".join(tell_test(summary))},
         {"heading": "How good it is", "text": " ".join(tell_quality(summary))},
-        {"heading": "What it cannot do", "text": " ".join(tell_limits(summary))},
+        {"heading": "What it cannot do", "text": " ".join(tell_limits(summary, options or {}))},
     ]
 
 
@@ -128,12 +134,16 @@ def _compare_to_guess(summary: Mapping[str, Any]) -> list[str]:
     return [f"Always naming the most frequent class would be right for {most}."]
 
 
-def tell_limits(summary: Mapping[str, Any]) -> list[str]:
+def tell_limits(summary: Mapping[str, Any], options: Mapping[str, Any]) -> list[str]:
     """Return what the program must not be trusted with."""
+    kind, column, _ = take_scheme(options.get("test"))
+    tested = (
+        f"it was tested on one {column} that it had not learned from" if kind == SITE else "this was not tested here"
+    )
     said = [
         "It is not a medical device, and no authority has approved it: it must not decide about a patient's care.",
         "It knows nothing but what it was taught: any other disease it will overlook.",
-        "At another hospital, with other devices or other patients, it may do worse; this was not tested here.",
+        f"At another hospital, with other devices or other patients, it may do worse; {tested}.",
         "It can be wrong while it seems sure.",
     ]
     return said + _tell_groups(summary["subgroups"])

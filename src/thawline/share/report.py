@@ -33,6 +33,7 @@ from thawline.share.words import (
     format_percent,
     format_seconds,
     format_signed,
+    write_p,
 )
 
 if TYPE_CHECKING:
@@ -163,6 +164,7 @@ def make_environment() -> Environment:
         estimate=format_estimate,
         interval=format_interval,
         number=format_number,
+        p_value=write_p,
         percent=format_percent,
         seconds=format_seconds,
         shorten=shorten,

@@ -109,10 +109,11 @@ def _name_part(splits: Splits, index: int) -> str:
 
 
 def format_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """Return a CSV table that any reader takes apart again, whatever the fields hold."""
+    """Return a CSV table that any reader takes apart again, whatever the fields hold; true and false are yes and no."""
     text = io.StringIO()
     plain, quoted = (csv.writer(text, lineterminator="\n", quoting=how) for how in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL))
-    for row in (header, *rows):
+    said = [[("no", "yes")[field] if isinstance(field, bool) else field for field in row] for row in rows]
+    for row in (header, *said):
         alone = any("\r" in str(field) for field in row)  # not quoted by itself, yet read as the end of a line
         (quoted if alone else plain).writerow(row)
     return text.getvalue()

@@ -133,7 +133,7 @@ def write_texts(
 ) -> dict[str, Any]:
     """Return what is told of all the rest: in plain words, as methods, what is stated, and both checklists."""
     return {
-        "plain": tell_plainly(summary, study),
+        "plain": tell_plainly(summary, study, spec["options"]),
         "methods_text": write_methods(summary, choices, fingerprint, spec, study),
         "study": name_values(study.stated),
         "checklists": fill_checklists(study, list_sections(summary)),

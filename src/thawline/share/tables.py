@@ -174,7 +174,7 @@ def list_readers(summary: Mapping[str, Any]) -> Rows:
 
 def list_growth(summary: Mapping[str, Any]) -> Rows:
     """Return the AUC that is foretold by patients to learn from."""
-    return [[row["n_patients"], *take_ends(row["auc"])] for row in summary.get("growth", {"rows": []})["rows"]]
+    return [[row["n_patients"], *take_ends(row["auc"])] for row in summary["growth"]["rows"]]
 
 
 def list_rungs(summary: Mapping[str, Any]) -> Rows:

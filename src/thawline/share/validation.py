@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from thawline.share.cautions import FEW_OF_A_CLASS, Caution, say
-from thawline.share.drifted import NOTHING, describe_strangeness, draw_shift, tabulate_drift, write_p
+from thawline.share.drifted import NOTHING, describe_strangeness, draw_shift, tabulate_drift
 from thawline.share.figures import Caption, draw_net_benefit, draw_reliability, draw_risk, draw_roc
 from thawline.share.folder import Predictions, withhold
 from thawline.share.judged import (
@@ -35,6 +35,7 @@ from thawline.share.words import (
     format_signed,
     take_estimate,
     take_number,
+    write_p,
     write_percent,
 )
 
@@ -198,7 +199,7 @@ def describe_few(section: Mapping[str, Any]) -> list[Caution]:
 def render_validation(summary: Mapping[str, Any]) -> str:
     """Return the page for a summary; everything in it is escaped, and a missing key is an error."""
     figures = draw_validation(summary)
-    return make_environment().get_template("validation.html.j2").render(**summary, growth=None, figures=figures)
+    return make_environment().get_template("validation.html.j2").render(**summary, figures=figures)
 
 
 def draw_validation(summary: Mapping[str, Any]) -> dict[str, Any]:

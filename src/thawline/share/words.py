@@ -45,6 +45,11 @@ def write_estimate(estimate: Mapping[str, Any]) -> str:
     return f"{value:.3f}" + (f" [{low:.3f}, {high:.3f}]" if low is not None and high is not None else "")
 
 
+def write_p(p_value: float) -> str:
+    """Return a p-value as a person would write it."""
+    return "p < .001" if p_value < 0.001 else f"p = {p_value:.3f}"
+
+
 def take_number(value: Any) -> float | None:
     """Return a finite float, or None; raises TypeError for anything else than a number or None."""
     if value is not None and not isinstance(value, int | float):
