@@ -24,6 +24,14 @@ def own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_test_part() -> Iterator[None]:
+    """Let runs be judged by one test part unless they ask for more: nested cross-validation takes five times as long."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("thawline.plan_judging.FEW_PATIENTS", 0)
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real images, or a skip where it is absent."""

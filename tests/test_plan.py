@@ -25,6 +25,7 @@ from thawline.plan import (
     follow_size,
     make_plan,
     read_plan,
+    settle_headline,
 )
 from thawline.plan_thawing import RECIPE, name_strategy
 from thawline.types import BAG, BackboneFacts, Depth, Hardware, Kind, Line, Reading
@@ -229,10 +230,30 @@ def test_the_headline_says_how_wide_the_interval_will_be():
     plan = plan_for(make_print({"a": (400, 200), "b": (400, 100)}))
     width = 1.96 * hanley_mcneil_error(0.85, 20, 40)
     assert f"60 test patients: an AUC near .85 would have a 95 % interval of about ±{width:.2f}" in str(plan)
-    assert "below 400 patients the cross-validated figure" in plan.find("headline").reason
-    assert "cross-validated" not in plan_for(make_print({"a": (400, 200), "b": (400, 200)})).find("headline").reason
-    assert "cross-validated" not in CASES["given split"].find("headline").reason
     assert plan_for(hold_test=True)["headline"] == "development folds"
+
+
+def test_the_headline_follows_nested_cross_validation_where_nobody_chose_the_test_part():
+    about = make_print(), RunOptions()
+    plan = settle_headline(plan_for(nested="2"), *about)
+    assert (plan["nested"], plan["headline"]) == (2, "nested cross-validation")
+    edited = apply_given(plan, dataclasses.replace(plan, choices=(dataclasses.replace(plan.find("nested"), value=0),)))
+    assert settle_headline(edited, *about)["headline"] == "test part"
+    again = settle_headline(apply_given(plan_for(nested="never"), plan), *about)
+    assert (again["nested"], again["headline"]) == (2, "nested cross-validation")
+    closed = plan_for(nested="1", hold_test=True)
+    assert settle_headline(closed, make_print(), RunOptions(hold_test=True))["headline"] == "nested cross-validation"
+    given = plan_for(make_print(split_given=True), nested="1")
+    settled = settle_headline(given, make_print(split_given=True), RunOptions())
+    assert (settled["nested"], settled["headline"]) == (1, "test part")
+
+
+@pytest.mark.parametrize("value", [-1, 101, True, "1"])
+def test_repeats_of_nested_cross_validation_out_of_range_are_refused(value):
+    plan = plan_for()
+    wrong = dataclasses.replace(plan, choices=(dataclasses.replace(plan.find("nested"), value=value),))
+    with pytest.raises(OptionError, match="--plan: nested: expected how many repeats"):
+        apply_given(plan, wrong)
 
 
 @pytest.mark.parametrize(("auc", "n_positive", "n_negative"), [(0.85, 20, 40), (0.7, 15, 15), (0.95, 60, 30)])

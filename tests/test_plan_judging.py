@@ -6,7 +6,7 @@ import pytest
 
 from thawline.errors import OptionError
 from thawline.options import CALIBRATORS, RunOptions, check_options, read_threshold
-from thawline.plan_judging import choose_judging
+from thawline.plan_judging import choose_judging, choose_nesting
 
 TWO, THREE = {"classes": {"a": {}, "b": {}}}, {"classes": {"a": {}, "b": {}, "c": {}}}
 
@@ -25,6 +25,40 @@ def test_the_usual_choices():
         "intervals": ("patients", "fixed"),
     }
     assert found["calibration"].candidates == CALIBRATORS
+
+
+@pytest.mark.parametrize(
+    ("about", "changes", "expected"),
+    [
+        ({}, {}, (None, "empirical", "399 patients are below 400")),
+        ({}, {"hold_test": True}, (None, "empirical", "399 patients are below 400")),
+        ({"n_patients": 400}, {}, (0, "rule", "400 patients: from 400 on")),
+        ({"split_given": True}, {}, (0, "rule", "the test part is a chosen one")),
+        ({}, {"test": "site:hospital=A"}, (0, "rule", "the test part is a chosen one")),
+        ({}, {"validation": "site:hospital"}, (0, "rule", "not scored by folds of patients")),
+        ({}, {"nested": "never"}, (0, "given", "--nested")),
+        ({"n_patients": 5000, "split_given": True}, {"nested": "3"}, (3, "given", "--nested")),
+    ],
+)
+def test_nested_cross_validation_is_for_few_patients_whose_test_part_nobody_chose(
+    monkeypatch, about, changes, expected
+):
+    monkeypatch.setattr("thawline.plan_judging.FEW_PATIENTS", 400)
+    found = choose_nesting({"n_patients": 399, "split_given": False, **about}, RunOptions(**changes))
+    assert (found.value, found.kind) == expected[:2]
+    assert expected[2] in found.reason
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "101", "1.5", "always", "Auto"])
+def test_repeats_that_are_none_are_refused(text):
+    with pytest.raises(OptionError, match="--nested: expected auto, never, or 1 to 100 repeats"):
+        check_options(RunOptions(nested=text))
+
+
+def test_one_given_validation_part_has_no_folds_to_put_aside():
+    with pytest.raises(OptionError, match="--nested: needs folds to put aside"):
+        check_options(RunOptions(nested="1", validation="given"))
+    assert check_options(RunOptions(validation="given")).nested == "auto"
 
 
 def test_what_is_given_is_said_so():

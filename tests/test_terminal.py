@@ -15,7 +15,8 @@ def make_metrics(chosen: dict[str, Any], n_rungs: int) -> dict[str, Any]:
     section = {"auc": estimate, "accuracy": estimate, "n_items": 12, "n_patients": 7}
     seconds = {"read": 2.44, "features": 17.6, "heads": 15.6, "choices": 1.0, "training": 81.26, "total": 118.9}
     cost = {"seconds": seconds, "peak_rss_mib": 814}
-    return {"test": section, "validation": section, "chosen": chosen, "ladder": [{}] * n_rungs, "cost": cost}
+    parts = {"nested": None, "test": section, "validation": section}
+    return {**parts, "chosen": chosen, "ladder": [{}] * n_rungs, "cost": cost}
 
 
 @pytest.mark.parametrize(
@@ -38,6 +39,22 @@ def test_the_chosen_rung_is_said_in_words(
         "Report: report.html",
     ]
     assert "\n".join(lines).isascii()  # any terminal can show it
+
+
+def test_the_headline_comes_first() -> None:
+    chosen = {"backbone": "net", "strategy": "feature_extractor", "thaw_line": None, "head": "linear"}
+    metrics = make_metrics(chosen, 9)
+    assert format_summary(metrics, Path("r.html")).splitlines()[:2] == [
+        "Test AUC 0.900 [0.800, 0.950], accuracy 0.900 [0.800, 0.950]: 12 items of 7 patients",
+        "Cross-validated AUC 0.900 [0.800, 0.950]: 12 items of 7 patients",
+    ]
+    nested = {**metrics, "nested": {**metrics["test"], "headline": True, "n_items": 60}}
+    assert format_summary(nested, Path("r.html")).splitlines()[:2] == [
+        "Nested cross-validated AUC 0.900 [0.800, 0.950], accuracy 0.900 [0.800, 0.950]: 60 items of 7 patients",
+        "Test AUC 0.900 [0.800, 0.950]: 12 items of 7 patients",
+    ]
+    closed = format_summary({**metrics, "test": None}, Path("r.html")).splitlines()
+    assert closed[0].startswith("Cross-validated (test part closed) AUC 0.900 [0.800, 0.950], accuracy")
 
 
 def test_one_rung_is_one() -> None:

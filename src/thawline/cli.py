@@ -17,7 +17,7 @@ from thawline.cli_datasets import datasets_app
 from thawline.cli_validate import validate_command
 from thawline.cli_weights import weights_app
 from thawline.errors import OptionError
-from thawline.options import RunOptions
+from thawline.options import NEVER, RunOptions
 from thawline.terminal import REFUSED, WRONG, Json, Quiet, TerminalListener, format_summary, print_result, reported
 
 app = typer.Typer(
@@ -134,7 +134,7 @@ def demo_command(
             listener.begin("phantoms")
             make_phantoms(out / f"films-{name}", wanted)
             listener.end(f"films of {wanted.n_patients} made-up patients")
-        options = RunOptions(seed=seed, budget=DEMO_BUDGET, size_px=DEMO_SIZE_PX)
+        options = RunOptions(seed=seed, budget=DEMO_BUDGET, size_px=DEMO_SIZE_PX, nested=NEVER)
         result = job.run(out / f"films-{name}", out / f"run-{name}", options, listener=listener)
     _print_run(result, as_json)
 

@@ -1,4 +1,4 @@
-"""The end of a run: the final model, the test part opened once, and what both are worth."""
+"""The end of a run: the final model, and the test part opened once."""
 
 from __future__ import annotations
 
@@ -10,13 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from thawline.audit.findings import SEVERITIES
-from thawline.audit.step import audit_labels
 from thawline.cost import read_duration
-from thawline.files import write_atomic, write_json
 from thawline.journal import Value
-from thawline.judge.comparisons import Selection, paired_difference
-from thawline.judgement import assess, evaluate_part, take_scored, take_test
+from thawline.judge.comparisons import paired_difference
 from thawline.learn.augment import CLEAN
 from thawline.learn.bags import LINE
 from thawline.learn.ensemble import (
@@ -27,23 +23,18 @@ from thawline.learn.ensemble import (
     refit,
     take_weights,
 )
-from thawline.learn.ladder import Climb, TriedRung, time_trial
+from thawline.learn.ladder import TriedRung, time_trial
 from thawline.learn.strategies import Strategies, split_weights
 from thawline.ledger import digest_test, record_opening
 from thawline.measure import CHECKED_ITEMS
 from thawline.share.bundle import Model, save_model
-from thawline.share.card import write_card
-from thawline.share.examples import show_findings, write_examples
-from thawline.share.folder import read_names
-from thawline.share.results import describe_candidates, describe_ladder, format_predictions
 from thawline.share.safeguards import Safeguards
-from thawline.share.study import find_study
 from thawline.state import Job
 from thawline.types import SilentListener
 
 if TYPE_CHECKING:
     from thawline.judge.calibration import Scales
-    from thawline.types import Probabilities, Reading
+    from thawline.types import Probabilities
 
 FINAL_FOLDS = 1.6  # trainings of a fold that one on all items takes: a fold learns four fifths of four fifths
 REFITS = "networks of all items"  # what the journal calls their number
@@ -51,8 +42,8 @@ MOST_SHIFT = 0.03  # of probabilities in the mean, that bf16 may bring
 MOST_REFITS = 3  # networks of all items: more predict more slowly, and little better
 
 
-def deliver(job: Job, chosen: TriedRung, strategies: Strategies, safeguards: Safeguards) -> Probabilities | None:
-    """Make the final model of the chosen rung, save it, and open the test part once; None where it stays closed."""
+def deliver(job: Job, chosen: TriedRung, strategies: Strategies, safeguards: Safeguards) -> Model:
+    """Make the final model of the chosen rung, and save it."""
     job.listener.begin("final model")
     at, before_s = time.perf_counter(), job.journal.seconds("final ")
     contract = job.plan.contract(job.facts)
@@ -86,7 +77,7 @@ def deliver(job: Job, chosen: TriedRung, strategies: Strategies, safeguards: Saf
         own_units_s = job.journal.seconds("final ") - before_s
         job.journal.record("final", value, time.perf_counter() - at - own_units_s)
     job.listener.end(", ".join(f"{name.replace('_', ' ')} {number}" for name, number in value.items()))
-    return None if job.options.hold_test else _open_test(job, model)
+    return model
 
 
 def measure_shift(job: Job, model: Model) -> float:
@@ -197,8 +188,10 @@ def measure_tta(job: Job, chosen: TriedRung, strategies: Strategies) -> TriedRun
     return dataclasses.replace(chosen, probabilities=probabilities) if job.plan["tta"] else chosen
 
 
-def _open_test(job: Job, model: Model) -> Probabilities:
-    """Predict the test part with the finished model, once; the ledger counts it."""
+def open_test(job: Job, model: Model) -> Probabilities | None:
+    """Predict the test part with the finished model, once; the ledger counts it. None where it stays closed."""
+    if job.options.hold_test:
+        return None
     found = job.journal.find("test")
     if found is not None:
         return np.asarray(found["probabilities"], np.float64)
@@ -220,82 +213,3 @@ def _open_test(job: Job, model: Model) -> Probabilities:
         value["strangeness"] = strangeness
     job.journal.record("test", value, time.perf_counter() - at)
     return probabilities
-
-
-def judge(
-    job: Job,
-    climb: Climb,
-    selection: Selection,
-    chosen: TriedRung,
-    safeguards: Safeguards,
-    test: Probabilities | None,
-    growth: Mapping[str, Any],
-) -> None:
-    """Write predictions, metrics, examples, audit and model card: everything but the page.
-
-    ``chosen`` is the rung as it is delivered: its probabilities may be means over views, and are calibrated. ``growth`` is
-    what `measure_growth` foretells.
-    """
-    job.listener.begin("judging")
-    task, development = job.describe_task(), job.development()
-    is_test, seed = job.splits.is_test, job.options.seed
-
-    def measure(each: TriedRung) -> dict[str, Any]:
-        return evaluate_part(take_scored(job, each), task, seed)
-
-    sections = [measure(each) for each in climb.tried]
-    place = [each.rung for each in climb.tried].index(chosen.rung)
-    delivered = sections[place] if chosen is climb.tried[place] else measure(chosen)
-    compared = describe_candidates([each.rung.name for each in climb.eligible], selection)
-    metrics = {
-        "schema": 1,
-        "task": task,
-        "chosen": {
-            "backbone": job.facts.name,
-            "strategy": chosen.rung.strategy,
-            "thaw_line": chosen.rung.line,
-            "thawed_fraction": chosen.rung.thawed_fraction,
-            "head": chosen.rung.head,
-            "n_networks": (job.journal.find("final") or {}).get("networks"),
-        },
-        "test": None if test is None else evaluate_part(take_test(job, test), task, seed),
-        "validation": delivered,
-        "ladder": describe_ladder(climb.tried, sections, compared, chosen.rung),
-        "stops": list(climb.stops),
-        **assess(job, chosen, safeguards, test, (job.journal.find("test") or {}).get("strangeness")),
-        "growth": dict(growth),
-    }
-    probabilities = np.full((len(job.labels), len(job.dataset.classes)), np.nan)
-    probabilities[~is_test] = chosen.probabilities
-    if test is not None:
-        probabilities[is_test] = test
-    shown = np.flatnonzero(np.isfinite(probabilities).all(axis=1) if test is None else is_test)
-    write_atomic(job.out / "predictions.csv", format_predictions(job.dataset, job.splits, probabilities))
-    reading = job.plan.contract(job.facts).reading
-    about = (job.dataset.classes, task["positive"], task["threshold"])
-    write_examples(
-        job.out, job.dataset.contents, job.inspection.numbers, shown, job.labels, probabilities, about, reading
-    )
-    if job.options.audit == "full":
-        about_labels = job.development_items(), development.labels, chosen.probabilities
-        job.inspection.record["findings"] += audit_labels(job.inspection, *about_labels)
-    _write_audit(job, reading)
-    about_use = find_study(job.out), read_names(job.out)
-    write_atomic(job.out / "model" / "card.md", write_card(metrics, job.plan, job.weights, *about_use))
-    job.listener.end()
-    thawed = tuple(each.rung.unit for each in climb.tried if each.rung.line)
-    write_json(job.out / "metrics.json", {**metrics, "cost": job.sum_costs(thawed)})
-
-
-def _write_audit(job: Job, reading: Reading) -> None:
-    """Write what was found of all items, the gravest first, with pictures of some; labels of a closed test part stay so."""
-    everything, numbers, is_test = job.inspection.everything, job.inspection.numbers, job.splits.is_test
-    held: set[int] = set()
-    if job.options.hold_test:  # given labels of the test part that take no part are its labels as well
-        held = {numbers[place] for place in np.flatnonzero(is_test)}
-        held |= {number for number, item in enumerate(everything.items) if item.split == "test"}
-    record = job.inspection.record
-    ranked = sorted(record["findings"], key=lambda finding: SEVERITIES.index(finding["severity"]))
-    findings = show_findings(job.out, ranked, everything, reading, held)
-    openings = (job.journal.find("test") or {}).get("openings")
-    write_json(job.out / "audit.json", {**record, "findings": findings, "test_openings": openings})

@@ -19,6 +19,7 @@ OWN_FILES = (
     "splits.csv",
     "journal.jsonl",
     "predictions.csv",
+    "predictions_nested.csv",
     "metrics.json",
     "examples.json",
     "report.html",
@@ -26,8 +27,9 @@ OWN_FILES = (
     "report.md",
     "report.json",
 )
+NESTED_FOLDER = "nested"  # of what nested cross-validation has half done
 VALIDATIONS = "validations"  # on other data, of the model that the run delivered: gone with it
-OWN_FOLDERS = ("model", "units", "examples", VALIDATIONS)
+OWN_FOLDERS = ("model", "units", "examples", NESTED_FOLDER, VALIDATIONS)
 ENVIRONMENT = ("environment", "schema", "thawline")  # parts of the spec that may change between two sittings
 
 

@@ -15,8 +15,8 @@ import thawline
 from thawline.audit.findings import SHORTCUT
 from thawline.audit.items import Inspection, inspect_items
 from thawline.audit.pretraining import check_weights
-from thawline.audit.step import audit_copies, audit_outliers, audit_shortcuts
-from thawline.cost import read_duration
+from thawline.audit.step import audit_copies, audit_shortcuts
+from thawline.choosing import choose, describe_weights
 from thawline.data.dataset import Dataset, load_dataset, order_classes
 from thawline.data.fingerprint import make_fingerprint
 from thawline.data.readers import is_slide
@@ -25,51 +25,40 @@ from thawline.data.scan import scan
 from thawline.data.schemes import split_by_columns
 from thawline.data.splits import Splits, keep_given_validation, make_groups, split_as_given, split_items
 from thawline.data.strata import list_strata
-from thawline.delivery import FINAL_FOLDS, count_refits, deliver, judge, measure_tta
+from thawline.delivery import deliver, open_test
 from thawline.errors import DataError, OptionError, OutputError, bullets
 from thawline.files import json_digest, write_atomic, write_json
 from thawline.findings import find_version
 from thawline.folder import open_run
 from thawline.growth import measure_growth
 from thawline.journal import Journal
-from thawline.judge.comparisons import Selection
-from thawline.judgement import settle
+from thawline.judging import judge
 from thawline.learn.engine import detect_hardware, name_engine
-from thawline.learn.facts import describe_backbone
-from thawline.learn.ladder import FAILED, Climb, Ladder, Rules, TriedRung, choose_rung, list_rungs
 from thawline.learn.networks import OwnNetwork, sum_channels
-from thawline.learn.speed import find_speed
-from thawline.learn.strategies import Settings, Strategies
 from thawline.learn.weight_files import Weights
 from thawline.learn.weights import find_weights, keep_network
-from thawline.measure import forecast_tiles, measure_aspect, measure_precision, measure_size
+from thawline.nesting import cross_validate, settle_nesting
 from thawline.options import (
-    CONTROLS,
-    TRAINED,
     RunOptions,
     change_options,
     check_multilabel,
     check_options,
     list_backbones,
     list_grades,
-    list_strategies,
     make_reading,
-    steps_by_layers,
 )
-from thawline.plan import Plan, apply_given, check_balance, find_depth, follow_size, make_plan, read_plan
-from thawline.plan_thawing import check_norms, list_chosen
-from thawline.race import run_race
+from thawline.plan import Plan, make_plan, read_plan
 from thawline.share.bundle import Model, load_model
 from thawline.share.card import restate_card
 from thawline.share.report import write_report
-from thawline.share.results import describe_candidates, format_splits
+from thawline.share.results import format_splits
 from thawline.share.study import check_study, keep_study
 from thawline.share.words import count_things
 from thawline.state import Job
-from thawline.types import Augmentation, BackboneFacts, Hardware, Listener, Recipe, SilentListener
+from thawline.types import Hardware, Listener, SilentListener
 
 if TYPE_CHECKING:
-    from thawline.types import Features, Groups, Labels
+    from thawline.types import Groups, Labels
 
 NEAR, SHORTCUTS = "audit near-duplicates", "audit shortcuts"  # units of the journal
 PACKAGES = ("numpy", "scikit-learn", "torch", "torchvision", "timm", "openvino", "Pillow")
@@ -139,27 +128,12 @@ def run(
     keep_study(out, study)
     _audit_shortcuts(job)
     _write_findings(job)
-    if len(candidates) > 1:
-        _choose_backbone(job, candidates)
-    if given is not None:
-        _follow_given(job, given)
-    measure_precision(job)
-    measure_aspect(job)
-    measure_size(job)
-    _follow_size(job)
-    forecast_tiles(job)
-    features = job.extract(job.development_items(), job.plan.contract(job.facts), "features").features
-    if options.audit == "full":
-        job.inspection.record["findings"] += audit_outliers(job.inspection, job.development_items(), features)
-    strategies = _make_strategies(job, features)
-    climbed, selection = _climb(job, strategies)
-    job.plan = _record_selection(job.plan, climbed, selection)
-    _settle_final(job, climbed.eligible[selection.chosen], climbed.n_folds)
-    chosen = measure_tta(job, climbed.eligible[selection.chosen], strategies)
-    chosen, safeguards = settle(job, chosen, features)
+    chosen = choose(job, candidates, given)
+    settle_nesting(job)
     write_json(out / "plan.json", {**job.plan.to_json(), "thawline": thawline.__version__})
-    test = deliver(job, chosen, strategies, safeguards)
-    judge(job, climbed, selection, chosen, safeguards, test, measure_growth(job, features, chosen))
+    test = open_test(job, deliver(job, chosen.rung, chosen.strategies, chosen.safeguards))
+    nested = cross_validate(job, candidates, given, chosen, test)
+    judge(job, chosen, test, nested, measure_growth(job, chosen.features, chosen.rung))
     write_report(out)
     journal.record("done", {}, 0.0)
     journal.discard("weights")
@@ -321,7 +295,7 @@ def prepare(
     splits = _split(kept, labels, groups, options)
     n_together = len({item for pair in together for item in pair})
     fingerprint = make_fingerprint(kept, inspection.facts, labels, groups, splits, n_together)
-    facts = _describe_backbone(weights, options, fingerprint)
+    facts = describe_weights(weights, options, fingerprint)
     plan = make_plan(fingerprint, hardware, facts, options)
     return Job(
         journal.run,
@@ -457,120 +431,9 @@ def _check_plan(job: Job) -> None:
         )
 
 
-def _describe_backbone(
-    weights: Weights, options: RunOptions, fingerprint: dict[str, Any], size_px: int | None = None
-) -> BackboneFacts:
-    thaws = not set(TRAINED).isdisjoint(list_strategies(options))
-    layers = thaws and steps_by_layers(options)
-    depth = find_depth(fingerprint, options)
-    return describe_backbone(weights, lines=thaws, layers=layers, size_px=size_px or options.size_px, depth=depth)
-
-
-def _choose_backbone(job: Job, candidates: Sequence[Weights]) -> None:
-    """Race the candidates, and plan anew for the winner."""
-    job.weights, reason, evidence = run_race(job, candidates)
-    job.facts = _describe_backbone(job.weights, job.options, job.fingerprint)
-    plan = make_plan(job.fingerprint, job.hardware, job.facts, job.options)
-    job.plan = plan.decide("backbone", job.facts.name, reason, evidence)
-
-
-def _follow_given(job: Job, given: Plan) -> None:
-    """Follow a given plan where the run's own differs from it. Raises OptionError for what cannot be followed."""
-    job.plan = apply_given(job.plan, given)
-    check_norms(job.plan["recipe"]["train_norms"], job.facts)
-    check_balance(job.plan)
-    _follow_size(job)
-
-
 def _state_anew(out: Path, study: Path | None) -> None:
     """Let the report of a finished run say what a study file states."""
     if study is not None:
         keep_study(out, study)
         restate_card(out)
         write_report(out)
-
-
-def _follow_size(job: Job) -> None:
-    """Describe the backbone, and plan what there is room for, at the size that was chosen."""
-    if job.plan["size_px"] not in (None, job.facts.size_px):
-        job.facts = _describe_backbone(job.weights, job.options, job.fingerprint, job.plan["size_px"])
-        job.plan = follow_size(job.plan, job.fingerprint, job.hardware, job.facts, job.options)
-
-
-def _make_strategies(job: Job, features: Features) -> Strategies:
-    """Hand the plan's choices to those who fit the rungs."""
-    plan = job.plan
-    lines = {line.name: line for line in list_chosen(job.facts, plan["lines"])}
-    if "random_init" in plan["controls"]:
-        lines.setdefault(job.facts.lines[-1].name, job.facts.lines[-1])
-    settings = Settings(
-        "balanced" if plan["class_weight"] == "balanced" else None,
-        Recipe(
-            **plan["recipe"],
-            patience=plan["recipe"]["epochs"],
-            device=job.hardware.device,
-            compiled=job.options.compile,
-            seed=job.options.seed,
-        ),
-        lines,
-        tuple(plan["cached_lines"]),
-        plan["views"],
-        Augmentation.from_json(plan["augmentation"]),
-        plan["highest_block"],
-        job.options.head_layers,
-        job.options.seed,
-    )
-    chosen = job.development_items()
-    source = job.source(chosen, plan.contract(job.facts))
-    return Strategies(source, features, job.development(), settings, job.listener, _time_prefix(job))
-
-
-def _time_prefix(job: Job) -> float | None:
-    """Seconds that the backbone took in this run for one item at the chosen size; where the cache had them all, what was
-    measured on this machine before, or None."""
-    steps = ["features", f"features, {job.plan['size_px']}"]
-    if job.plan["size_px"] == job.facts.native_px:  # at which aspect rules are compared
-        steps.append(f"features, {job.plan['aspect']}")
-    for step in steps:
-        if (found := job.journal.find(step)) is not None:
-            return (
-                job.journal.spent(step) * max(1, job.facts.n_slices) / float(found.get("images") or found["computed"])
-            )
-    speed = find_speed(job.facts.name, job.plan["size_px"], job.plan["precision"], job.hardware)
-    return None if speed is None else max(1, job.facts.n_slices) / speed.prefix_items_s
-
-
-def _climb(job: Job, strategies: Strategies) -> tuple[Climb, Selection]:
-    """Try the planned rungs on all development items and choose one."""
-    final = 0.0 if job.plan["final"] == "ensemble" else FINAL_FOLDS
-    rules = Rules(read_duration(job.plan["budget"]), job.plan["useful_gain"], job.options.seed, final)
-    rungs, development = list_rungs(job.plan, job.facts), job.development()
-    found = Ladder(strategies, development, job.journal, job.listener, rules, job.spent_s).climb(rungs)
-    return found, choose_rung(found.eligible, development)
-
-
-def _settle_final(job: Job, chosen: TriedRung, n_folds: int) -> None:
-    """Settle what the chosen rung delivers, where that goes by the folds it has."""
-    if job.plan["final"] == "auto" and chosen.rung.line is not None:
-        whole = len(chosen.folds) == n_folds
-        reason = f"the chosen rung has {len(chosen.folds)} of {n_folds} folds"
-        if not whole:
-            reason += f", and the budget has time for {count_things(count_refits(job, chosen), 'network')} of all items"
-        job.plan = job.plan.decide("final", "ensemble" if whole else "refit", reason)
-
-
-def _record_selection(plan: Plan, climbed: Climb, selection: Selection) -> Plan:
-    if plan["rung"] is not None:
-        return plan
-    names = [each.rung.name for each in climbed.eligible]
-    stops = [stop for stop in climbed.stops if "before" in stop and stop["before"].partition(" ")[0] not in CONTROLS]
-    stops = [stop for stop in stops if stop["reason"] != FAILED]
-    reason = f"the first whose paired log-loss is within one standard error of the best, {names[selection.best]}"
-    if stops:
-        reason += f"; the ladder ended before {stops[0]['before']}: {stops[0]['reason']}"
-    if climbed.short:
-        n_folds = min(len(each.folds) for each in climbed.eligible)
-        reason += f"; the budget left no time for all folds of {', '.join(climbed.short)}"
-        compared = f"all were compared on {n_folds} of {climbed.n_folds} folds"
-        reason += f", so that {compared if n_folds < climbed.n_folds else 'none of these can be chosen'}"
-    return plan.decide("rung", names[selection.chosen], reason, describe_candidates(names, selection))

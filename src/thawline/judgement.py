@@ -41,7 +41,7 @@ from thawline.state import Job
 from thawline.types import MULTILABEL, plain
 
 if TYPE_CHECKING:
-    from thawline.types import Features, FloatArray, Groups, IntArray, Labels, Precision, Probabilities
+    from thawline.types import BoolArray, Features, FloatArray, Groups, IntArray, Labels, Precision, Probabilities
 
 CALIBRATION = "judgement calibration"  # units of the journal
 THRESHOLD = "judgement threshold"
@@ -51,13 +51,25 @@ N_PATIENTS = 1000  # that the workload is told of
 
 @dataclasses.dataclass(frozen=True)
 class Scored:
-    """Predictions of items that no model had seen: out of fold, or of the test part; ``places`` are those of the items."""
+    """Predictions of items that no model had seen: out of fold, or of the test part; ``places`` are those of the items.
+
+    Where each fold chose by itself, ``thresholds``, (items,), and the classes that prediction ``sets`` hold, (items,
+    classes), are those of its own.
+    """
 
     labels: Labels
     probabilities: Probabilities
     groups: Groups
     places: IntArray
     folds: IntArray | None = None
+    thresholds: FloatArray | None = None
+    sets: BoolArray | None = None
+
+    def take(self, chosen: BoolArray) -> Scored:
+        """Return some of the items."""
+        arrays: dict[str, Any] = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        taken: dict[str, Any] = {name: None if each is None else each[chosen] for name, each in arrays.items()}
+        return Scored(**taken)
 
 
 def settle(job: Job, chosen: TriedRung, features: Features) -> tuple[TriedRung, Safeguards]:
@@ -188,7 +200,7 @@ def evaluate_part(part: Scored, task: Mapping[str, Any], seed: int) -> dict[str,
     arrays, names = (part.labels, part.probabilities, part.groups), task["classes"]
     if task["kind"] == MULTILABEL:
         return evaluate_labels(*arrays, names, task["threshold"], folds=part.folds, seed=seed)
-    about = names, task["positive"], task["threshold"]
+    about = names, task["positive"], task["threshold"] if part.thresholds is None else part.thresholds
     return evaluate(*arrays, *about, folds=part.folds, seed=seed, ordinal=task["kind"] == "ordinal")
 
 
@@ -229,9 +241,10 @@ def judge_decision(
     ``draws`` are thresholds that resamples of development would have chosen, which the intervals then carry.
     """
     truth, scores = part.labels == positive, part.probabilities[:, positive]
-    found = judge_threshold(
-        truth, scores, part.groups, threshold, prevalence=prevalence, threshold_draws=draws, seed=seed
-    )
+    called, cut = scores, threshold
+    if part.thresholds is not None:  # each fold's own: what they call is cut anywhere between no and yes
+        called, cut = (scores >= part.thresholds).astype(np.float64), 0.5
+    found = judge_threshold(truth, called, part.groups, cut, prevalence=prevalence, threshold_draws=draws, seed=seed)
     share = prevalence if prevalence is not None else float(truth.mean())
     workload = count_workload(found.rates["sensitivity"], found.rates["specificity"], share, N_PATIENTS)
     curve = net_benefit(truth, scores, part.groups, CURVE_THRESHOLDS, prevalence=prevalence, seed=seed)
@@ -253,23 +266,22 @@ def judge_doubts(part: Scored, safeguards: Safeguards, seed: int) -> dict[str, A
     found: dict[str, Any] = {
         "risk_coverage": plain(risk_coverage(part.labels, part.probabilities, part.groups, seed=seed))
     }
-    if safeguards.sets is not None:
+    sets = part.sets
+    if sets is None and safeguards.sets is not None:
         sets = make_sets(safeguards.sets, part.probabilities)
+    if sets is not None:
         found["sets"] = plain(judge_sets(part.labels, sets, part.groups))
     return found
 
 
 def assess(
-    job: Job, chosen: TriedRung, safeguards: Safeguards, test: Probabilities | None, strangeness: FloatArray | None
+    job: Job, parts: Mapping[str, Scored | None], safeguards: Safeguards, strangeness: FloatArray | None
 ) -> dict[str, Any]:
     """Return what `metrics.json` holds beside the metrics: calibration, decision, doubts, familiarity and subgroups.
 
-    Each has a part "validation", out of fold, and "test", None where that stays closed; ``strangeness`` is that of the test
-    items. What a task does not have, a decision of several classes, is None.
+    Each has the ``parts`` "validation", out of fold, "test" and "nested", None where there is none; ``strangeness`` is that
+    of the test items. What a task does not have, a decision of several classes, is None.
     """
-    parts: dict[str, Scored | None] = {"validation": take_scored(job, chosen), "test": None}
-    if test is not None:
-        parts["test"] = take_test(job, test)
     names, seed, several = job.dataset.classes, job.options.seed, job.plan["task"] == MULTILABEL
     positive = list(names).index(job.plan["positive"]) if job.plan["positive"] in names and not several else None
 
@@ -345,7 +357,8 @@ def judge_subgroups(
     ``strata`` are the parts of all items by column. P-values are corrected for the number of columns (Holm), each metric by
     itself.
     """
-    called = predict_labels(part.probabilities, task["classes"], task["positive"], task["threshold"])
+    threshold = task["threshold"] if part.thresholds is None else part.thresholds
+    called = predict_labels(part.probabilities, task["classes"], task["positive"], threshold)
     about = part.labels, part.probabilities, called, part.groups
     taken = take_parts(strata, part.places.tolist())
     columns = {name: judge_column(parts, *about, positive=positive, folds=part.folds) for name, parts in taken.items()}

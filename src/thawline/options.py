@@ -73,7 +73,9 @@ THRESHOLDS = ("sensitivity", "specificity", "cost")  # what a threshold may be c
 
 LEAST_PX, MOST_PX = 32, 1024
 MOST_TILE_PX = 4096
-AUTO = "auto"
+AUTO, NEVER = "auto", "never"
+FEW_PATIENTS = 400  # below it a test part of 20 % is judged with a wide interval
+MOST_REPEATS = 100
 
 
 def option(
@@ -175,6 +177,10 @@ class RunOptions:
     folds: int = option(5, "Development folds by patient; fewer where a class has too few patients.", least=2)
     validation: str = option(
         "folds", "Score development by folds, on the given val part, or site:COLUMN, by leaving out one site at a time."
+    )
+    nested: str = option(
+        AUTO,
+        "Choose anew with each fifth of the patients put aside: never, N times, or auto: below 400 patients, in budget.",
     )
     test: str | None = option(
         None, "Test part where none is given: site:COLUMN=VALUE, one site, or time:COLUMN, the latest patients."
@@ -279,6 +285,19 @@ def _check_schemes(options: RunOptions) -> None:
         read_scheme("--validation", options.validation, (SITE,))
     if options.test is not None:
         read_scheme("--test", options.test, (SITE, TIME))
+    if read_nested(options.nested) and options.validation == "given":
+        raise OptionError(
+            "--nested: needs folds to put aside in turn, and --validation given leaves one; use folds there"
+        )
+
+
+def read_nested(text: str) -> int | None:
+    """Return how often nested cross-validation is asked for, 0 for never and None for auto. Raises OptionError."""
+    if text in (AUTO, NEVER):
+        return None if text == AUTO else 0
+    if not text.isdecimal() or not 0 < int(text) <= MOST_REPEATS:
+        raise OptionError(f"--nested: expected {AUTO}, {NEVER}, or 1 to {MOST_REPEATS} repeats; found {text!r}")
+    return int(text)
 
 
 def read_threshold(text: str) -> tuple[str, float]:

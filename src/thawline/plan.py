@@ -23,13 +23,14 @@ from thawline.options import (
     CALIBRATORS,
     LEAST_PX,
     MOST_PX,
+    MOST_REPEATS,
     RunOptions,
     list_backbones,
     list_heads,
     make_reading,
     settle_slices,
 )
-from thawline.plan_judging import choose_judging
+from thawline.plan_judging import NESTED, choose_judging, choose_nesting
 from thawline.plan_thawing import check_recipe, choose_thawing, name_controls, name_strategy
 from thawline.types import (
     ASPECTS,
@@ -61,6 +62,7 @@ EDITABLE = (
     "heads",
     "interpolation",
     "lines",
+    "nested",
     "precision",
     "recipe",
     "rung",
@@ -158,13 +160,14 @@ class Plan:
 
 def make_plan(fingerprint: Mapping[str, Any], hardware: Hardware, facts: BackboneFacts, options: RunOptions) -> Plan:
     """Decide what can be decided before anything is measured. Raises OptionError for a positive class that is none."""
-    heads = _choose_heads(fingerprint, options)
+    heads, nesting = _choose_heads(fingerprint, options), choose_nesting(fingerprint, options)
     thawing = choose_thawing(fingerprint, hardware, facts, options)
     choices = (
         _choose_task(fingerprint, options),
         _choose_positive(fingerprint, options),
         _choose_split(fingerprint, options),
-        _choose_headline(fingerprint, options),
+        nesting,
+        _choose_headline(fingerprint, options, nesting.value),
         Choice("seed", options.seed, "given" if options.seed else "fixed", "of splits, heads and intervals"),
         _choose_backbone(facts, options),
         _choose_size(fingerprint, facts, options),
@@ -213,7 +216,8 @@ def apply_given(plan: Plan, given: Plan) -> Plan:
     before = plan
     for choice in given.choices:
         own = plan.find(choice.name)
-        if choice.value is None or choice.value == own.value:
+        follows = choice.name == "headline" and NESTED in (choice.value, *(own.candidates or ()), own.value)
+        if choice.value is None or choice.value == own.value or follows:
             continue
         if choice.name not in EDITABLE:
             raise OptionError(
@@ -295,6 +299,10 @@ def _check_value(name: str, value: Any, own: Choice) -> None:
         "tta": (isinstance(value, bool), "true or false"),
         "useful_gain": (_is_number(value) and 0 <= value < 1, "a number from 0, below 1"),
         "interpolation": (value in ("bilinear", "bicubic"), "bilinear or bicubic"),
+        "nested": (
+            isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_REPEATS,
+            f"how many repeats, up to {MOST_REPEATS}, or 0",
+        ),
         "precision": (value in ("f32", "bf16"), "f32 or bf16"),
         "size_px": (
             isinstance(value, int) and LEAST_PX <= value <= MOST_PX,
@@ -373,18 +381,25 @@ def _choose_split(fingerprint: Mapping[str, Any], options: RunOptions) -> Choice
     return Choice("split", "as given" if kind == "given" else f"own, seed {options.seed}", kind, reason)
 
 
-def _choose_headline(fingerprint: Mapping[str, Any], options: RunOptions) -> Choice:
-    """Where the first number of the report comes from, and how wide its interval will be about."""
-    if options.hold_test:
-        return Choice("headline", "development folds", "given", "--hold-test: the test part stays closed")
+def _choose_headline(fingerprint: Mapping[str, Any], options: RunOptions, n_nested: int | None) -> Choice:
+    """Where the first number of the report comes from, and how wide its interval will be about; None: to be settled."""
     counts, of = _count_test_patients(fingerprint)
     reason = f"{of}: {forecast_interval(counts)}"
-    if fingerprint["n_patients"] < 400 and not fingerprint["split_given"]:
-        reason += (
-            "; below 400 patients the cross-validated figure beside it is the steadier one, and runs with another "
-        )
-        reason += "--seed show what the split alone does"
-    return Choice("headline", "test part", "rule", reason)
+    alone = "development folds" if options.hold_test else "test part"
+    if options.hold_test:
+        reason = "--hold-test: the test part stays closed"
+    elif fingerprint["split_given"] or options.test is not None:
+        return Choice("headline", alone, "rule", reason)
+    if n_nested is None:
+        return Choice("headline", None, "empirical", f"as nested is settled; {reason}", (NESTED, alone))
+    if n_nested:
+        return Choice("headline", NESTED, "rule", "every patient is judged by choices that others made")
+    return Choice("headline", alone, "given" if options.hold_test else "rule", reason)
+
+
+def settle_headline(plan: Plan, fingerprint: Mapping[str, Any], options: RunOptions) -> Plan:
+    """Return the plan with the headline that follows from what was settled of nested cross-validation."""
+    return _replace(plan, _choose_headline(fingerprint, options, plan["nested"]))
 
 
 def _count_test_patients(fingerprint: Mapping[str, Any]) -> tuple[list[int], str]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from thawline.options import CALIBRATORS, RunOptions, read_threshold
+from thawline.options import CALIBRATORS, FEW_PATIENTS, RunOptions, read_nested, read_threshold
 from thawline.types import Choice
 
+NESTED = "nested cross-validation"
 IN_WORDS = {"sensitivity": "a sensitivity of", "specificity": "a specificity of", "cost": "least cost at a ratio of"}
 
 
@@ -30,6 +31,24 @@ def choose_judging(fingerprint: Mapping[str, Any], options: RunOptions) -> tuple
             "95 %, with patients as what is sampled: AUC by DeLong (Obuchowski), proportions by Wilson, the rest by BCa",
         ),
     )
+
+
+def choose_nesting(fingerprint: Mapping[str, Any], options: RunOptions) -> Choice:
+    """Return how often all choices are made again with each part of the patients put aside in turn; None: to be settled.
+
+    Below `FEW_PATIENTS` one test part leaves a wide interval, where nobody else has chosen it.
+    """
+    wanted, n_patients = read_nested(options.nested), fingerprint["n_patients"]
+    if wanted is not None:
+        return Choice("nested", wanted, "given", "--nested")
+    if fingerprint["split_given"] or options.test is not None:
+        return Choice("nested", 0, "rule", "the test part is a chosen one, and judges alone; --nested 1 adds it")
+    if options.validation != "folds":
+        return Choice("nested", 0, "rule", "development is not scored by folds of patients; --nested 1 adds it")
+    if n_patients >= FEW_PATIENTS:
+        return Choice("nested", 0, "rule", f"{n_patients} patients: from {FEW_PATIENTS} on one test part is enough")
+    reason = f"to be settled: {n_patients} patients are below {FEW_PATIENTS}, so where the budget has time for it"
+    return Choice("nested", None, "empirical", reason, (0, 1))
 
 
 def _choose_calibration(options: RunOptions) -> Choice:

@@ -37,8 +37,14 @@ STEPS = {  # of a run, and how the names of their units begin
     "views": ("views of",),
     "final": ("final",),
     "test": ("test",),
+    "nested": ("nested",),
 }
-RARE_STEPS = ("audit", "race", "views")  # which a run may do without, and are not told where they took no time
+RARE_STEPS = (
+    "audit",
+    "race",
+    "views",
+    "nested",
+)  # which a run may do without, and are not told where they took no time
 
 
 @dataclasses.dataclass

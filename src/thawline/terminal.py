@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from thawline.errors import ThawlineError
+from thawline.share.headline import WHERE, list_parts
 from thawline.share.words import count_things, name_rung, write_estimate, write_percent
 
 INTERRUPTED, WRONG, REFUSED = 130, 2, 3
@@ -93,25 +94,35 @@ class TerminalListener:
 
 
 def format_summary(metrics: Mapping[str, Any], report: Path) -> str:
-    """Return the five lines that end a run."""
-    part = "test" if metrics["test"] else "validation"
-    section, validation, chosen, cost = metrics[part], metrics["validation"], metrics["chosen"], metrics["cost"]
-    what = "Test" if metrics["test"] else "Cross-validated (test part closed)"
+    """Return the lines that end a run."""
+    chosen, cost = metrics["chosen"], metrics["cost"]
     seconds = cost["seconds"]
     parts = ", ".join(
-        f"{name} {seconds[name]:.1f}" for name in ("read", "features", "heads", "training") if name in seconds
+        f"{name} {seconds[name]:.1f}" for name in ("read", "features", "heads", "training", "nested") if name in seconds
     )
     return "\n".join(
         [
-            f"{what} AUC {write_estimate(section['auc'])}, accuracy {write_estimate(section['accuracy'])}: "
-            f"{section['n_items']} items of {section['n_patients']} patients",
-            f"Cross-validated AUC {write_estimate(validation['auc'])}: {validation['n_items']} items of "
-            f"{validation['n_patients']} patients",
+            *_describe_parts(metrics),
             f"Chosen: {_describe_chosen(chosen)}, of {count_things(len(metrics['ladder']), 'rung')} tried",
             f"Cost: {seconds['total']:.1f} s ({parts}), peak memory {cost['peak_rss_mib']} MiB",
             f"Report: {report}",
         ]
     )
+
+
+def _describe_parts(metrics: Mapping[str, Any]) -> list[str]:
+    """Return a line for each part, the headline's with its accuracy."""
+    names = {"nested": "Nested cross-validated", "test": "Test", "validation": "Cross-validated"}
+    parts = list_parts(metrics)
+    lines = [
+        f"{names[part]} AUC {write_estimate(metrics[part]['auc'])}: {metrics[part]['n_items']} items of "
+        f"{metrics[part]['n_patients']} patients"
+        for part in parts
+    ]
+    first, counts = lines[0].split(": ")
+    if metrics["test"] is None:
+        first = first.replace(" AUC", " (test part closed) AUC")
+    return [f"{first}, accuracy {write_estimate(metrics[parts[0]]['accuracy'])}: {counts}", *lines[1:]]
 
 
 def format_validation(metrics: Mapping[str, Any], page: Path) -> str:
@@ -123,7 +134,7 @@ def format_validation(metrics: Mapping[str, Any], page: Path) -> str:
         f"{section['n_items']} items of {section['n_patients']} patients"
     ]
     if compared is not None:
-        against = "test part" if compared["with"] == "test" else "cross-validation"
+        against = WHERE[compared["with"]].removeprefix("the ")
         lines.append(
             f"AUC less that of the run's {against}: {write_estimate(compared['metrics']['auc']['difference'])}"
         )

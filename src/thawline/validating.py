@@ -43,6 +43,7 @@ from thawline.share.bundle import Model, find_problem, load_model
 from thawline.share.drifted import list_notable
 from thawline.share.finished import Finished, read_finished
 from thawline.share.folder import Predictions, is_telling
+from thawline.share.headline import find_headline
 from thawline.share.results import format_csv
 from thawline.share.safeguards import describe_doubts, name_doubts
 from thawline.share.validation import render_validation, summarise_validation
@@ -303,8 +304,8 @@ def _measure_drift(
 
 
 def compare_figures(section: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Return how much more each metric is than in the run's test part, or out of fold where that stayed closed."""
-    part = "validation" if metrics["test"] is None else "test"
+    """Return how much more each metric is than in the part of the run that makes its headline."""
+    part = find_headline(metrics)
     found = {}
     for name in COMPARED:
         if name in section and name in metrics[part]:

@@ -57,6 +57,7 @@ def make_metrics(*, held: bool = False, **changes: Any) -> dict[str, Any]:
         **make_judgement(),
         "test": test,
         "validation": {**section, "n_items": 99, "n_patients": 55},
+        "nested": None,
     }
 
 

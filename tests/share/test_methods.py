@@ -103,6 +103,8 @@ def test_a_chosen_threshold_and_a_closed_test_part() -> None:
         "decision": {"threshold": 0.31, "choice": ["The threshold was chosen out of fold, for a sensitivity of 0.9."]},
         "methods": ["Wilson, 3 effective items", "Wilson, 5 effective items", "BCa bootstrap; 200 resamples"],
         "part": "validation",
+        "parts": [{"key": "validation"}],
+        "nested": None,
     }
     assert tell_judging(summary, {"coverage": 0.9}) == [
         "Probabilities were left as the model gives them.",

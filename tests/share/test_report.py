@@ -325,6 +325,7 @@ def write_run(
         "validation": validation,
         "ladder": make_ladder(validation),
         "stops": make_stops(),
+        "nested": None,
         **make_judgement(parts, classes, positive),
         "cost": {"seconds": {"read": 8.1, "features": 21.7, "heads": 14.2, "training": 302.0, "total": 371.4},
                  "cpu_seconds": {"read": 5.2, "features": 40.1, "heads": 20.0, "training": 590.6, "total": 655.9},
@@ -902,7 +903,7 @@ def test_a_damaged_file_is_named(run: Path, name: str, content: bytes) -> None:
         write_report(run)
 
 
-@pytest.mark.parametrize("key", ["task", "test", "chosen", "validation", "ladder", "stops", "cost"])
+@pytest.mark.parametrize("key", ["task", "nested", "test", "chosen", "validation", "ladder", "stops", "cost"])
 def test_a_missing_key_is_named(run: Path, key: str) -> None:
     metrics = json.loads((run / "metrics.json").read_text("utf-8"))
     del metrics[key]

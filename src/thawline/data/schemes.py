@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from thawline.data.splits import Splits, check_parts, make_folds
+from thawline.data.splits import Splits, check_parts, fold_others, make_folds
 from thawline.errors import DataError, OptionError
 
 if TYPE_CHECKING:
@@ -84,6 +84,19 @@ def split_by_columns(
         folds, n_folds = _fold_by_site(np.array(names), labels, groups, rest)
         said.append(f"{n_folds} folds, each a value of {column} that the others do not have")
     return Splits(is_test, folds, n_folds, "; ".join(said))
+
+
+def fold_other_sites(
+    items: Sequence[Item], labels: Labels, groups: Groups, aside: BoolArray, seed: int, wanted: int, *, sites: str
+) -> Splits:
+    """Fold all items but those put aside by site, or stratified where too few sites are left. Raises DataError."""
+    _, column, _ = read_scheme("--validation", sites, (SITE,))
+    names = _read_column("--validation", items, column)
+    try:
+        folds, n_folds = _fold_by_site(np.array(names), labels, groups, ~aside)
+    except DataError:
+        return fold_others(labels, groups, aside, seed, wanted)
+    return Splits(aside, folds, n_folds, f"a site is put aside; {n_folds} folds, each a value of {column}")
 
 
 def _choose_test(items: Sequence[Item], groups: Groups, kind: str, column: str, value: str) -> tuple[BoolArray, str]:

@@ -116,6 +116,12 @@ def keep_given_validation(items: Sequence[Item], labels: Labels) -> Splits:
     return Splits(split == "test", folds, 1, "test and validation parts as given: one fold, val")
 
 
+def fold_others(labels: Labels, groups: Groups, aside: BoolArray, seed: int, wanted: int) -> Splits:
+    """Fold all items but those put aside, which stand where a test part does. Raises DataError."""
+    folds, n_folds, reason = _fold_rest(labels, groups, aside, seed, wanted)
+    return Splits(aside, folds, n_folds, f"a part of the patients is put aside; {reason}")
+
+
 def check_parts(labels: Labels, is_test: BoolArray) -> None:
     """Check that a given split has a test part and that both parts hold every class. Raises DataError."""
     if not is_test.any():

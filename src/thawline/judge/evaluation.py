@@ -54,7 +54,10 @@ AnySheet = TypeVar("AnySheet", bound=Judged)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Sheet:
-    """The items judged: ``patients`` counts from 0 and indexes the columns of a resampling; ``folds`` is 0 without."""
+    """The items judged: ``patients`` counts from 0 and indexes the columns of a resampling; ``folds`` is 0 without.
+
+    ``thresholds`` are what each was called at.
+    """
 
     labels: Labels
     probabilities: Probabilities
@@ -63,6 +66,7 @@ class Sheet:
     folds: IntArray
     n_patients: int
     positive: int | None
+    thresholds: FloatArray
     ordinal: bool = False
 
     @property
@@ -77,17 +81,19 @@ class Sheet:
 
 
 def predict_labels(
-    probabilities: Probabilities, classes: Sequence[str], positive: str | None, threshold: float = 0.5
+    probabilities: Probabilities, classes: Sequence[str], positive: str | None, threshold: float | FloatArray = 0.5
 ) -> Labels:
     """Return the class called for each item, int64 of shape (items,).
 
-    Two classes: ``positive`` where its probability is at least ``threshold``. More: the most likely one, the first of
-    equals. Raises OptionError where ``positive`` is not among two classes, or the threshold is not in [0, 1].
+    Two classes: ``positive`` where its probability is at least ``threshold``, one for all or one an item, (items,). More:
+    the most likely one, the first of equals. Raises OptionError where ``positive`` is not among two classes, or a threshold
+    is not in [0, 1].
     """
     given = np.asarray(probabilities)
     index = find_positive(classes, positive)
-    if not 0 <= threshold <= 1:
-        raise OptionError(f"The threshold is a probability between 0 and 1; found {threshold}. Pass for example 0.5.")
+    limits = np.atleast_1d(threshold)
+    if len(outside := limits[~((limits >= 0) & (limits <= 1))]):
+        raise OptionError(f"A threshold is a probability between 0 and 1; found {outside[0]}. Pass for example 0.5.")
     if index is None:
         return np.asarray(given.argmax(axis=1), np.int64)
     return np.asarray(np.where(given[:, index] >= threshold, index, 1 - index), np.int64)
@@ -115,7 +121,7 @@ def evaluate(
     groups: Groups,
     classes: tuple[str, ...],
     positive: str | None,
-    threshold: float = 0.5,
+    threshold: float | FloatArray = 0.5,
     *,
     folds: IntArray | None = None,
     seed: int = 0,
@@ -130,9 +136,9 @@ def evaluate(
     no model has scored, are left out of everything.
 
     Sensitivity and specificity are those of ``positive`` at ``threshold`` with two classes, else means over the classes
-    that occur, of the most likely class called against the rest. ``patient_level`` averages the probabilities of a
-    patient's items, over patients whose items agree in label; None where every patient has one item. An undefined
-    number is None. One set of patient resamples serves all metrics.
+    that occur, of the most likely class called against the rest; ``threshold`` may be one an item. ``patient_level``
+    averages the probabilities of a patient's items, over patients whose items agree in label; None where every patient has
+    one item. An undefined number is None. One set of patient resamples serves all metrics.
 
     Where classes are ``ordinal``, grades in their order, ``weighted_kappa`` is Cohen's kappa with quadratic weights (Cohen,
     Psychological Bulletin 70:213, 1968), and ``grade_error`` the mean number of grades between call and label.
@@ -145,7 +151,7 @@ def evaluate(
     sheet = dataclasses.replace(sheet, ordinal=ordinal)
     samples = resample(sheet, _sum_patients(sheet), _measure, n_resamples, seed)
     result = _report_items(sheet, classes, samples, level)
-    by_patient = _merge_patients(sheet, classes, positive, threshold)
+    by_patient = _merge_patients(sheet, classes, positive)
     result["patient_level"] = _report_patients(by_patient, level) if by_patient else None
     return result
 
@@ -212,7 +218,7 @@ def _make_sheet(
     *,
     classes: Sequence[str],
     positive: str | None,
-    threshold: float,
+    threshold: float | FloatArray,
     folds: IntArray | None,
 ) -> Sheet:
     index = find_positive(classes, positive)
@@ -233,11 +239,12 @@ def _make_sheet(
             f"Each row of probabilities must lie in [0, 1] and sum to 1; row {scored[first]} holds {given[first]}."
         )
     names, patients = np.unique(group, return_inverse=True)
-    predicted = predict_labels(given, classes, positive, threshold)
-    return Sheet(truth, given, predicted, patients, fold, len(names), index)
+    thresholds = np.broadcast_to(np.asarray(threshold, np.float64), np.shape(labels)[:1])[scored]
+    predicted = predict_labels(given, classes, positive, thresholds)
+    return Sheet(truth, given, predicted, patients, fold, len(names), index, thresholds)
 
 
-def _merge_patients(sheet: Sheet, classes: Sequence[str], positive: str | None, threshold: float) -> Sheet | None:
+def _merge_patients(sheet: Sheet, classes: Sequence[str], positive: str | None) -> Sheet | None:
     """Return one row for each patient whose items agree in label; None where that adds nothing or nobody agrees."""
     if sheet.n_patients == len(sheet.labels):
         return None
@@ -249,7 +256,7 @@ def _merge_patients(sheet: Sheet, classes: Sequence[str], positive: str | None, 
     n_items = np.bincount(sheet.patients, minlength=sheet.n_patients)
     mean = sum_by(sheet.patients, sheet.probabilities, sheet.n_patients)[agreeing] / n_items[agreeing, np.newaxis]
     rows = first[agreeing]
-    predicted = predict_labels(mean, classes, positive, threshold)
+    predicted = predict_labels(mean, classes, positive, sheet.thresholds[rows])
     return dataclasses.replace(
         sheet,
         labels=sheet.labels[rows],
@@ -257,6 +264,7 @@ def _merge_patients(sheet: Sheet, classes: Sequence[str], positive: str | None, 
         predicted=predicted,
         patients=agreeing,
         folds=sheet.folds[rows],
+        thresholds=sheet.thresholds[rows],
     )
 
 

@@ -12,6 +12,7 @@ from thawline.files import write_atomic
 from thawline.learn.weight_files import Weights
 from thawline.plan import Plan
 from thawline.share.folder import read_names, withhold
+from thawline.share.headline import find_headline
 from thawline.share.judged import (
     describe_familiarity,
     summarise_calibration,
@@ -26,6 +27,11 @@ from thawline.types import MULTILABEL
 
 USE = "## Intended use"
 STATED = ("intended_use", "users", "target_population", "limitations")  # keys of the study file that the card repeats
+ON = {
+    "nested": "nested folds, whose models and all choices were made anew without them",
+    "test": "held-out test part",
+    "validation": "development folds (the test part was kept closed)",
+}
 HEADLINES = ("auc", "accuracy", "balanced_accuracy", "sensitivity", "specificity", "brier", "ece")
 
 
@@ -114,8 +120,8 @@ def write_card(
     ``names`` are those that the study file must not bring in.
     """
     task, chosen = metrics["task"], metrics["chosen"]
-    part = "test" if metrics["test"] else "validation"
-    where = "held-out test part" if metrics["test"] else "development folds (the test part was kept closed)"
+    part = find_headline(metrics)
+    where = ON[part]
     section = metrics[part]
     upper, rung = plan["highest_block"], find_chosen(metrics["ladder"])
     name = name_rung(chosen["strategy"], chosen["thaw_line"], chosen["head"])

@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
+from thawline.options import FEW_PATIENTS
 from thawline.share.words import count_things
 
 Level: TypeAlias = Literal["warning", "caution", "note"]
 Caution: TypeAlias = dict[str, str]
 
-FEW_PATIENTS = 400  # below it a test part of 20 % gives a wide interval, and is better replaced by cross-validation
 FEW_OF_A_CLASS = 10  # patients; below it the figures of a class hang on single patients
 SHOWN_ITEMS = 20
 OVERRIDES = {

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from thawline.types import Labels, Probabilities
 
 SCHEMA = 1
+NESTED_PREDICTIONS = "predictions_nested.csv"
 WITHHELD = "[withheld]"
 TRACE = re.compile(  # what looks like a path or a file of the data
     r"""(?<!\w) (['"]) (?:(?!\1).)* (?: [/\\] (?:(?!\1).)* | \.[A-Za-z]\w{1,5} ) \1
@@ -32,7 +33,7 @@ TRACE = re.compile(  # what looks like a path or a file of the data
 
 
 class Predictions(NamedTuple):
-    """What the page needs of `predictions.csv`: one part of it, and the ``names`` that must not appear."""
+    """What the page needs of the predictions: one part of them, and the ``names`` that must not appear."""
 
     labels: Labels
     probabilities: Probabilities
@@ -68,7 +69,15 @@ def read_json(run: Path, name: str) -> dict[str, Any]:
         return data
 
 
-def read_predictions(run: Path, classes: Sequence[str], split: str, *, multilabel: bool = False) -> Predictions:
+def read_predictions(
+    run: Path,
+    classes: Sequence[str],
+    split: str,
+    *,
+    multilabel: bool = False,
+    column: str = "split",
+    name: str = "predictions.csv",
+) -> Predictions:
     """Read labels and probabilities of the rows of one split, and from all rows the names to keep off the page.
 
     Labels are places of ``classes``, (items,), or of several an item 1, 0 and -1, (items, labels).
@@ -77,10 +86,10 @@ def read_predictions(run: Path, classes: Sequence[str], split: str, *, multilabe
     probabilities: list[list[float]] = []
     names: set[str] = set()
     place = {name: index for index, name in enumerate(classes)}
-    with blame(run, "predictions.csv"), (run / "predictions.csv").open(encoding="utf-8", newline="") as stream:
+    with blame(run, name), (run / name).open(encoding="utf-8", newline="") as stream:
         for line, row in enumerate(csv.DictReader(stream), start=2):
             names.update(list_names(row))
-            unscored = row["split"] != split or row["fold"] == "-1"
+            unscored = row[column] != split or row["fold"] == "-1"
             if unscored or (row["label"] not in place and not multilabel):
                 continue
             given = [float(row[f"p_{name}"]) for name in classes]

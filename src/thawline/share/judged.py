@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from thawline.share.figures import MAX_CURVES
+from thawline.share.rungs import translate_rung
 from thawline.share.words import (
     NARROW,
     count_things,
@@ -162,6 +163,40 @@ def describe_familiarity(familiarity: Mapping[str, Any] | None) -> str:
         flagged = familiarity["n_unfamiliar"]
         said += f" Of the test part {flagged} of {n_items} do ({format_percent(flagged / n_items)})."
     return said
+
+
+def summarise_nested(nested: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return each part put aside with what was chosen for it, and what that says, in sentences; None without any."""
+    if nested is None:
+        return None
+    rows = [
+        {
+            **{key: int(row[key]) for key in ("repeat", "fold", "n_items", "n_patients")},
+            "rung": translate_rung(row["rung"]),
+            "backbone": str(row["backbone"]),
+            "calibration": str(row["calibration"]),
+            "threshold": float(row["threshold"]),
+            "auc": take_estimate(row, "auc"),
+        }
+        for row in nested["folds"]
+    ]
+    n_repeats, aucs = int(nested["n_repeats"]), [row["value"] for row in nested["auc_by_repeat"]]
+    said = _describe_choices([str(row["rung"]) for row in rows])
+    if n_repeats > 1 and None not in aucs:
+        said.append(
+            f"The patients were dealt {n_repeats} times; figures are means over these, of which the AUC ran from "
+            f"{format_number(min(aucs))} to {format_number(max(aucs))}. Curves and tables of counts are those of the first."
+        )
+    return {"n_repeats": n_repeats, "n_folds": int(nested["n_folds"]), "rows": rows, "said": said}
+
+
+def _describe_choices(rungs: list[str]) -> list[str]:
+    """Return whether the parts agree on what is best."""
+    counts = {name: rungs.count(name) for name in sorted(set(rungs), key=lambda name: (-rungs.count(name), name))}
+    if len(counts) == 1:
+        return [f"All {len(rungs)} parts chose {next(iter(counts))}."]
+    chosen = ", ".join(f"{name} ({count})" for name, count in counts.items())
+    return [f"Of {count_things(len(rungs), 'part')} put aside, the others chose {chosen}."]
 
 
 def summarise_subgroups(subgroups: Mapping[str, Any] | None, part: str) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from thawline.share.flow import describe_flow
+from thawline.share.headline import WHERE
 from thawline.share.tables import Cell, Table, list_tables
 from thawline.share.words import ABSENT, format_estimate, format_number
 
@@ -16,7 +17,7 @@ SPECIAL = re.compile(r"[\\`*\[\]<>|]")
 
 def write_markdown(summary: Mapping[str, Any]) -> str:
     """Return the report of a summary as Markdown; texts of the data are escaped."""
-    part = "test part" if summary["part"] == "test" else "cross-validation"
+    part = WHERE[summary["part"]].removeprefix("the ")
     blocks = [
         "# Thawline report",
         f"AUC, {part}: **{format_estimate(summary['auc'])}**. {escape(' '.join(summary['meaning']))}",

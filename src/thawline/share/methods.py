@@ -171,11 +171,24 @@ def tell_judging(summary: Mapping[str, Any], choices: Mapping[str, Any]) -> list
     said.append(
         f"Intervals treat patients as what is sampled ({', '.join(kinds)})." if kinds else "There are no intervals."
     )
-    if summary["part"] == "test":
+    if any(part["key"] == "test" for part in summary["parts"]):
         said.append("All choices were written down before the test part was opened; the final model predicted it once.")
     else:
         said.append("The test part was not opened; figures are out of fold.")
-    return said
+    return said + _tell_nested(summary)
+
+
+def _tell_nested(summary: Mapping[str, Any]) -> list[str]:
+    """Return how nested cross-validation was done, where it was."""
+    nested = summary["nested"]
+    if nested is None:
+        return []
+    repeats = f", repeated {nested['n_repeats']} times with other parts" if nested["n_repeats"] > 1 else ""
+    main = " It makes the main figures." if summary["part"] == "nested" else ""
+    return [
+        f"In nested cross-validation each of {nested['n_folds']} parts of the patients was put aside in turn{repeats}, and "
+        f"all choices (input, candidate, calibration, threshold) were made anew on the others before it was predicted.{main}"
+    ]
 
 
 def tell_software(spec: Mapping[str, Any]) -> list[str]:

@@ -59,6 +59,11 @@ def tell_test(summary: Mapping[str, Any]) -> list[str]:
     on = f"{count_things(part['n_items'], 'image')} of {patients}"
     if summary["part"] == "test":
         said = [f"It was tested on {on} that were put aside before it learned anything."]
+    elif summary["part"] == "nested":
+        said = [
+            f"The way it is made was tested on {on}: it was made anew {summary['nested']['n_folds']} times, each time with "
+            "some of them put aside before it learned anything."
+        ]
     else:
         said = [
             f"It was tested on {on}, each time on some that it had not learned from. "

@@ -24,7 +24,8 @@ from thawline.share.figures import (
     shorten,
 )
 from thawline.share.flow import describe_flow, draw_flow
-from thawline.share.summary import PARTS, summarise, summarise_findings, summarise_shortcuts, summarise_tables
+from thawline.share.headline import PARTS
+from thawline.share.summary import summarise, summarise_findings, summarise_shortcuts, summarise_tables
 from thawline.share.words import (
     count_things,
     format_estimate,

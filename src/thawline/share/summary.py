@@ -13,7 +13,17 @@ from thawline.share.checklists import fill_checklists, list_sections
 from thawline.share.expenses import summarise_cost
 from thawline.share.figures import MAX_CURVES
 from thawline.share.flow import summarise_flow
-from thawline.share.folder import Predictions, blame, read_image, read_json, read_predictions, withhold
+from thawline.share.folder import (
+    NESTED_PREDICTIONS,
+    Predictions,
+    blame,
+    read_image,
+    read_json,
+    read_names,
+    read_predictions,
+    withhold,
+)
+from thawline.share.headline import PARTS, find_headline, list_parts
 from thawline.share.judged import (
     describe_familiarity,
     pick_curves,
@@ -21,6 +31,7 @@ from thawline.share.judged import (
     summarise_decision,
     summarise_doubts,
     summarise_growth,
+    summarise_nested,
     summarise_readers,
     summarise_subgroups,
 )
@@ -51,7 +62,6 @@ from thawline.types import MISSING, MULTILABEL
 if TYPE_CHECKING:
     from thawline.types import BoolArray, Labels
 
-PARTS = {"test": "Test", "validation": "Cross-validation"}
 SCORES = {  # key in metrics.json: name on the page
     "auc": "AUC",
     "average_precision": "Average precision",
@@ -82,11 +92,10 @@ def summarise(run: Path) -> dict[str, Any]:
         read_json(run, f"{name}.json") for name in ("metrics", "plan", "fingerprint", "audit", "spec")
     )
     with blame(run, "metrics.json"):
-        part = "validation" if metrics["test"] is None else "test"
+        part, tested = find_headline(metrics), metrics["test"] is not None
         classes = [str(name) for name in metrics["task"]["classes"]]
         several = metrics["task"]["kind"] == MULTILABEL
-    split = "test" if part == "test" else "development"
-    predictions = read_predictions(run, classes, split, multilabel=several)
+    predictions = find_predictions(run, classes, part, multilabel=several)
     with blame(run, "plan.json"):
         choices = {choice["name"]: choice["value"] for choice in plan["choices"]}
         delivery = {name: choices[name] for name in ("highest_block", "final", "tta")}
@@ -117,11 +126,19 @@ def summarise(run: Path) -> dict[str, Any]:
     with blame(run, "metrics.json"):
         summary["cost"] = summarise_cost(metrics["cost"], study)
     with blame(run, "audit.json"):
-        flow = summarise_flow(audit, fingerprint, classes, tested=part == "test")
+        flow = summarise_flow(audit, fingerprint, classes, tested=tested)
         summary["flow"] = withhold(flow, predictions.names)
     with blame(run, "spec.json"):
         summary |= withhold(write_texts(summary, choices, fingerprint, spec, study), predictions.names)
     return summary
+
+
+def find_predictions(run: Path, classes: Sequence[str], part: str, *, multilabel: bool) -> Predictions:
+    """Return the predictions of a part; the names to keep off the page are those of all items."""
+    if part != "nested":
+        return read_predictions(run, classes, "test" if part == "test" else "development", multilabel=multilabel)
+    found = read_predictions(run, classes, "1", multilabel=multilabel, column="repeat", name=NESTED_PREDICTIONS)
+    return found._replace(names=found.names | read_names(run))
 
 
 def write_texts(
@@ -142,7 +159,7 @@ def write_texts(
 
 def summarise_metrics(metrics: Mapping[str, Any], part: str) -> dict[str, Any]:
     """Return headline, scores, classes, confusion, rungs and cost; ``part`` is the section that makes the headline."""
-    sections = {key: metrics[key] for key in PARTS if metrics[key] is not None}
+    sections = {key: metrics[key] for key in list_parts(metrics)}
     auc = take_estimate(sections[part], "auc")
     task, n_folds = dict(metrics["task"]), max(rung["n_folds"] for rung in metrics["ladder"])
     return {
@@ -162,12 +179,13 @@ def summarise_metrics(metrics: Mapping[str, Any], part: str) -> dict[str, Any]:
         ],
         "precision": describe_precision(metrics["ladder"]),
         "stops": [explain_stop(stop) for stop in metrics["stops"]],
+        "nested": summarise_nested(metrics["nested"]),
     }
 
 
 def summarise_judgement(metrics: Mapping[str, Any], part: str) -> dict[str, Any]:
     """Return calibration, decision, doubts, familiarity and subgroups; ``part`` is the section that makes the headline."""
-    keys = [key for key in PARTS if metrics[key] is not None]
+    keys = list_parts(metrics)
     found = summarise_calibration(metrics["calibration"], keys, part)
     found["rows"] = [row | {"part": PARTS[row["part"]]} for row in found["rows"]]
     return {
@@ -237,12 +255,20 @@ def explain_headline(task: Mapping[str, Any], section: Mapping[str, Any], auc: M
     found, cleared, right = (take_estimate(section, key)["value"] for key in ("sensitivity", "specificity", "accuracy"))
     if two and found is not None and cleared is not None:
         said.append(
-            f"At the threshold {format_number(task.get('threshold'), 2)} it finds {format_percent(found)} of the items "
+            f"At {name_threshold(task, section)} it finds {format_percent(found)} of the items "
             f"with {positive} and rightly clears {format_percent(cleared)} of the others."
         )
     elif right is not None:
         said.append(f"Its most likely class is the right one for {format_percent(right)} of the items.")
     return said
+
+
+def name_threshold(task: Mapping[str, Any], section: Mapping[str, Any]) -> str:
+    """Return "the threshold 0.50", or that each part of nested cross-validation has its own where these differ."""
+    own = sorted({row["threshold"] for row in section.get("folds", ())})
+    if len(own) < 2:
+        return f"the threshold {format_number(task.get('threshold'), 2)}"
+    return f"the threshold of each part ({format_number(own[0], 2)} to {format_number(own[-1], 2)})"
 
 
 def explain_labels(task: Mapping[str, Any], section: Mapping[str, Any], auc: Mapping[str, Any]) -> list[str]:

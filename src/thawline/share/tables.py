@@ -172,6 +172,13 @@ def list_readers(summary: Mapping[str, Any]) -> Rows:
     ]  # fmt: skip
 
 
+def list_nested(summary: Mapping[str, Any]) -> Rows:
+    """Return each part put aside, what was chosen without it, and the AUC there."""
+    keys = ("repeat", "fold", "n_items", "n_patients", "rung", "calibration", "threshold")
+    found = summary["nested"] or {"rows": []}
+    return [[*(row[key] for key in keys), *take_ends(row["auc"])] for row in found["rows"]]
+
+
 def list_growth(summary: Mapping[str, Any]) -> Rows:
     """Return the AUC that is foretold by patients to learn from."""
     return [[row["n_patients"], *take_ends(row["auc"])] for row in summary["growth"]["rows"]]
@@ -227,6 +234,8 @@ TABLES: tuple[tuple[str, str, tuple[str, ...], Callable[[Mapping[str, Any]], Row
     ("readers", "Beside readers",
      ("reader", "items", "patients", *(f"specificity_{end}" for end in ENDS), "compared",
       *(f"{key}_{end}" for key in ("reader", "model", "difference") for end in ENDS), "p_corrected"), list_readers),
+    ("nested", "Nested cross-validation",
+     ("repeat", "part", "items", "patients", "chosen", "calibration", "threshold", *ENDS), list_nested),
     ("growth", "AUC by patients to learn from", ("patients", *ENDS), list_growth),
     ("ladder", "The ladder",
      ("rung", "name", "chosen", "control", "ratio", *(f"auc_{end}" for end in ENDS), *(f"gain_{end}" for end in ENDS),

@@ -9,6 +9,7 @@ from thawline.share.cautions import FEW_OF_A_CLASS, Caution, say
 from thawline.share.drifted import NOTHING, describe_strangeness, draw_shift, tabulate_drift
 from thawline.share.figures import Caption, draw_net_benefit, draw_reliability, draw_risk, draw_roc
 from thawline.share.folder import Predictions, withhold
+from thawline.share.headline import PARTS, WHERE, list_parts
 from thawline.share.judged import (
     pick_curves,
     summarise_calibration,
@@ -18,7 +19,6 @@ from thawline.share.judged import (
 )
 from thawline.share.report import describe_reliability, describe_risk, make_environment
 from thawline.share.summary import (
-    PARTS,
     SCORES,
     explain_headline,
     list_estimates,
@@ -56,7 +56,7 @@ def summarise_validation(
     Names of the ``predictions`` appear nowhere.
     """
     own, task = {"external": found["external"]}, found["task"]
-    sections = own | {key: metrics[key] for key in PARTS if metrics[key] is not None}
+    sections = own | {key: metrics[key] for key in list_parts(metrics)}
     auc, keys = take_headline(found["external"]), list(sections)
     curves = summarise_curves({"task": task, **own}, "external", predictions)
     calibration = summarise_calibration({**metrics["calibration"], "external": found["calibration"]}, keys, "external")
@@ -129,7 +129,7 @@ def describe_difference(compared: Mapping[str, Any] | None) -> list[str]:
     difference, p_value = take_estimate(found, "difference"), take_number(found["p_value"])
     if difference["value"] is None or p_value is None:
         return []
-    where = "in the run's test part" if compared["with"] == "test" else "in cross-validation"
+    where = "in the run's test part" if compared["with"] == "test" else f"in {WHERE[compared['with']]}"
     more = "more" if difference["value"] > 0 else "less"
     ends = {key: difference[key] for key in ("low", "high")}
     said = (

@@ -1,0 +1,22 @@
+"""Which predictions make the headline of a run, and what its parts are called."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+PARTS = {"nested": "Nested cross-validation", "test": "Test", "validation": "Cross-validation"}  # the strictest first
+WHERE = {"nested": "nested cross-validation", "test": "the test part", "validation": "cross-validation"}
+
+
+def find_headline(metrics: Mapping[str, Any]) -> str:
+    """Return the part of `metrics.json` that makes the headline: "nested" where the plan says so, else "test" if opened."""
+    if metrics["nested"] is not None and metrics["nested"]["headline"]:
+        return "nested"
+    return "validation" if metrics["test"] is None else "test"
+
+
+def list_parts(metrics: Mapping[str, Any]) -> list[str]:
+    """Return the parts that a run has, the headline first."""
+    first = find_headline(metrics)
+    return [first, *(key for key in PARTS if key != first and metrics[key] is not None)]
