@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,21 @@ from thawline.share.summary import summarise
 from thawline.share.tables import list_tables
 from thawline.types import Estimate
 
-USUAL = {"head": "linear", "audit": "none", "precision": "f32", "threshold": "sensitivity:0.8"}
+USUAL = {
+    "head": "linear",
+    "audit": "none",
+    "precision": "f32",
+    "threshold": "sensitivity:0.8",
+    "nested": "1",
+    "folds": 3,
+}
 
 
 def run_nested(data: Path, out: Path, **options: Any) -> thawline.RunResult:
-    return thawline.run(data, out, listener=options.pop("listener", Notes()), **{**USUAL, "nested": "1", **options})
+    """Run on films, or a table beside them, with the smallest network, whose weights lie beside them."""
+    folder = data if data.is_dir() else data.parent
+    tiny = {"backbone": "tiny", "weights": folder / "tiny.safetensors", "size_px": 64}
+    return thawline.run(data, out, listener=options.pop("listener", Notes()), **{**USUAL, **tiny, **options})
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
@@ -48,8 +59,11 @@ def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_films(tmp_path_factory.mktemp("films") / "data", n_patients=30, scanners=3, contrast=1.0)
+def films(tmp_path_factory: pytest.TempPathFactory, tiny_file: Path) -> Path:
+    data = make_films(tmp_path_factory.mktemp("films") / "data", n_patients=30, scanners=3, contrast=1.0)
+    for name in ("tiny.safetensors", "tiny.json"):
+        shutil.copy(tiny_file.with_name(name), data / name)
+    return data
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +214,7 @@ def test_an_interrupted_one_goes_on_and_comes_to_the_same(
 
 @pytest.mark.slow
 def test_repeats_deal_the_patients_anew(films: Path, tmp_path: Path) -> None:
-    metrics = run_nested(films, tmp_path / "run", nested="2", plan=None).metrics
+    metrics = run_nested(films, tmp_path / "run", nested="2").metrics
     rows = read_rows(tmp_path / "run" / "predictions_nested.csv")
     dealt = [{row["item"]: row["fold"] for row in rows if row["repeat"] == repeat} for repeat in ("1", "2")]
     assert dealt[0].keys() == dealt[1].keys()
@@ -259,7 +273,7 @@ def test_few_patients_get_it_where_the_budget_has_time_for_it(
 def test_its_plan_can_be_given_to_the_next_run(films: Path, finished: Path, tmp_path: Path) -> None:
     given = tmp_path / "plan.json"
     given.write_text((finished / "plan.json").read_text("utf-8"), "utf-8")
-    result = thawline.run(films, tmp_path / "run", plan=given, seed=0, listener=Notes(), **USUAL)
+    result = run_nested(films, tmp_path / "run", plan=given, nested="never")
     assert result.metrics["nested"]["headline"]
     assert {row["threshold"] for row in result.metrics["nested"]["folds"]} == {take_values(finished)["threshold"]}
 
@@ -267,6 +281,8 @@ def test_its_plan_can_be_given_to_the_next_run(films: Path, finished: Path, tmp_
 @pytest.mark.slow
 def test_thawed_networks_and_several_classes(tmp_path: Path, tiny_file: Path) -> None:
     data = make_films(tmp_path / "data", n_patients=36)
+    for name in ("tiny.safetensors", "tiny.json"):
+        shutil.copy(tiny_file.with_name(name), data / name)
     rows = read_rows(data / "manifest.csv")
     with (data / "manifest.csv").open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
@@ -275,8 +291,7 @@ def test_thawed_networks_and_several_classes(tmp_path: Path, tiny_file: Path) ->
             label = "other" if row["label"] == "healthy" and int(row["patient"][1:]) % 2 else row["label"]
             writer.writerow([row["path"], label, row["patient"]])
     about = {"head": None, "thaw_line": "conv_head", "controls": "none", "threshold": "0.5", "budget": "none"}
-    tiny = {"backbone": "tiny", "weights": tiny_file, "size_px": 64, "folds": 2}
-    metrics = run_nested(data, tmp_path / "run", **about, **tiny).metrics
+    metrics = run_nested(data, tmp_path / "run", **about, folds=2).metrics
     assert {row["rung"] for row in metrics["nested"]["folds"]} == {"fine_tuning conv_head"}
     assert metrics["nested"]["headline"]
     assert len(metrics["nested"]["confusion"]["classes"]) == 3

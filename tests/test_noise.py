@@ -14,6 +14,7 @@ from helpers import Notes, make_films
 from thawline.options import RunOptions
 
 N_SEEDS, LEAST_COVERED = 50, 43  # of 50 intervals that hold in 95 % of cases, fewer than 43 do once in a thousand times
+N_NESTED, LEAST_NESTED = 10, 7  # likewise
 OPTIONS = {"size_px": 64, "folds": 2, "audit": "none", "controls": "none", "budget": "none", "precision": "f32",
            "threshold": "sensitivity:0.8", "backbone": "tiny"}  # fmt: skip
 
@@ -32,10 +33,10 @@ def permute_labels(data: Path, seed: int) -> Path:
     return path
 
 
-def write_plan(data: Path, tiny_file: Path, path: Path) -> Path:
-    """Write a plan of two heads and the top line, as a whole ladder would take a quarter of an hour for all seeds."""
+def write_plan(data: Path, tiny_file: Path, path: Path, *lines: str) -> Path:
+    """Write a plan of two heads and some lines, as a whole ladder would take a quarter of an hour for all seeds."""
     plan = thawline.plan_only(data, RunOptions(weights=tiny_file, **OPTIONS)).to_json()
-    edits = {"heads": ["linear", "k_nn"], "lines": ["conv_head"]}
+    edits = {"heads": ["linear", "k_nn"], "lines": list(lines)}
     for choice in plan["choices"]:
         choice["value"] = edits.get(choice["name"], choice["value"])
     path.write_text(json.dumps(plan), "utf-8")
@@ -47,7 +48,7 @@ def test_labels_that_are_noise_are_found_out(tmp_path: Path, tiny_file: Path, mo
     """Labels permuted by patient go through all of it: heads, a thaw line, the choice, calibration, threshold and sets."""
     monkeypatch.setenv("THAWLINE_DATA", str(tmp_path / "ledger"))
     data = make_films(tmp_path / "data", n_patients=50, views=(1, 1), contrast=1.0)
-    plan = write_plan(data, tiny_file, tmp_path / "plan.json")
+    plan = write_plan(data, tiny_file, tmp_path / "plan.json", "conv_head")
     found, chosen = [], set()
     for seed in range(N_SEEDS):
         noise, out = permute_labels(data, seed), tmp_path / f"run{seed}"
@@ -59,3 +60,22 @@ def test_labels_that_are_noise_are_found_out(tmp_path: Path, tiny_file: Path, mo
     assert abs(values.mean() - 0.5) < 3 * values.std(ddof=1) / np.sqrt(N_SEEDS)
     assert sum(each["low"] <= 0.5 <= each["high"] for each in found) >= LEAST_COVERED
     assert len(chosen) > 1
+
+
+@pytest.mark.slow
+def test_nested_cross_validation_of_noise_says_so(
+    tmp_path: Path, tiny_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where every patient is judged, nothing that judges has chosen either."""
+    monkeypatch.setenv("THAWLINE_DATA", str(tmp_path / "ledger"))
+    data = make_films(tmp_path / "data", n_patients=40, views=(1, 1), contrast=1.0)
+    plan = write_plan(data, tiny_file, tmp_path / "plan.json")
+    found = []
+    for seed in range(N_NESTED):
+        noise, out = permute_labels(data, seed), tmp_path / f"run{seed}"
+        run = thawline.run(noise, out, plan=plan, weights=tiny_file, nested="1", listener=Notes(), **OPTIONS)
+        assert run.metrics["nested"]["n_patients"] == 40
+        found.append(run.metrics["nested"]["auc"])
+    values = np.array([each["value"] for each in found])
+    assert abs(values.mean() - 0.5) < 3 * values.std(ddof=1) / np.sqrt(N_NESTED)
+    assert sum(each["low"] <= 0.5 <= each["high"] for each in found) >= LEAST_NESTED
