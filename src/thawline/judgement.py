@@ -19,11 +19,12 @@ from thawline.journal import Value
 from thawline.judge.calibrators import Calibrator, choose_calibrator, fit_calibrator
 from thawline.judge.comparisons import correct_holm
 from thawline.judge.conformal import fit_sets, judge_sets, make_sets
-from thawline.judge.decision_curve import count_workload, judge_threshold, net_benefit
+from thawline.judge.decision_curve import net_benefit
 from thawline.judge.decisions import choose_threshold
 from thawline.judge.evaluation import evaluate, predict_labels
 from thawline.judge.familiarity import Familiarity, fit_familiarity
 from thawline.judge.label_evaluation import evaluate_labels
+from thawline.judge.operating_point import count_workload, judge_threshold
 from thawline.judge.readers import judge_reader
 from thawline.judge.reliability import (
     brier_parts,
