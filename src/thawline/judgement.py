@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from thawline.data.lesions import number_lesions
 from thawline.data.readings import list_readings
 from thawline.data.strata import list_strata, take_parts
 from thawline.errors import DataError
@@ -52,13 +53,17 @@ N_PATIENTS = 1000  # that the workload is told of
 
 @dataclasses.dataclass(frozen=True)
 class Scored:
-    """Predictions of items that no model had seen: out of fold, or of the test part; ``places`` are those of the items."""
+    """Predictions of items that no model had seen: out of fold, or of the test part; ``places`` are those of the items.
+
+    ``lesions`` say which lesion each item is of, where the data do.
+    """
 
     labels: Labels
     probabilities: Probabilities
     groups: Groups
     places: IntArray
     folds: IntArray | None = None
+    lesions: IntArray | None = None
 
 
 def settle(job: Job, chosen: TriedRung, features: Features) -> tuple[TriedRung, Safeguards]:
@@ -175,22 +180,29 @@ def take_scored(job: Job, chosen: TriedRung) -> Scored:
     development = job.development().keep_folds(len(chosen.folds))
     scored = development.scored()
     arrays = development.labels[scored], chosen.probabilities[scored], development.groups[scored]
-    return Scored(*arrays, job.development_items()[scored], development.folds[scored])
+    places = job.development_items()[scored]
+    return Scored(*arrays, places, development.folds[scored], lesions=_take_lesions(job, places))
 
 
 def take_test(job: Job, probabilities: Probabilities) -> Scored:
     """Return the predictions of the test part."""
     places = np.flatnonzero(job.splits.is_test)
-    return Scored(job.labels[places], probabilities, job.groups[places], places)
+    return Scored(job.labels[places], probabilities, job.groups[places], places, lesions=_take_lesions(job, places))
+
+
+def _take_lesions(job: Job, places: IntArray) -> IntArray | None:
+    lesions = number_lesions(job.dataset.items)
+    return None if lesions is None else lesions[places]
 
 
 def evaluate_part(part: Scored, task: Mapping[str, Any], seed: int) -> dict[str, Any]:
     """Return all metrics of predictions; ``task`` is that of `metrics.json`."""
     arrays, names = (part.labels, part.probabilities, part.groups), task["classes"]
     if task["kind"] == MULTILABEL:
-        return evaluate_labels(*arrays, names, task["threshold"], folds=part.folds, seed=seed)
+        return evaluate_labels(*arrays, names, task["threshold"], folds=part.folds, lesions=part.lesions, seed=seed)
     about = names, task["positive"], task["threshold"]
-    return evaluate(*arrays, *about, folds=part.folds, seed=seed, ordinal=task["kind"] == "ordinal")
+    ordinal = task["kind"] == "ordinal"
+    return evaluate(*arrays, *about, folds=part.folds, lesions=part.lesions, seed=seed, ordinal=ordinal)
 
 
 def judge_calibration(part: Scored, names: Sequence[str], positive: int | None, seed: int) -> dict[str, Any]:
