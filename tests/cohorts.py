@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from scipy.special import ndtri
 from sklearn.metrics import roc_auc_score
@@ -17,6 +19,8 @@ PROC = {
         *(0.848898136103004, 0.395937976107985, -0.0922895026114889, 0.23331514363713),
     ],
 }
+
+SHIFT = 2.0  # of the scores of positives in `make_scores`
 
 
 def make_cohort(n_patients, prevalence, auc, *, most_items=5, correlation=0.5, mixed=False, seed=0):
@@ -74,3 +78,26 @@ def score_by_scikit_learn(labels, probabilities, folds, weights=None):
                 of_class.append(roc_auc_score(*about, sample_weight=weight[inside]))
         areas.append(np.mean(of_class) if of_class else np.nan)
     return np.mean(areas)
+
+
+def make_scores(n_positive=30, n_negative=40, per_patient=1, alike=0.5, seed=0):
+    """Binormal scores of patients with one class each; ``alike`` is the correlation of a patient's items."""
+    draw = np.random.default_rng(seed)
+    n_patients = n_positive + n_negative
+    groups = np.repeat(np.arange(n_patients) * 3, per_patient)
+    truth = groups < 3 * n_positive
+    common = np.repeat(draw.normal(size=n_patients), per_patient)
+    scores = math.sqrt(alike) * common + math.sqrt(1 - alike) * draw.normal(size=len(groups)) + SHIFT * truth
+    return truth, scores, groups
+
+
+def make_probabilities(n_items=400, per_patient=1, seed=0):
+    """Calibrated probabilities: each is the chance that its item is positive."""
+    draw = np.random.default_rng(seed)
+    scores = draw.beta(1.0, 2.0, n_items)
+    return draw.random(n_items) < scores, scores, np.arange(n_items) // per_patient
+
+
+def repeat(arrays, counts):
+    """Each item of all arrays as many times as it counts."""
+    return [np.repeat(each, counts) for each in arrays]

@@ -317,6 +317,21 @@ def test_patients_of_the_table_are_kept_apart_and_together(tmp_path: Path) -> No
     assert "person" not in (tmp_path / "out" / "labels.csv").read_text("utf-8")
 
 
+def test_lesions_of_the_table_are_keyed_within_their_patient(tmp_path: Path) -> None:
+    given = [
+        make_telling(number, f"PAT-{number // 3}", SeriesInstanceUID=f"1.2.826.77.6.{number}") for number in range(12)
+    ]
+    data = save(tmp_path / "data", *given)
+    lesions = ["left arm", "left arm", ""] * 4
+    lines = [f"{each.SeriesInstanceUID},{'ab'[n // 3 % 2]},{lesions[n]}" for n, each in enumerate(given)]
+    (data / "labels.csv").write_text("\n".join(["series,label,lesion", *lines]) + "\n", "utf-8")
+    deidentify(data, tmp_path / "out")
+    items = load_dataset(tmp_path / "out").items
+    assert sorted(Counter((item.patient, item.lesion) for item in items).values()) == [1] * 4 + [2] * 4
+    assert len({item.lesion for item in items} - {""}) == 4  # the same words of two patients are two lesions
+    assert "arm" not in (tmp_path / "out" / "labels.csv").read_text("utf-8")
+
+
 def test_a_table_that_fits_nothing_is_said_before_anything_is_written(tmp_path: Path) -> None:
     data = save(tmp_path / "data", make_telling())
     (data / "labels.csv").write_text("patient,label\nsomeone,a\n", "utf-8")

@@ -15,7 +15,7 @@ from thawline.data import dicom_index
 from thawline.data.dataset import walk_files
 from thawline.data.dicom import read_object
 from thawline.data.dicom_values import guard
-from thawline.data.identity import key_patient, read_secret
+from thawline.data.identity import key_lesion, key_patient, read_secret
 from thawline.data.label_sets import split_cells
 from thawline.data.manifest import LABEL_NAMES, Manifest, Row, read_labels
 from thawline.data.profile import METHOD, Changes, clean, key_uid
@@ -210,7 +210,7 @@ def _find_table(data: Path, labels: Path | None, files: Sequence[Path]) -> Manif
 def _join_labels(table: Manifest | None, files: Sequence[Path], secret: bytes) -> dict[Path, dict[str, str]]:
     """Return the row of the new table that each labelled file has. Raises DataError where none has one.
 
-    Of its columns those that join, patient, label and split are kept. Accession numbers are not, and become series,
+    Of its columns those that join, patient, lesion, label and split are kept. Accession numbers are not, and become series,
     or instances where a series has several.
     """
     if table is None:
@@ -226,14 +226,15 @@ def _join_labels(table: Manifest | None, files: Sequence[Path], secret: bytes) -
         named = "" if not row.patient else own if row.patient == header.patient else key_patient(secret, row.patient)
         key = own if column == "patient" else key_uid(secret, getattr(header, column))
         joins = {"patient": key} if column == "patient" else {column: key, "patient": named}
+        lesion = key_lesion(secret, named or own or header.study, row.lesion) if row.lesion else ""
         said = {"label": row.label} if table.names is None else split_cells(row.label, table.names)
-        rows[header.path] = {**joins, **said, "split": row.split or ""}
+        rows[header.path] = {**joins, "lesion": lesion, **said, "split": row.split or ""}
     return rows
 
 
 def _is_ambiguous(joined: Sequence[tuple[dicom_index.Header, Row]]) -> bool:
     """Tell whether images of one series have rows that say different things."""
-    said = {(header.series, row.label, row.split, row.patient) for header, row in joined}
+    said = {(header.series, row.label, row.split, row.patient, row.lesion) for header, row in joined}
     return len(said) > len({header.series for header, _ in joined})
 
 

@@ -247,7 +247,10 @@ def make_spec(
     dataset: Dataset, options: RunOptions, candidates: Sequence[Weights], hardware: Hardware, given: Plan | None
 ) -> dict[str, Any]:
     """Say what is run on what: options, weights, a digest of paths and labels; the environment beside it."""
-    rows = [[item.path, item.label, item.patient, item.split] for item in dataset.items]
+    rows = [
+        [item.path, item.label, item.patient, item.split, *([item.lesion] if item.lesion else [])]
+        for item in dataset.items
+    ]
     versions = {name: found for name in PACKAGES if (found := find_version(name))}
     return {
         "schema": 1,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from thawline.data.lesions import number_lesions
 from thawline.data.readings import list_readings
 from thawline.data.strata import list_strata, take_parts
 from thawline.errors import DataError
@@ -19,11 +20,12 @@ from thawline.journal import Value
 from thawline.judge.calibrators import Calibrator, choose_calibrator, fit_calibrator
 from thawline.judge.comparisons import correct_holm
 from thawline.judge.conformal import fit_sets, judge_sets, make_sets
-from thawline.judge.decision_curve import count_workload, judge_threshold, net_benefit
+from thawline.judge.decision_curve import net_benefit
 from thawline.judge.decisions import choose_threshold
 from thawline.judge.evaluation import evaluate, predict_labels
 from thawline.judge.familiarity import Familiarity, fit_familiarity
 from thawline.judge.label_evaluation import evaluate_labels
+from thawline.judge.operating_point import count_workload, judge_threshold
 from thawline.judge.readers import judge_reader
 from thawline.judge.reliability import (
     brier_parts,
@@ -53,8 +55,8 @@ N_PATIENTS = 1000  # that the workload is told of
 class Scored:
     """Predictions of items that no model had seen: out of fold, or of the test part; ``places`` are those of the items.
 
-    Where each fold chose by itself, ``thresholds``, (items,), and the classes that prediction ``sets`` hold, (items,
-    classes), are those of its own.
+    ``lesions`` say which lesion each item is of, where the data do. Where each fold chose by itself,
+    ``thresholds``, (items,), and the classes that prediction ``sets`` hold, (items, classes), are those of its own.
     """
 
     labels: Labels
@@ -62,6 +64,7 @@ class Scored:
     groups: Groups
     places: IntArray
     folds: IntArray | None = None
+    lesions: IntArray | None = None
     thresholds: FloatArray | None = None
     sets: BoolArray | None = None
 
@@ -186,22 +189,30 @@ def take_scored(job: Job, chosen: TriedRung) -> Scored:
     development = job.development().keep_folds(len(chosen.folds))
     scored = development.scored()
     arrays = development.labels[scored], chosen.probabilities[scored], development.groups[scored]
-    return Scored(*arrays, job.development_items()[scored], development.folds[scored])
+    places = job.development_items()[scored]
+    return Scored(*arrays, places, development.folds[scored], lesions=take_lesions(job, places))
 
 
 def take_test(job: Job, probabilities: Probabilities) -> Scored:
     """Return the predictions of the test part."""
     places = np.flatnonzero(job.splits.is_test)
-    return Scored(job.labels[places], probabilities, job.groups[places], places)
+    return Scored(job.labels[places], probabilities, job.groups[places], places, lesions=take_lesions(job, places))
+
+
+def take_lesions(job: Job, places: IntArray) -> IntArray | None:
+    """Return which lesion each of some items is of, None where the data do not say."""
+    lesions = number_lesions(job.dataset.items)
+    return None if lesions is None else lesions[places]
 
 
 def evaluate_part(part: Scored, task: Mapping[str, Any], seed: int) -> dict[str, Any]:
     """Return all metrics of predictions; ``task`` is that of `metrics.json`."""
     arrays, names = (part.labels, part.probabilities, part.groups), task["classes"]
     if task["kind"] == MULTILABEL:
-        return evaluate_labels(*arrays, names, task["threshold"], folds=part.folds, seed=seed)
+        return evaluate_labels(*arrays, names, task["threshold"], folds=part.folds, lesions=part.lesions, seed=seed)
     about = names, task["positive"], task["threshold"] if part.thresholds is None else part.thresholds
-    return evaluate(*arrays, *about, folds=part.folds, seed=seed, ordinal=task["kind"] == "ordinal")
+    ordinal = task["kind"] == "ordinal"
+    return evaluate(*arrays, *about, folds=part.folds, lesions=part.lesions, seed=seed, ordinal=ordinal)
 
 
 def judge_calibration(part: Scored, names: Sequence[str], positive: int | None, seed: int) -> dict[str, Any]:

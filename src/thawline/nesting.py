@@ -25,11 +25,11 @@ from thawline.delivery import deliver
 from thawline.folder import NESTED_FOLDER
 from thawline.journal import Journal, Value
 from thawline.judge.conformal import make_sets
-from thawline.judgement import Scored, evaluate_part
+from thawline.judgement import Scored, evaluate_part, take_lesions
 from thawline.learn.weight_files import Weights
 from thawline.plan import EDITABLE, Plan, make_plan, settle_headline
 from thawline.plan_judging import NESTED
-from thawline.share.results import format_csv
+from thawline.share.results import format_csv, name_lesions
 from thawline.state import Job
 from thawline.types import SilentListener
 
@@ -128,14 +128,15 @@ def describe_nested(job: Job, nested: Nested) -> dict[str, Any]:
 
 def format_nested(dataset: Dataset, nested: Nested) -> str:
     """Return `predictions_nested.csv`: every item by models that others made, with the part that it was put aside in."""
-    names = ["item", "patient", "repeat", "label", "fold", "threshold", *(f"p_{name}" for name in dataset.classes)]
-    rows = []
+    lesions, rows = name_lesions(dataset.items), []
     for number, part in enumerate(nested.repeats, 1):
         columns = part.places, part.folds, part.thresholds, part.probabilities
         for place, fold, threshold, given in zip(*columns, strict=True):  # type: ignore[arg-type]
             item, own = dataset.items[place], [f"{value:.9g}" for value in (threshold, *given)]
-            rows.append([item.path, item.patient, number, item.label, int(fold) + 1, *own])
-    return format_csv(names, rows)
+            lesion = [names[place] for names in lesions.values()]
+            rows.append([item.path, item.patient, *lesion, number, item.label, int(fold) + 1, *own])
+    columns = ["repeat", "label", "fold", "threshold", *(f"p_{name}" for name in dataset.classes)]
+    return format_csv(["item", "patient", *lesions, *columns], rows)
 
 
 def average_sections(sections: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -279,6 +280,7 @@ def _gather(job: Job, parts: IntArray, found: Mapping[int, Value]) -> Scored:
         job.groups[places],
         places,
         parts[places],
+        take_lesions(job, places),
         thresholds[places],
         sets[places] if all("sets" in value for value in found.values()) else None,
     )

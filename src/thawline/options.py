@@ -134,7 +134,7 @@ class RunOptions:
         None, "Table of labels of DICOM files: label, and patient, study, series, instance or accession."
     )
     keys: str | None = option(
-        None, "Arrays of an .npz, HDF5 or Zarr file: images=NAME,labels=NAME, and patients=NAME, split=NAME."
+        None, "Arrays of an .npz, HDF5 or Zarr file: images=NAME,labels=NAME, and patients, split, lesions likewise."
     )
     frame: str = option(
         "only", "Frame of DICOM images of several, or slice of volumes: first, middle, last or its number."

@@ -122,6 +122,7 @@ class Depth:
 class Item:
     """One labelled image: ``path`` is relative to the data (POSIX slashes), ``patient`` is never empty.
 
+    ``lesion`` is named within its patient, and empty where the item shows one of its own, or nobody says which.
     Several labels are one text, see `data.label_sets`.
     """
 
@@ -130,6 +131,7 @@ class Item:
     patient: str
     split: Split | None = None
     metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    lesion: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ import numpy as np
 import thawline
 from thawline.audit.items import Inspection, inspect_items
 from thawline.data.dataset import Dataset, is_named, load_dataset
+from thawline.data.lesions import number_lesions
 from thawline.data.scan import Look
 from thawline.data.splits import make_groups
 from thawline.data.strata import list_strata
@@ -42,9 +43,9 @@ from thawline.options import RunOptions
 from thawline.share.bundle import Model, find_problem, load_model
 from thawline.share.drifted import list_notable
 from thawline.share.finished import Finished, read_finished
-from thawline.share.folder import Predictions, is_telling
+from thawline.share.folder import Predictions, is_telling, list_names
 from thawline.share.headline import find_headline
-from thawline.share.results import format_csv
+from thawline.share.results import format_csv, name_lesions
 from thawline.share.safeguards import describe_doubts, name_doubts
 from thawline.share.validation import render_validation, summarise_validation
 from thawline.share.words import count_things
@@ -217,7 +218,8 @@ def _predict(model: Model, inspection: Inspection, listener: Listener) -> tuple[
     strangeness = model.measure_strangeness(dataset.contents, inspection.digests, listener)
     groups = make_groups([item.patient for item in dataset.items], inspection.identical)
     labels = place_labels(dataset, model.classes)
-    return Scored(labels, probabilities, groups, np.arange(len(labels))), strangeness
+    places, lesions = np.arange(len(labels)), number_lesions(dataset.items)
+    return Scored(labels, probabilities, groups, places, lesions=lesions), strangeness
 
 
 def _recall_draws(run: Path) -> FloatArray | None:
@@ -324,13 +326,14 @@ def read_estimate(data: Mapping[str, Any]) -> Estimate:
 def format_rows(part: Scored, strangeness: FloatArray | None, dataset: Dataset, model: Model) -> str:
     """Return `predictions.csv`: each item with its label, what was called, probabilities and doubts. Private to the run."""
     doubts = describe_doubts(model.safeguards, part.probabilities, strangeness, model.classes)
-    called = model.name_classes(part.probabilities)
-    rows = [
-        [item.path, item.patient, item.label, name, *(f"{value:.9g}" for value in given), *doubt.values()]
-        for item, name, given, doubt in zip(dataset.items, called, part.probabilities, doubts, strict=True)
-    ]
+    called, lesions = model.name_classes(part.probabilities), name_lesions(dataset.items)
+    rows = []
+    for place, (item, name, doubt) in enumerate(zip(dataset.items, called, doubts, strict=True)):
+        own = [names[place] for names in lesions.values()]
+        given = [f"{value:.9g}" for value in part.probabilities[place]]
+        rows.append([item.path, item.patient, *own, item.label, name, *given, *doubt.values()])
     columns = [f"p_{name}" for name in model.classes], name_doubts(model.safeguards)
-    return format_csv(["item", "patient", "label", "predicted", *columns[0], *columns[1]], rows)
+    return format_csv(["item", "patient", *lesions, "label", "predicted", *columns[0], *columns[1]], rows)
 
 
 def _write(
@@ -343,7 +346,8 @@ def _write(
     finished: Finished,
 ) -> None:
     """Write predictions, numbers and page; the page last, so that what has one is whole."""
-    names = {text for item in dataset.items for text in (item.path, Path(item.path).name, item.patient)}
+    rows = ({"item": item.path, "patient": item.patient, "lesion": item.lesion} for item in dataset.items)
+    names = {text for row in rows for text in list_names(row)}
     predictions = Predictions(
         part.labels, part.probabilities, frozenset(filter(is_telling, names - set(model.classes)))
     )

@@ -95,6 +95,20 @@ def test_a_blank_patient_is_one_of_its_own(tmp_path: Path) -> None:
     assert len({item.patient for item in dataset.items}) == 7
 
 
+@pytest.mark.parametrize("suffix", [".npz", ".h5"])
+def test_lesions_are_taken_by_their_usual_name_or_by_keys(tmp_path: Path, suffix: str) -> None:
+    lesions = np.array([1.0, 1.0, np.nan] * 4)
+    held = make_arrays(patients=np.arange(N_ITEMS) // 3, lesion_id=lesions)
+    dataset = load_dataset(save(tmp_path / f"stack{suffix}", held))
+    assert [item.lesion for item in dataset.items] == ["1", "1", ""] * 4
+    masks = make_arrays(patients=np.arange(N_ITEMS) // 3, lesions=make_images()[:, :, :, np.newaxis] > 0, spots=lesions)
+    dataset = load_dataset(save(tmp_path / f"masks{suffix}", masks), keys="images=images,lesions=spots")
+    assert [item.lesion for item in dataset.items] == ["1", "1", ""] * 4
+    path = save(tmp_path / f"nobody{suffix}", make_arrays(lesion_id=lesions))
+    with pytest.raises(DataError, match="8 items name a lesion and no patient"):
+        load_dataset(path)
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [

@@ -100,6 +100,24 @@ def test_manifest_in_a_folder_or_by_name(tmp_path: Path) -> None:
     assert dataset.count_patients() == {"a": 6, "b": 5}  # 1 and 11 are both of p1; 3 and 9 are their own
 
 
+def test_items_of_a_manifest_name_their_lesion(tmp_path: Path) -> None:
+    rows = [f"im/{n}.png,{'ab'[n % 2]},p{n % 4},{f'L{n % 8}' if n % 3 else ''}" for n in range(12)]
+    dataset = load_dataset(make_manifest(tmp_path, rows, "path,label,patient,lesion"))
+    assert dataset.items[1] == Item("im/1.png", "b", "p1", None, {}, "L1")
+    assert [item.lesion for item in dataset.items if item.path in ("im/3.png", "im/11.png")] == ["L3", ""]
+
+
+def test_a_lesion_of_nobody_is_refused(tmp_path: Path) -> None:
+    rows = [f"im/{n}.png,{'ab'[n % 2]},{f'p{n % 4}' if n != 5 else ''},L{n % 8}" for n in range(12)]
+    make_manifest(tmp_path, rows, "path,label,patient,lesion")
+    refuse(
+        lambda: load_dataset(tmp_path), "1 items name a lesion and no patient", "im/5.png", "call the column patient"
+    )
+    rows = [f"im/{n}.png,{'ab'[n % 2]},L{n % 8}" for n in range(12)]
+    make_manifest(tmp_path, rows, "path,label,lesion")
+    refuse(lambda: load_dataset(tmp_path), "12 items name a lesion and no patient")
+
+
 def test_order_of_the_manifest_is_irrelevant(tmp_path: Path) -> None:
     make_manifest(tmp_path)
     first = load_dataset(tmp_path)
@@ -131,6 +149,9 @@ def test_doubtful_names_are_noted(tmp_path: Path) -> None:
     assert dataset.classes == ("Yes", "no", "yes")
     assert "classes 'Yes', 'yes' differ in upper and lower case only" in dataset.notes[0]
     assert "4 items name the patient 'NA' and count as one patient" in dataset.notes[1]
+    rows = [f"im/{n}.png,{'ab'[n % 2]},p{n % 4},{'unknown' if n < 3 else n}" for n in range(12)]
+    (note,) = load_dataset(make_manifest(tmp_path, rows, "path,label,patient,lesion")).notes
+    assert "3 items name the lesion 'unknown', one lesion of each patient; leave it blank" in note
 
 
 @needs_links

@@ -128,6 +128,16 @@ def test_a_patient_in_the_table_groups_and_is_keyed(tmp_path):
     assert len(set(keys.values())) == 4
 
 
+def test_a_lesion_in_the_table_is_that_of_the_header_s_patient(tmp_path):
+    make_archive(tmp_path)
+    series = [(patient, number) for patient in range(N_PATIENTS) for number in range(2)]
+    rows = [(f"1.2.{patient}.{number}", label(patient)) for patient, number in series]
+    write_table(tmp_path / "labels.csv", "series", rows, lesion=[f"L{number}" for _, number in series])
+    dataset = load_dataset(tmp_path)
+    assert {item.path[:5]: item.lesion for item in dataset.items} == {f"P{p}/S{n}": f"L{n}" for p, n in series}
+    assert {name for item in dataset.items for name in item.metadata} == set()
+
+
 def test_without_a_patient_the_study_groups(tmp_path):
     make_archive(tmp_path)
     for path in tmp_path.rglob("IM*"):

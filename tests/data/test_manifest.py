@@ -42,6 +42,13 @@ def test_all_columns(tmp_path: Path) -> None:
     assert manifest.split_given
 
 
+def test_lesions_are_no_metadata(tmp_path: Path) -> None:
+    rows = read(tmp_path, "path,label,patient,Lesion,age\na.png,yes,1, L 2 ,41\nb.png,no,1,,41\n").rows
+    assert [row.lesion for row in rows] == ["L 2", ""]
+    assert rows[0].metadata == {"age": "41"}
+    assert [row.lesion for row in read(tmp_path, "path,label\na.png,yes\n").rows] == [""]
+
+
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
 @pytest.mark.parametrize("end", ["\n", "\r\n"])

@@ -71,6 +71,13 @@ def test_what_is_no_column_or_names_patients_is_refused():
         list_strata([Item("a.png", "a", "p")], "sex")
 
 
+def test_lesions_are_no_column_of_parts():
+    items = [Item(f"{k}.png", "a", f"p{k}", metadata={"sex": "FM"[k % 2]}, lesion=str(k % 3)) for k in range(12)]
+    assert list(list_strata(items, "auto")) == ["sex"]
+    with pytest.raises(OptionError, match="no column 'lesion'; the table has sex"):
+        list_strata(items, "lesion")
+
+
 def test_usual_columns_of_too_many_values_are_passed_over():
     assert list_strata(make_items(site=[str(k) + "x" for k in range(20)]), "auto") == {}
 

@@ -98,7 +98,8 @@ def test_inputs() -> None:
 
 
 def test_a_chosen_threshold_and_a_closed_test_part() -> None:
-    summary = {
+    summary: dict[str, Any] = {
+        "lesions": None,
         "calibration": {"map": "none"},
         "decision": {"threshold": 0.31, "choice": ["The threshold was chosen out of fold, for a sensitivity of 0.9."]},
         "methods": ["Wilson, 3 effective items", "Wilson, 5 effective items", "BCa bootstrap; 200 resamples"],
@@ -113,6 +114,10 @@ def test_a_chosen_threshold_and_a_closed_test_part() -> None:
         "Intervals treat patients as what is sampled (Wilson, BCa bootstrap).",
         "The test part was not opened; figures are out of fold.",
     ]
+    for n_left_out, rest in ((0, ""), (3, ", without 3 whose images differ in label")):
+        lesions = {"n_lesions": 41, "n_patients": 1, "n_left_out": n_left_out}
+        said = f"Figures per lesion are of the mean probabilities of a lesion's images (41 lesions of 1 patient{rest})."
+        assert tell_judging({**summary, "lesions": lesions}, {})[2] == said
 
 
 def test_versions_that_are_not_known_are_left_out() -> None:

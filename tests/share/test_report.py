@@ -29,7 +29,7 @@ from thawline.judgement import (
     judge_readings,
     judge_subgroups,
 )
-from thawline.share.folder import WITHHELD, withhold
+from thawline.share.folder import WITHHELD, list_names, withhold
 from thawline.share.report import render, write_report
 from thawline.share.safeguards import Safeguards
 from thawline.share.summary import summarise
@@ -728,6 +728,12 @@ def test_no_patient_path_or_file_name(tmp_path: Path, classes: tuple[str, ...]) 
 )
 def test_withhold(text: str, expected: str) -> None:
     assert withhold({"a": [text, 1, None]}, frozenset({"p27"})) == {"a": [expected, 1, None]}
+
+
+def test_lesions_are_names_unless_they_only_number_those_of_a_patient() -> None:
+    row = {"item": "a/b.png", "patient": "p1"}
+    assert list_names(row) == list_names(row | {"lesion": "L2"}) == ("a/b.png", "b.png", "p1")
+    assert list_names(row | {"lesion": "MEIER-3"}) == ("a/b.png", "b.png", "p1", "MEIER-3")
 
 
 def test_nothing_on_the_page_asks_for_the_network_or_runs(page: Page) -> None:

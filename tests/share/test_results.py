@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 from pathlib import Path
@@ -48,6 +49,24 @@ def test_splits_list_every_item_with_its_number() -> None:
         ("3", "d.png", "q", "y", "development", "-1"),
     ]
     assert [row["pixels"] for row in rows] == ["f0", "", "f2", "f3"]
+
+
+def test_lesions_have_a_column_where_there_are_any() -> None:
+    data = make_dataset(["a.png", "b.png", "c.png"], ["x", "y", "x"], ["p", "p", "q"])
+    items = tuple(dataclasses.replace(item, lesion=name) for item, name in zip(data.items, ("1", "", "2"), strict=True))
+    data, splits, digests = dataclasses.replace(data, items=items), make_splits([0, -2, -1]), ["f0", "f1", "f2"]
+    given = np.array([[0.25, 0.75], [0.5, 0.5], [np.nan, np.nan]])
+    assert [(row["item"], row["lesion"]) for row in read(format_splits(data, [0, 1, 2], splits, digests))] == [
+        ("a.png", "1"),
+        ("b.png", ""),
+        ("c.png", "2"),
+    ]
+    rows = read(format_predictions(data, splits, given))
+    assert [(row["lesion"], row["split"], row["p_y"]) for row in rows] == [
+        ("1", "development", "0.75"),
+        ("", "test", "0.5"),
+    ]
+    assert list(rows[0]) == ["item", "patient", "lesion", "split", "label", "fold", "p_x", "p_y"]
 
 
 def test_predictions_leave_out_what_was_never_scored() -> None:

@@ -37,6 +37,7 @@ ROLES = {  # what an array is, and how it may be called where nobody says
     "labels": ("labels", "label", "y", "target", "targets"),
     "patients": ("patients", "patient", "patient_id", "groups", "group"),
     "split": ("split", "splits"),
+    "lesions": ("lesion_id", "lesion_ids"),  # what is called "lesions" may well be masks
 }
 CODECS = (
     *("bytes", "blosc", "zstd", "gzip", "zlib", "lz4", "bz2", "lzma", "delta", "shuffle", "crc32c", "transpose"),
@@ -79,12 +80,13 @@ class StackedImage:
 @dataclasses.dataclass(frozen=True)
 class ImageStack:
     """What a file of arrays holds: contents, labels, (items,) or several an item, (items, labels); and where they are given
-    patients and splits, one an item each."""
+    patients, splits and lesions, one an item each."""
 
     contents: Sequence[Content]
     labels: NDArray[Any]
     patients: NDArray[Any] | None
     split: NDArray[Any] | None
+    lesions: NDArray[Any] | None = None
 
 
 def read_keys(keys: str) -> dict[str, str]:
@@ -126,7 +128,7 @@ def read_stack(path: Path, keys: Mapping[str, str]) -> ImageStack:
     contents: Sequence[Content] = (
         [StackedImage(path, str(names["images"]), index) for index in range(images.shape[0])] if lazy else list(images)
     )
-    return ImageStack(contents, beside["labels"], beside.get("patients"), beside.get("split"))
+    return ImageStack(contents, beside["labels"], beside.get("patients"), beside.get("split"), beside.get("lesions"))
 
 
 @contextmanager

@@ -355,6 +355,7 @@ def _build(
         facts |= {"patients_given": True, "n_blank_patients": blank}
     pairs = sorted(named, key=lambda pair: pair[0].path)
     items = tuple(item for item, _ in pairs)
+    _refuse_lesions_alone(items)
     classes = sort_names({item.label for item in items}) if names is None else names
     notes = (*facts.pop("notes", ()), *_note_doubtful_names(items, classes))
     contents = [content for _, content in pairs]
@@ -411,8 +412,18 @@ def _name_patients(pairs: Sequence[Pair]) -> list[Pair]:
     return named
 
 
+def _refuse_lesions_alone(items: Sequence[Item]) -> None:
+    """Refuse lesions of nobody: their images would be taken for those of several patients, and stand in several parts."""
+    alone = [item.path for item in items if item.lesion and not is_named(item)]
+    if alone:
+        raise DataError(
+            f"{len(alone)} items name a lesion and no patient; expected a patient beside each lesion, which counts within "
+            f"its patient. Fill in the patient, or where only lesions are known call the column patient:\n{bullets(alone)}"
+        )
+
+
 def _note_doubtful_names(items: Sequence[Item], classes: Sequence[str]) -> Iterator[str]:
-    """Remark on classes that differ in case only, and on patients that look like a missing value."""
+    """Remark on classes that differ in case only, and on patients and lesions that look like a missing value."""
     folded = Counter(name.casefold() for name in classes)
     alike = [name for name in classes if folded[name.casefold()] > 1]
     if alike:
@@ -422,6 +433,8 @@ def _note_doubtful_names(items: Sequence[Item], classes: Sequence[str]) -> Itera
         yield f"{len(joined)} classes hold a {JOIN}, such as {joined[0]!r}, and are classes of their own{SEVERAL}"
     for name, count in sorted(Counter(item.patient for item in items if item.patient.lower() in NOT_A_NAME).items()):
         yield f"{count} items name the patient {name!r} and count as one patient; leave it blank where it is unknown"
+    for name, count in sorted(Counter(item.lesion for item in items if item.lesion.lower() in NOT_A_NAME).items()):
+        yield f"{count} items name the lesion {name!r}, one lesion of each patient; leave it blank where it is unknown"
 
 
 def _load_file(path: Path, allow_outside: bool, multilabel: bool) -> Dataset:
@@ -456,7 +469,8 @@ def _load_manifest(path: Path, allow_outside: bool, multilabel: bool) -> Dataset
     manifest = read_manifest(path, joined=multilabel)
     pairs: list[Pair] = []
     for row, (name, file) in zip(manifest.rows, _resolve_rows(path, manifest.rows, allow_outside), strict=True):
-        pairs.append((Item(name, row.label, row.patient or own_patient(name), row.split, row.metadata), file))
+        patient = row.patient or own_patient(name)
+        pairs.append((Item(name, row.label, patient, row.split, row.metadata, row.lesion), file))
     return _build(
         path.parent,
         "manifest",
@@ -540,7 +554,7 @@ def _load_dicom(path: Path, tables: Sequence[Path], allow_outside: bool, multila
         header, row = joined[file]
         name = file.relative_to(root).as_posix()
         group = _key_group(secret, header, row.patient) or own_patient(name)
-        pairs.append((Item(name, row.label, group, row.split, row.metadata), content))
+        pairs.append((Item(name, row.label, group, row.split, row.metadata, row.lesion), content))
     n_own = sum(not is_named(item) for item, _ in pairs)
     n_unnamed = sum(not (header.patient or row.patient) for header, row in rows)
     if n_unnamed > n_own:
@@ -705,12 +719,11 @@ def _load_arrays(path: Path, keys: str | None, multilabel: bool) -> Dataset:
         name = f"{index:0{width}d}"
         if _is_missing(label) or not _name_value(label):
             raise DataError(f"{path.name}: item {index} has no label; leave it out")
-        patient = (
-            "" if stack.patients is None or _is_missing(stack.patients[index]) else _name_value(stack.patients[index])
-        )
+        patient, lesion = (_name_entry(column, index) for column in (stack.patients, stack.lesions))
         n_blank += not patient
         split = None if stack.split is None else _read_split(path, index, stack.split[index])
-        pairs.append((Item(name, _name_value(label), patient or own_patient(name), split), content))
+        item = Item(name, _name_value(label), patient or own_patient(name), split, lesion=lesion)
+        pairs.append((item, content))
     given = stack.patients is not None
     return _build(
         path,
@@ -721,6 +734,11 @@ def _load_arrays(path: Path, keys: str | None, multilabel: bool) -> Dataset:
         n_blank_patients=n_blank if given else 0,
         split_given=stack.split is not None,
     )
+
+
+def _name_entry(column: NDArray[Any] | None, index: int) -> str:
+    """Return what a column says of an item; nothing where there is none, or no value."""
+    return "" if column is None or _is_missing(column[index]) else _name_value(column[index])
 
 
 def _read_split(path: Path, index: int, value: Any) -> Split:

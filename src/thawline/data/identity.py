@@ -63,6 +63,12 @@ def key_patient(secret: bytes, patient: str, issuer: str = "") -> str:
     return f"P{hmac.new(secret, name, hashlib.sha256).hexdigest()[:16]}"
 
 
+def key_lesion(secret: bytes, patient: str, lesion: str) -> str:
+    """Return the key of a lesion, of 32 bits, among those of a patient."""
+    name = f"lesion {len(patient)} {patient}{lesion}".encode()
+    return f"L{hmac.new(secret, name, hashlib.sha256).hexdigest()[:8]}"
+
+
 def key_site(secret: bytes, name: str) -> str:
     """Return the key of an institution or a station, of 32 bits: enough to tell the few of a data set apart."""
     return f"S{hmac.new(secret, f'site {name}'.encode(), hashlib.sha256).hexdigest()[:8]}"

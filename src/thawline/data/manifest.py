@@ -34,7 +34,7 @@ SPLITS: dict[str, Split] = {
     "test": "test",
     "testing": "test",
 }
-KNOWN = ("path", "label", "patient", "split")
+KNOWN = ("path", "label", "patient", "lesion", "split")
 JOINS = {  # what a table of labels may name DICOM objects by, finest first, and how its columns may be called
     "instance": ("instance", "instanceuid", "sopinstanceuid"),
     "series": ("series", "seriesuid", "seriesinstanceuid"),
@@ -58,6 +58,7 @@ class Row:
     patient: str
     split: Split | None
     metadata: dict[str, str]
+    lesion: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ class Manifest:
 
 
 def read_manifest(path: Path, *, need_label: bool = True, joined: bool = False) -> Manifest:
-    """Read and check a manifest: columns ``path`` and ``label``, optional ``patient`` and ``split``, others kept.
+    """Read and check a manifest: columns ``path`` and ``label``, optional ``patient``, ``lesion``, ``split``, others kept.
 
     CSV is UTF-8, separated by comma, semicolon or tab; rows count from 1 for the header. Parquet rows count from 1
     for the first. Column names are compared in lower case. Without ``need_label`` (prediction) only ``path`` is needed
@@ -158,6 +159,7 @@ def _read_rows(
                 for name, value in record.items()
                 if name and name not in KNOWN and not name.startswith(COLUMN)
             },
+            lesion=record.get("lesion", ""),
         )
         for place, ((number, record), split) in enumerate(zip(records, splits, strict=True))
     )
@@ -279,7 +281,7 @@ def _check_columns(path: Path, names: Sequence[str], needed: Sequence[str]) -> N
     missing = [name for name in needed if name not in names]
     if missing:
         found = ", ".join(map(repr, names))
-        wanted = ",".join(needed) if needed[0] != "path" else "path,label[,patient,split]"
+        wanted = ",".join(needed) if needed[0] != "path" else "path,label[,patient,lesion,split]"
         raise DataError(f"{path.name} has no column {' and '.join(missing)}; found {found}; expected {wanted}")
     doubled = sorted({name for name in names if name and names.count(name) > 1})
     if doubled:

@@ -18,6 +18,7 @@ from thawline.errors import DataError, OptionError
 from thawline.judge.auc import estimate_auc, measure_areas
 from thawline.judge.calibration import N_BINS, assign_bins, select_confidences
 from thawline.judge.intervals import estimate_proportion
+from thawline.judge.levels import judge_levels, number_scored
 from thawline.judge.metrics import (
     check_lengths,
     confusion_matrix,
@@ -56,7 +57,7 @@ AnySheet = TypeVar("AnySheet", bound=Judged)
 class Sheet:
     """The items judged: ``patients`` counts from 0 and indexes the columns of a resampling; ``folds`` is 0 without.
 
-    ``thresholds`` are what each was called at.
+    ``thresholds`` are what each was called at; ``lesions``, where they are known, count from 0 as well.
     """
 
     labels: Labels
@@ -68,6 +69,7 @@ class Sheet:
     positive: int | None
     thresholds: FloatArray
     ordinal: bool = False
+    lesions: IntArray | None = None
 
     @property
     def n_classes(self) -> int:
@@ -124,6 +126,7 @@ def evaluate(
     threshold: float | FloatArray = 0.5,
     *,
     folds: IntArray | None = None,
+    lesions: IntArray | None = None,
     seed: int = 0,
     n_resamples: int = 2000,
     level: float = 0.95,
@@ -138,7 +141,9 @@ def evaluate(
     Sensitivity and specificity are those of ``positive`` at ``threshold`` with two classes, else means over the classes
     that occur, of the most likely class called against the rest; ``threshold`` may be one an item. ``patient_level``
     averages the probabilities of a patient's items, over patients whose items agree in label; None where every patient has
-    one item. An undefined number is None. One set of patient resamples serves all metrics.
+    one item. With ``lesions``, shape (items,), a number for each lesion of a patient, ``lesion_level`` does the same with
+    these; what is sampled are patients there too. An undefined number is None. One set of patient resamples serves all
+    metrics.
 
     Where classes are ``ordinal``, grades in their order, ``weighted_kappa`` is Cohen's kappa with quadratic weights (Cohen,
     Psychological Bulletin 70:213, 1968), and ``grade_error`` the mean number of grades between call and label.
@@ -146,14 +151,23 @@ def evaluate(
     Raises DataError where arrays do not fit together, OptionError as `predict_labels` and `interval` do.
     """
     sheet = _make_sheet(
-        labels, probabilities, groups, classes=classes, positive=positive, threshold=threshold, folds=folds
+        labels,
+        probabilities,
+        groups,
+        classes=classes,
+        positive=positive,
+        threshold=threshold,
+        folds=folds,
+        lesions=lesions,
     )
     sheet = dataclasses.replace(sheet, ordinal=ordinal)
     samples = resample(sheet, _sum_patients(sheet), _measure, n_resamples, seed)
     result = _report_items(sheet, classes, samples, level)
-    by_patient = _merge_patients(sheet, classes, positive)
-    result["patient_level"] = _report_patients(by_patient, level) if by_patient else None
-    return result
+
+    def merge(items: Sheet, units: IntArray) -> Sheet | None:
+        return _merge_items(items, units, classes, positive)
+
+    return result | judge_levels(sheet, merge, lambda merged: _estimate_level(merged, level))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -220,6 +234,7 @@ def _make_sheet(
     positive: str | None,
     threshold: float | FloatArray,
     folds: IntArray | None,
+    lesions: IntArray | None,
 ) -> Sheet:
     index = find_positive(classes, positive)
     truth, given, group, fold, scored = take_scored(labels, probabilities, groups, folds)
@@ -241,20 +256,18 @@ def _make_sheet(
     names, patients = np.unique(group, return_inverse=True)
     thresholds = np.broadcast_to(np.asarray(threshold, np.float64), np.shape(labels)[:1])[scored]
     predicted = predict_labels(given, classes, positive, thresholds)
-    return Sheet(truth, given, predicted, patients, fold, len(names), index, thresholds)
+    own = number_scored(lesions, groups, scored)
+    return Sheet(truth, given, predicted, patients, fold, len(names), index, thresholds, lesions=own)
 
 
-def _merge_patients(sheet: Sheet, classes: Sequence[str], positive: str | None) -> Sheet | None:
-    """Return one row for each patient whose items agree in label; None where that adds nothing or nobody agrees."""
-    if sheet.n_patients == len(sheet.labels):
-        return None
-    first = np.unique(sheet.patients, return_index=True)[1]
-    differs = sheet.labels != sheet.labels[first][sheet.patients]
-    agreeing = np.flatnonzero(np.bincount(sheet.patients, weights=differs, minlength=sheet.n_patients) == 0)
+def _merge_items(sheet: Sheet, units: IntArray, classes: Sequence[str], positive: str | None) -> Sheet | None:
+    """Return one row for each of the ``units``, (items,), whose items agree in label; None where none do."""
+    first, n_items = np.unique(units, return_index=True, return_counts=True)[1:]
+    differs = sheet.labels != sheet.labels[first][units]
+    agreeing = np.flatnonzero(np.bincount(units, weights=differs) == 0)
     if not len(agreeing):
         return None
-    n_items = np.bincount(sheet.patients, minlength=sheet.n_patients)
-    mean = sum_by(sheet.patients, sheet.probabilities, sheet.n_patients)[agreeing] / n_items[agreeing, np.newaxis]
+    mean = sum_by(units, sheet.probabilities, len(first))[agreeing] / n_items[agreeing, np.newaxis]
     rows = first[agreeing]
     predicted = predict_labels(mean, classes, positive, sheet.thresholds[rows])
     return dataclasses.replace(
@@ -262,9 +275,10 @@ def _merge_patients(sheet: Sheet, classes: Sequence[str], positive: str | None) 
         labels=sheet.labels[rows],
         probabilities=mean,
         predicted=predicted,
-        patients=agreeing,
+        patients=sheet.patients[rows],
         folds=sheet.folds[rows],
         thresholds=sheet.thresholds[rows],
+        lesions=None,
     )
 
 
@@ -380,13 +394,13 @@ def _report_items(sheet: Sheet, classes: Sequence[str], samples: Samples, level:
     return result
 
 
-def _report_patients(sheet: Sheet, level: float) -> dict[str, Any]:
+def _estimate_level(sheet: Sheet, level: float) -> dict[str, Estimate]:
+    """Return what is told of patients, or of lesions, each a row."""
     areas = measure_areas(sheet.labels, sheet.probabilities, sheet.patients, sheet.scored, sheet.folds)
-    right = _estimate_share(sheet, sheet.predicted == sheet.labels, np.ones(len(sheet.labels), bool), level)
+    among = np.ones(len(sheet.labels), bool)
     return {
-        "n_patients": len(sheet.labels),
-        "auc": plain(estimate_auc(areas, level=level)),
-        "accuracy": plain(right),
+        "auc": estimate_auc(areas, level=level),
+        "accuracy": _estimate_share(sheet, sheet.predicted == sheet.labels, among, level),
     }
 
 

@@ -17,6 +17,7 @@ from thawline.judge.auc import Areas, estimate_auc, measure_areas
 from thawline.judge.calibration import N_BINS, assign_bins
 from thawline.judge.evaluation import Samples, call_labels, resample, sum_by, take_scored
 from thawline.judge.intervals import estimate_proportion
+from thawline.judge.levels import judge_levels, number_scored
 from thawline.judge.metrics import divide, item_log_loss, known_losses, resample_average_precision
 from thawline.types import MISSING, plain
 
@@ -41,7 +42,7 @@ class LabelSheet:
     """The items judged: ``labels``, ``probabilities`` and ``called`` (1 or 0) of shape (items, labels).
 
     ``patients`` counts from 0 and indexes the columns of a resampling; ``folds`` is 0 without. Means are over the labels at
-    the places ``averaged``.
+    the places ``averaged``. ``lesions``, where they are known, count from 0 as well.
     """
 
     labels: Labels
@@ -51,6 +52,7 @@ class LabelSheet:
     folds: IntArray
     n_patients: int
     averaged: tuple[int, ...]
+    lesions: IntArray | None = None
 
 
 def evaluate_labels(
@@ -61,37 +63,33 @@ def evaluate_labels(
     threshold: float = 0.5,
     *,
     folds: IntArray | None = None,
+    lesions: IntArray | None = None,
     seed: int = 0,
     n_resamples: int = 2000,
     level: float = 0.95,
 ) -> dict[str, Any]:
     """Return all metrics with intervals as plain JSON data, in the shape of a part of `metrics.json`.
 
-    ``labels`` (items, labels) are 1, 0 or `MISSING`, ``probabilities`` of the same shape those of each label; ``groups`` and
-    ``folds`` are as in `evaluation.evaluate`. A label is called from the ``threshold`` on. ``auc``, ``balanced_accuracy``,
-    ``sensitivity``, ``specificity``, ``brier``, ``ece`` and ``log_loss`` are means over labels (macro), an out-of-fold AUC
-    being that of the folds where it is defined; ``accuracy`` is the share of known cells that are called right,
-    ``exact_match`` of the items all of whose labels are known the share with all called right, ``item_log_loss`` the mean
-    over items of the mean over their known labels. ``per_class`` has a table a label, which ``n_items`` and ``n_patients``
-    have.
-    ``patient_level`` takes a label of a patient where the items with it known agree, with the mean of their probabilities.
+    ``labels`` (items, labels) are 1, 0 or `MISSING`, ``probabilities`` of the same shape those of each label; ``groups``,
+    ``folds`` and ``lesions`` are as in `evaluation.evaluate`. A label is called from the ``threshold`` on. ``auc``,
+    ``balanced_accuracy``, ``sensitivity``, ``specificity``, ``brier``, ``ece`` and ``log_loss`` are means over labels
+    (macro), an out-of-fold AUC being that of the folds where it is defined; ``accuracy`` is the share of known cells that
+    are called right, ``exact_match`` of the items all of whose labels are known the share with all called right,
+    ``item_log_loss`` the mean over items of the mean over their known labels. ``per_class`` has a table a label, which
+    ``n_items`` and ``n_patients`` have.
+    ``patient_level`` takes a label of a patient where the items with it known agree, with the mean of their probabilities,
+    and ``lesion_level`` that of a lesion.
 
     Raises DataError where arrays do not fit together, OptionError as `interval` does.
     """
-    sheet = _make_sheet(labels, probabilities, groups, names, threshold, folds)
+    sheet = _make_sheet(labels, probabilities, groups, names, threshold, folds, lesions)
     samples = resample(sheet, _sum_patients(sheet), _measure, n_resamples, seed)
     result = _report_items(sheet, names, samples, level)
-    by_patient = _merge_patients(sheet, threshold)
-    result["patient_level"] = None
-    if by_patient:
-        estimates = {
-            "auc": estimate_auc(_measure_areas(by_patient).take(by_patient.averaged), level=level),
-            "accuracy": _estimate_accuracy(by_patient, level),
-        }
-        result["patient_level"] = {"n_patients": len(by_patient.labels)} | {
-            name: plain(each) for name, each in estimates.items()
-        }
-    return result
+
+    def merge(items: LabelSheet, units: IntArray) -> LabelSheet | None:
+        return _merge_items(items, units, threshold)
+
+    return result | judge_levels(sheet, merge, lambda merged: _estimate_level(merged, level))
 
 
 def _make_sheet(
@@ -101,6 +99,7 @@ def _make_sheet(
     names: Sequence[str],
     threshold: float,
     folds: IntArray | None,
+    lesions: IntArray | None,
 ) -> LabelSheet:
     truth, given, group, fold, scored = take_scored(labels, probabilities, groups, folds)
     if truth.shape != given.shape or given.shape[1:] != (len(names),):
@@ -117,27 +116,24 @@ def _make_sheet(
             raise DataError(f"{name}; row {scored[first]} holds {rows[first].tolist()}.")
     known, patients = np.unique(group, return_inverse=True)
     called = call_labels(given, threshold)
-    return LabelSheet(truth, given, called, patients, fold, len(known), tuple(range(len(names))))
+    own = number_scored(lesions, groups, scored)
+    return LabelSheet(truth, given, called, patients, fold, len(known), tuple(range(len(names))), own)
 
 
-def _merge_patients(sheet: LabelSheet, threshold: float) -> LabelSheet | None:
-    """Return one row a patient, with the labels on which the items agree; None where that adds nothing or none agree."""
-    if sheet.n_patients == len(sheet.labels):
-        return None
-    known = sheet.labels != MISSING
-    having, n_known = (
-        sum_by(sheet.patients, each.astype(np.float64), sheet.n_patients) for each in (sheet.labels == 1, known)
-    )
+def _merge_items(sheet: LabelSheet, units: IntArray, threshold: float) -> LabelSheet | None:
+    """Return one row for each of the ``units``, (items,), with the labels on which its items agree; None where none do."""
+    first, known = np.unique(units, return_index=True)[1], sheet.labels != MISSING
+    having, n_known = (sum_by(units, each.astype(np.float64), len(first)) for each in (sheet.labels == 1, known))
     labels = np.where(n_known == 0, MISSING, np.where(having == n_known, 1, np.where(having == 0, 0, MISSING)))
-    mean = divide(sum_by(sheet.patients, np.where(known, sheet.probabilities, 0.0), sheet.n_patients), n_known)
+    mean = divide(sum_by(units, np.where(known, sheet.probabilities, 0.0), len(first)), n_known)
     kept = np.flatnonzero((labels != MISSING).any(axis=1))
-    first = np.unique(sheet.patients, return_index=True)[1]
+    rows = first[kept]
     labels, mean = labels[kept].astype(np.int64), np.nan_to_num(mean[kept])
     both = tuple(k for k in range(labels.shape[1]) if {0, 1} <= set(labels[:, k].tolist()))
     if not len(kept):
         return None
     called = call_labels(mean, threshold)
-    return LabelSheet(labels, mean, called, kept, sheet.folds[first[kept]], sheet.n_patients, both)
+    return LabelSheet(labels, mean, called, sheet.patients[rows], sheet.folds[rows], sheet.n_patients, both)
 
 
 def _sum_patients(sheet: LabelSheet) -> FloatArray:
@@ -246,6 +242,14 @@ def _report_items(sheet: LabelSheet, names: Sequence[str], samples: Samples, lev
 def _measure_areas(sheet: LabelSheet) -> Areas:
     n_labels = sheet.labels.shape[1]
     return measure_areas(sheet.labels, sheet.probabilities, sheet.patients, range(n_labels), sheet.folds)
+
+
+def _estimate_level(sheet: LabelSheet, level: float) -> dict[str, Estimate]:
+    """Return what is told of patients, or of lesions, each a row."""
+    return {
+        "auc": estimate_auc(_measure_areas(sheet).take(sheet.averaged), level=level),
+        "accuracy": _estimate_accuracy(sheet, level),
+    }
 
 
 def _estimate_rates(sheet: LabelSheet, k: int, level: float) -> dict[str, Estimate]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 SCHEMA = 1
 NESTED_PREDICTIONS = "predictions_nested.csv"
 WITHHELD = "[withheld]"
+TELLING = 4  # characters from which the name of a lesion may tell whose it is; shorter ones number those of a patient
 TRACE = re.compile(  # what looks like a path or a file of the data
     r"""(?<!\w) (['"]) (?:(?!\1).)* (?: [/\\] (?:(?!\1).)* | \.[A-Za-z]\w{1,5} ) \1
     | file:\S+
@@ -103,8 +104,10 @@ def read_predictions(
 
 
 def list_names(row: Mapping[str, str]) -> tuple[str, ...]:
-    """Return what a row of `predictions.csv` says of who it is: the path of the item, its file name, its patient."""
-    return row["item"], re.split(r"[/\\]", row["item"])[-1], row["patient"]
+    """Return what a row of `predictions.csv` says of who it is: the path of the item, its file name, patient and lesion."""
+    lesion = row.get("lesion") or ""
+    named = row["item"], re.split(r"[/\\]", row["item"])[-1], row["patient"]
+    return (*named, lesion) if len(lesion) >= TELLING else named
 
 
 def read_names(run: Path) -> frozenset[str]:

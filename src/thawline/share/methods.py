@@ -167,6 +167,10 @@ def tell_judging(summary: Mapping[str, Any], choices: Mapping[str, Any]) -> list
         said.append(f"The threshold of {decision['threshold']:.3g} was {chosen}")
     if coverage := choices.get("coverage"):
         said.append(f"Conformal prediction sets were made for a coverage of {format_plain(coverage)}.")
+    if (lesions := summary["lesions"]) is not None:
+        count = f"{count_things(lesions['n_lesions'], 'lesion')} of {count_things(lesions['n_patients'], 'patient')}"
+        left = f", without {lesions['n_left_out']} whose images differ in label" if lesions["n_left_out"] else ""
+        said.append(f"Figures per lesion are of the mean probabilities of a lesion's images ({count}{left}).")
     kinds = dict.fromkeys(re.split("[,;]", method)[0] for method in summary["methods"])
     said.append(
         f"Intervals treat patients as what is sampled ({', '.join(kinds)})." if kinds else "There are no intervals."

@@ -13,6 +13,7 @@ from thawline.data.dataset import Dataset
 from thawline.data.splits import Splits
 from thawline.judge.comparisons import Selection
 from thawline.learn.ladder import Rung, TriedRung
+from thawline.types import Item
 
 if TYPE_CHECKING:
     from thawline.types import Probabilities
@@ -25,25 +26,34 @@ def format_splits(everything: Dataset, numbers: Sequence[int], splits: Splits, p
     known again among other data.
     """
     position = {number: index for index, number in enumerate(numbers)}
-    rows = []
+    lesions, rows = name_lesions(everything.items), []
     for number, item in enumerate(everything.items):
         index = position.get(number)
         part = "left_out" if index is None else _name_part(splits, index)
         fold = "" if index is None or splits.is_test[index] else int(splits.folds[index])
         digest = "" if index is None else pixel_digests[index]
-        rows.append([number, item.path, item.patient, item.label, part, fold, digest])
-    return format_csv(["number", "item", "patient", "label", "split", "fold", "pixels"], rows)
+        own = [names[number] for names in lesions.values()]
+        rows.append([number, item.path, item.patient, *own, item.label, part, fold, digest])
+    return format_csv(["number", "item", "patient", *lesions, "label", "split", "fold", "pixels"], rows)
+
+
+def name_lesions(items: Sequence[Item]) -> dict[str, list[str]]:
+    """Return the column of lesions by its name, one cell an item; none where no item names one. Private to the run."""
+    names = [item.lesion for item in items]
+    return {"lesion": names} if any(names) else {}
 
 
 def format_predictions(dataset: Dataset, splits: Splits, probabilities: Probabilities) -> str:
     """Return `predictions.csv`: out of fold for development, the delivered model's for test; unscored items left out."""
-    rows = []
+    lesions, rows = name_lesions(dataset.items), []
     for index in map(int, np.flatnonzero(np.isfinite(probabilities).all(axis=1))):
         item = dataset.items[index]
         fold = "" if splits.is_test[index] else int(splits.folds[index])
         own = [f"{value:.9g}" for value in probabilities[index]]
-        rows.append([item.path, item.patient, _name_part(splits, index), item.label, fold, *own])
-    return format_csv(["item", "patient", "split", "label", "fold", *(f"p_{name}" for name in dataset.classes)], rows)
+        lesion = [names[index] for names in lesions.values()]
+        rows.append([item.path, item.patient, *lesion, _name_part(splits, index), item.label, fold, *own])
+    columns = [f"p_{name}" for name in dataset.classes]
+    return format_csv(["item", "patient", *lesions, "split", "label", "fold", *columns], rows)
 
 
 def describe_candidates(candidates: Sequence[Any], selection: Selection) -> list[dict[str, Any]]:

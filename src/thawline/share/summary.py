@@ -76,6 +76,7 @@ SCORES = {  # key in metrics.json: name on the page
     "ece": "Expected calibration error",
     "log_loss": "Log-loss",
 }
+LEVELS = {"lesion_level": "lesion", "patient_level": "patient"}  # key in metrics.json: what several items are of
 LOWER_IS_BETTER = ("grade_error", "brier", "ece", "log_loss")
 OF_CLASS = ("auc", "average_precision", "sensitivity", "specificity")
 OF_SOME = ("exact_match", "weighted_kappa", "grade_error")  # where items have several labels, or classes an order
@@ -169,6 +170,7 @@ def summarise_metrics(metrics: Mapping[str, Any], part: str) -> dict[str, Any]:
         "auc": auc,
         "meaning": explain_headline(task, sections[part], auc),
         "scores": summarise_scores(task, sections),
+        "lesions": count_lesions(sections[part]),
         "methods": sorted({str(estimate["method"]) for estimate in list_estimates(sections)} - {""}),
         "classes": [summarise_classes(PARTS[key], section, task["classes"]) for key, section in sections.items()],
         "confusion": summarise_confusion(sections[part].get("confusion")),
@@ -293,7 +295,7 @@ def explain_labels(task: Mapping[str, Any], section: Mapping[str, Any], auc: Map
 
 
 def summarise_scores(task: Mapping[str, Any], sections: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return one row a metric with an estimate for every section, patients last."""
+    """Return one row a metric with an estimate for every section, lesions and patients last."""
     binary = len(task["classes"]) == 2 and task.get("positive")
     several = task["kind"] == MULTILABEL
     of_class = f"of {task['positive']}" if binary else "mean over labels" if several else "mean over classes"
@@ -316,13 +318,30 @@ def summarise_scores(task: Mapping[str, Any], sections: Mapping[str, Mapping[str
         for key, name in SCORES.items()
         if key not in OF_SOME or any(key in section for section in sections.values())
     ]
-    for key, name in (("auc", "AUC per patient"), ("accuracy", "Accuracy per patient")):
-        patients = [section.get("patient_level") or {} for section in sections.values()]
-        if any(patients):
-            counts = " and ".join(str(level["n_patients"]) for level in patients if level)
-            values = [take_estimate(level, key) for level in patients]
-            rows.append({"name": name, "note": f"{counts} patients", "estimates": values})
+    return rows + summarise_levels(sections)
+
+
+def summarise_levels(sections: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows of lesions and of patients, as far as there are any, by the mean of their items."""
+    rows = []
+    for level, unit in LEVELS.items():
+        found = [section.get(level) or {} for section in sections.values()]
+        told = [each for each in found if each]
+        if not told:
+            continue
+        note = f"{' and '.join(str(each[f'n_{unit}s']) for each in told)} {unit}s"
+        if any(each.get("n_left_out") for each in told):
+            note += f"; left out, mixed labels: {' and '.join(str(each['n_left_out']) for each in told)}"
+        for key, name in (("auc", "AUC"), ("accuracy", "Accuracy")):
+            values = [take_estimate(each, key) for each in found]
+            rows.append({"name": f"{name} per {unit}", "note": note, "estimates": values})
     return rows
+
+
+def count_lesions(section: Mapping[str, Any]) -> dict[str, int] | None:
+    """Return how many lesions of how many patients are told of, and how many have items of several labels; None without."""
+    found = section.get("lesion_level")
+    return found and {key: int(found[key]) for key in ("n_lesions", "n_patients", "n_left_out")}
 
 
 def summarise_classes(name: str, section: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from thawline.share.judged import (
 from thawline.share.report import describe_reliability, describe_risk, make_environment
 from thawline.share.summary import (
     SCORES,
+    count_lesions,
     explain_headline,
     list_estimates,
     summarise_classes,
@@ -70,6 +71,7 @@ def summarise_validation(
         "meaning": [*explain_auc(task, found["external"], auc), *describe_difference(found["compared"])],
         "data": dict(found["data"]),
         "scores": join_differences(summarise_scores(task, sections), found["compared"]),
+        "lesions": count_lesions(found["external"]),
         "against": None if found["compared"] is None else NAMES[found["compared"]["with"]].lower(),
         "classes": [summarise_classes("External", found["external"], task["classes"])],
         "confusion": summarise_confusion(found["external"].get("confusion")),
