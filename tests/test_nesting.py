@@ -260,7 +260,7 @@ def test_few_patients_get_it_where_the_budget_has_time_for_it(
 ) -> None:
     monkeypatch.setattr("thawline.plan_judging.FEW_PATIENTS", 400)
     notes = Notes()
-    result = run_nested(films, tmp_path / "short", nested="auto", budget="1s", listener=notes)
+    result = run_nested(films, tmp_path / "short", nested="auto", budget="0.1s", listener=notes)
     assert result.metrics["nested"] is None
     assert any("no nested cross-validation: forecast to take" in warning for warning in notes.warnings)
     assert take_values(tmp_path / "short")["headline"] == "test part"

@@ -133,7 +133,7 @@ def format_nested(dataset: Dataset, nested: Nested) -> str:
         columns = part.places, part.folds, part.thresholds, part.probabilities
         for place, fold, threshold, given in zip(*columns, strict=True):  # type: ignore[arg-type]
             item, own = dataset.items[place], [f"{value:.9g}" for value in (threshold, *given)]
-            lesion = [names[place] for names in lesions.values()]
+            lesion = [cells[place] for cells in lesions.values()]
             rows.append([item.path, item.patient, *lesion, number, item.label, int(fold) + 1, *own])
     columns = ["repeat", "label", "fold", "threshold", *(f"p_{name}" for name in dataset.classes)]
     return format_csv(["item", "patient", *lesions, *columns], rows)
