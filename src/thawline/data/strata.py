@@ -9,9 +9,12 @@ from collections.abc import Mapping, Sequence
 from thawline.errors import OptionError
 from thawline.types import Item
 
+TRAITS = ("sex", "gender", "age", "age_group", "age_band", "ethnicity", "race", "skin_type")  # of patients
+CENTRES = ("site", "center", "centre", "hospital", "institution")
 USUAL = (  # what is looked at unless columns are named
-    *("sex", "gender", "age", "age_group", "age_band", "ethnicity", "race", "skin_type"),
-    *("site", "center", "centre", "hospital", "institution", "scanner", "manufacturer", "device", "machine", "model"),
+    *TRAITS,
+    *CENTRES,
+    *("scanner", "manufacturer", "device", "machine", "model"),
     *("view", "projection", "position", "source"),
 )
 AGE_YEARS = (18, 40, 65)  # where bands of age begin
