@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from thawline.data.strata import MOST_PARTS, list_strata, take_parts
+from thawline.data.strata import MOST_PARTS, UNKNOWN, check_strata, list_strata, take_parts
 from thawline.errors import OptionError
 from thawline.types import Item
 
@@ -69,6 +69,19 @@ def test_what_is_no_column_or_names_patients_is_refused():
         list_strata(items, "name")
     with pytest.raises(OptionError, match="the table has no others"):
         list_strata([Item("a.png", "a", "p")], "sex")
+
+
+def test_a_named_column_that_parts_nothing_is_refused():
+    items = make_items(sex=["F", "F", "F"], site=["A", "B", "A"], dose=["", "", ""])
+    check_strata(items, "site")
+    for wanted in ("auto", "none", ""):
+        check_strata(items, wanted)
+    with pytest.raises(OptionError, match="--subgroups: column 'sex' says 'F' of every item"):
+        check_strata(items, "site, Sex")
+    with pytest.raises(OptionError, match=f"--subgroups: column 'dose' says '{UNKNOWN}' of every item"):
+        check_strata(items, "dose")
+    with pytest.raises(OptionError, match="no column 'size'"):
+        check_strata(items, "size")
 
 
 def test_usual_columns_of_too_many_values_are_passed_over():

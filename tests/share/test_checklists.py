@@ -73,9 +73,8 @@ def test_what_no_run_can_know_is_left_to_the_study(name: str, wanted: str) -> No
 
 
 def test_subgroups_answer_for_fairness_and_for_centres_only_where_they_are_of_these() -> None:
-    silent = dict.fromkeys(
-        ("warnings", "readers", "decision", "doubts", "familiarity", "findings", "shortcuts", "examples"), []
-    )
+    keys = ("warnings", "readers", "decision", "doubts", "familiarity", "findings", "shortcuts", "examples")
+    silent: dict[str, list[str]] = {key: [] for key in keys}
     for columns, wanted in (
         ([], set()),
         (["scanner"], {"subgroups"}),
