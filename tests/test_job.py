@@ -481,7 +481,7 @@ def test_films_of_16_bits(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_several_classes(films: Path, tmp_path: Path) -> None:
+def test_several_classes(films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = tmp_path / "data"
     (data / "images").mkdir(parents=True)
     rows = read_rows(films / "manifest.csv")
@@ -499,6 +499,13 @@ def test_several_classes(films: Path, tmp_path: Path) -> None:
     assert table.sum(axis=1) == pytest.approx(np.ones(len(table)), abs=1e-8)
     assert result.metrics["test"]["auc"]["value"] == pytest.approx(expected, abs=1e-12)
     assert result.metrics["test"]["accuracy"]["value"] == pytest.approx((table.argmax(axis=1) == truth).mean())
+    monkeypatch.setattr(job, "scan", lambda *_: pytest.fail("an image was read"))
+    for wish in ({"threshold": "sensitivity:0.9"}, {"threshold": "0.3"}, {"prevalence": 0.05}, {"positive": "9"}):
+        with pytest.raises(OptionError, match=f"--{next(iter(wish))} .*: belongs to a task of two classes, found 3"):
+            run_job(data, tmp_path / "other", **wish)
+    for wish in ({"validation": "site:hospital"}, {"test": "time:year"}, {"validation": "given"}, {"positive": "none"}):
+        with pytest.raises(OptionError, match=f"--{next(iter(wish))}"):
+            run_job(data, tmp_path / "other", **wish)
 
 
 @pytest.mark.slow

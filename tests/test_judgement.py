@@ -154,6 +154,20 @@ def test_a_learning_curve_is_continued(judged: tuple[Path, dict[str, Any]]) -> N
 
 
 @pytest.mark.slow
+def test_a_coverage_that_so_few_patients_cannot_reach_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("THAWLINE_DATA", str(tmp_path / "ledger"))
+    data, notes = make_films(tmp_path / "data", n_patients=24), Notes()
+    run = thawline.run(data, tmp_path / "run", head="linear", audit="none", coverage=0.99, listener=notes)
+    said = "A coverage of 0.99 needs at least 99 patients"
+    assert sum(each.startswith(said) for each in notes.warnings) == 1
+    (choice,) = [each for each in run.plan["choices"] if each["name"] == "coverage"]
+    assert (choice["value"], choice["kind"]) == (0.99, "given")
+    assert choice["reason"].startswith(said)
+    assert run.metrics["doubts"]["test"]["sets"]["coverage"]["value"] == 1
+    assert said in run.report.read_text("utf-8")
+
+
+@pytest.mark.slow
 def test_a_column_that_is_not_there_is_refused_before_anything_is_computed(tmp_path: Path) -> None:
     data = make_films(tmp_path / "data", n_patients=12)
     with pytest.raises(OptionError, match="no column 'sex'"):

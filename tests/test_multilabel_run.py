@@ -202,6 +202,28 @@ def test_frozen_features_with_joined_names_and_a_given_split(films: tuple[Path, 
         run(data, tmp_path / "other", multilabel=True, sampling="balanced", **FROZEN)
 
 
+def test_folds_are_sites_and_a_stated_threshold_calls_each_label(
+    films: tuple[Path, np.ndarray], tmp_path: Path
+) -> None:
+    about = {**FROZEN, "folds": 5, "threshold": "0.3", "calibration": "platt", "subgroups": "none"}
+    result = run(films[0], tmp_path / "run", validation="site:scanner", **about)
+    scanners = {row["path"]: row["scanner"] for row in read_rows(films[0] / "manifest.csv")}
+    rows = [row for row in read_rows(result.folder / "splits.csv") if row["split"] == "development"]
+    assert len({(row["fold"], scanners[row["item"]]) for row in rows}) == len({row["fold"] for row in rows}) == 2
+    labels, given, _ = read_part(result.folder, "test")
+    known = labels != MISSING
+    found = result.metrics["test"]["accuracy"]["value"]
+    assert found == pytest.approx(accuracy_score(labels[known] == 1, given[known] >= 0.3))
+    choices = {choice["name"]: choice["value"] for choice in result.plan["choices"]}
+    assert [choices[name] for name in ("calibration", "coverage", "prevalence")] == ["platt", None, None]
+    assert "Conformal prediction sets" not in result.report.read_text("utf-8")
+    with pytest.raises(OptionError, match="--test: no item has 'Z' in column 'scanner'"):
+        run(films[0], tmp_path / "other", test="site:scanner=Z", **FROZEN)
+    by_scanner = run(films[0], tmp_path / "other", test="site:scanner=A", **FROZEN)
+    splits = read_rows(by_scanner.folder / "splits.csv")
+    assert {(row["split"] == "test", scanners[row["item"]] == "A") for row in splits} == {(True, True), (False, False)}
+
+
 def test_what_is_uncertain_is_what_is_not_known(films: tuple[Path, np.ndarray], tmp_path: Path) -> None:
     rows = read_rows(films[0] / "manifest.csv")
     for row in rows:
@@ -220,6 +242,10 @@ def test_what_contradicts_and_options_of_one_label_are_refused_or_left_out(
     for options, said in (
         ({"positive": "bar"}, "--positive bar: belongs to one label an item"),
         ({"grades": "bar,disc,ring"}, "--grades bar,disc,ring: belongs to one label an item"),
+        ({"threshold": "sensitivity:0.9"}, "--threshold sensitivity:0.9: belongs to one label an item"),
+        ({"prevalence": 0.05}, "--prevalence 0.05: belongs to one label an item"),
+        ({"coverage": 0.8}, "--coverage 0.8: belongs to one label an item"),
+        ({"subgroups": "scanner"}, "--subgroups scanner: belongs to one label an item"),
     ):
         with pytest.raises(OptionError, match=said):
             run(films[0], tmp_path / "refused", **FROZEN, **options)

@@ -242,7 +242,7 @@ def test_a_closed_test_part_takes_no_part(films: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_chosen_test_part_keeps_the_headline_and_sites_are_put_aside(films: Path, tmp_path: Path) -> None:
-    result = run_nested(films, tmp_path / "run", validation="site:scanner", test="site:scanner=C")
+    result = run_nested(films, tmp_path / "run", validation="site:scanner", test="site:scanner=C", folds=5)
     nested, manifest = result.metrics["nested"], {row["path"]: row for row in read_rows(films / "manifest.csv")}
     assert (nested["headline"], nested["n_folds"]) == (False, 2)
     rows = read_rows(tmp_path / "run" / "predictions_nested.csv")

@@ -726,6 +726,16 @@ def test_values_out_of_range_are_refused(tmp_path, name, value, expected):
     assert str(caught.value).endswith(f"found {value!r}")
 
 
+def test_a_threshold_belongs_to_two_classes_or_to_labels(tmp_path):
+    assert apply_given(plan_for(), edit(plan_for(), tmp_path, threshold=0.3))["threshold"] == 0.3
+    plan = CASES["three classes"]
+    with pytest.raises(OptionError, match=r"--plan: threshold: expected 0\.5, found 0\.3: of several classes"):
+        apply_given(plan, edit(plan, tmp_path, threshold=0.3))
+    assert apply_given(plan, edit(plan, tmp_path, heads=["linear"]))["threshold"] == 0.5
+    with pytest.raises(OptionError, match=r"--threshold cost:2: belongs to a task of two classes, found 3"):
+        plan_for(make_print({"a": (50, 20), "b": (60, 30), "c": (10, 5)}), threshold="cost:2")
+
+
 def test_every_other_choice_belongs_to_options_or_data(tmp_path):
     plan = plan_for()
     for name in {choice.name for choice in plan.choices} - set(EDITABLE):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from thawline.errors import OptionError
-from thawline.options import CALIBRATORS, RunOptions, check_options, read_threshold
+from thawline.options import CALIBRATORS, RunOptions, check_options, check_task, read_threshold
 from thawline.plan_judging import choose_judging, choose_nesting
 
 TWO, THREE = {"classes": {"a": {}, "b": {}}}, {"classes": {"a": {}, "b": {}, "c": {}}}
@@ -76,9 +76,64 @@ def test_a_wish_for_the_threshold_is_left_to_be_measured(text):
     assert f"{wanted:g}" in found.reason
 
 
-def test_of_several_classes_the_most_probable_is_called_whatever_is_wished():
-    assert choose(THREE, threshold="sensitivity:0.9")["threshold"].value == 0.5
-    assert choose({**TWO, "multilabel": {}}, threshold="0.2")["threshold"].value == 0.2
+def test_several_classes_and_several_labels_have_what_there_is_for_them():
+    classes, labels = choose(THREE, coverage=0.8), choose({**TWO, "multilabel": {}}, threshold="0.2")
+    assert [(each["threshold"].value, each["threshold"].kind) for each in (classes, labels)] == [
+        (0.5, "fixed"),
+        (0.2, "given"),
+    ]
+    assert [each["coverage"].value for each in (classes, labels)] == [0.8, None]
+    assert [(each["prevalence"].value, each["prevalence"].kind) for each in (classes, labels)] == [(None, "rule")] * 2
+
+
+WISHES = {  # option: what may be wished of it, and of which tasks
+    "positive": ("a", {"two"}),
+    "threshold": ("0.3", {"two", "labels"}),
+    "threshold for a rate": ("sensitivity:0.9", {"two"}),
+    "threshold by cost": ("cost:10", {"two"}),
+    "prevalence": (0.05, {"two"}),
+    "coverage": (0.8, {"two", "three", "grades"}),
+    "calibration": ("platt", {"two", "three", "grades", "labels"}),
+    "subgroups": ("sex", {"two", "three", "grades"}),
+    "subgroups of none": ("none", {"two", "three", "grades", "labels"}),
+    "grades": ("a,b,c", {"grades"}),
+    "test": ("time:year", {"two", "three", "grades", "labels"}),
+    "validation": ("site:hospital", {"two", "three", "grades", "labels"}),
+    "folds": (3, {"two", "three", "grades", "labels"}),
+}
+TASKS = {
+    "two": (("a", "b"), {}, False),
+    "three": (("a", "b", "c"), {}, False),
+    "grades": (("a", "b", "c"), {"grades": "a,b,c"}, False),
+    "labels": (("a", "b", "c"), {}, True),
+}
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("wish", WISHES)
+def test_a_wish_that_a_task_has_no_place_for_is_refused(wish, task):
+    (value, kept), (classes, more, multilabel) = WISHES[wish], TASKS[task]
+    option = wish.partition(" ")[0]
+    options = check_options(RunOptions(**{**more, option: value}))
+    if task in kept or (option == "grades" and not multilabel):  # that classes are these grades is for the data to say
+        check_task(options, classes, multilabel=multilabel)
+        return
+    of = "one label an item, these have several" if multilabel else "a task of two classes, found 3"
+    with pytest.raises(OptionError, match=f"^--{option} {value}: belongs to {of}.*leave it out$"):
+        check_task(options, classes, multilabel=multilabel)
+
+
+def test_a_positive_class_that_is_none_is_refused():
+    for classes in (("a", "b"), ("a", "b", "c")):
+        with pytest.raises(OptionError, match=f"--positive: expected one of {', '.join(classes)}; found 'none'"):
+            check_task(RunOptions(positive="none"), classes, multilabel=False)
+
+
+@pytest.mark.parametrize("validation", ["given", "site:hospital"])
+def test_folds_are_not_counted_where_the_data_say_what_is_scored(validation):
+    with pytest.raises(OptionError, match=f"--folds 3: belongs to --validation folds; by {validation} the data"):
+        check_options(RunOptions(validation=validation, folds=3))
+    assert check_options(RunOptions(validation=validation)).folds == RunOptions().folds
 
 
 @pytest.mark.parametrize("text", ["", "1", "0", "nan", "sensitivity", "sensitivity:1", "cost:0", "cost:inf", "auc:0.9"])

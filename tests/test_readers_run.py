@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import thawline
-from helpers import make_films
+from helpers import Notes, make_films
 from thawline.errors import DataError
 
 
@@ -36,7 +36,9 @@ def test_readers_are_judged_on_what_they_saw(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("THAWLINE_DATA", str(tmp_path / "ledger"))
     films = make_films(tmp_path / "films", n_patients=40, views=(1, 1))
     rows = add_readers(films)
-    thawline.run(films, tmp_path / "run", head="linear", audit="none")
+    notes = Notes()
+    thawline.run(films, tmp_path / "run", head="linear", audit="none", listener=notes)
+    assert not any("reader:" in each for each in notes.warnings)
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text("utf-8"))
     with (tmp_path / "run" / "predictions.csv").open(encoding="utf-8", newline="") as stream:
         predicted = list(csv.DictReader(stream))
@@ -49,6 +51,23 @@ def test_readers_are_judged_on_what_they_saw(tmp_path: Path, monkeypatch: pytest
         assert found["b"]["n_items"] == sum(bool(row["reader:B"]) for row in own)
         assert (found["b"]["scores"], found["b"]["reader"]["value"]) == (True, 1)
     assert "Beside readers" in (tmp_path / "run" / "report.html").read_text("utf-8")
+
+
+def test_readers_are_said_to_be_left_aside_where_there_are_more_classes(tmp_path: Path) -> None:
+    films = make_films(tmp_path / "films", n_patients=30, views=(1, 1))
+    rows = [
+        row | {"label": "odd"} if number % 3 == 0 else row for number, row in enumerate(add_readers(films).values())
+    ]
+    with (films / "manifest.csv").open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    notes = Notes()
+    plan = thawline.plan_only(films, thawline.RunOptions(head="linear", audit="none"), listener=notes)
+    assert plan["task"] == "multiclass"
+    assert [each for each in notes.warnings if "reader:" in each] == [
+        "2 columns reader:NAME left aside: readers are held beside the model where there are two classes."
+    ]
 
 
 def test_a_cell_that_is_no_reading_is_refused_at_once(tmp_path: Path) -> None:

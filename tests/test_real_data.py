@@ -7,13 +7,19 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from scipy.stats import betabinom
 
 import thawline
 from helpers import Notes
 from thawline.data.manifest import read_manifest
+from thawline.data.scan import scan
 from thawline.errors import LeakError
+from thawline.judge.metrics import roc_auc
 from thawline.options import RunOptions
+from thawline.share.bundle import Model
+from thawline.types import SilentListener
 
 pytestmark = [pytest.mark.realdata, pytest.mark.slow]
 
@@ -136,3 +142,42 @@ def test_a_larger_input_is_taken_where_it_gains(shared_data: Path, tmp_path: Pat
     assert small["difference"] > small["standard_error"] > 0
     assert large["log_loss"] == pytest.approx(small["log_loss"] - small["difference"])
     assert result.load_model().contract.size_px == 288
+
+
+OTHERS, LEAST_AUC, LEAST_FLAGGED = 100, 0.97, 0.95  # images of each other set; found were .999 and all
+
+
+def measure_strangeness(model: Model, files: list[Path]) -> np.ndarray:
+    digests = [look.digest for look in scan(files, 1, SilentListener())]
+    found = model.measure_strangeness(files, digests, SilentListener())
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("name", ["breast-us", "chest-xray3"])
+def test_images_of_other_kinds_are_unfamiliar_and_those_of_new_patients_are_not(
+    shared_data: Path, tmp_path: Path, name: str
+) -> None:
+    result = run_squashed(shared_data / name, tmp_path, size_px=128, precision="f32")
+    model = result.load_model()
+    fitted = model.safeguards.familiarity
+    assert fitted is not None
+    rows = read_splits(result)
+    same = measure_strangeness(model, [shared_data / name / row["item"] for row in rows if row["split"] == "test"])
+    told = result.metrics["familiarity"]
+    assert (told["n_test_items"], told["n_unfamiliar"]) == (len(same), int((same > fitted.limit).sum()))
+    odds = (
+        (fitted.n_patients + 1) * (1 - fitted.share),
+        (fitted.n_patients + 1) * fitted.share,
+    )  # of a limit from so many
+    low, high = betabinom.ppf([0.001, 0.999], len(same), *odds)
+    assert max(low, 1) <= told["n_unfamiliar"] <= high < 0.15 * len(same)
+    others = {"breast-us": "*/*", "chest-xray3": "images/*", "covid-ct": "images/*", "brain-mri": "*/*", "dicom": "*/*"}
+    for other, pattern in others.items():
+        if other == name:
+            continue
+        files = sorted((shared_data / other).glob(pattern))
+        strange = measure_strangeness(model, files[:: max(1, len(files) // OTHERS)][:OTHERS])
+        auc = roc_auc(np.repeat([0, 1], [len(same), len(strange)]), np.concatenate([same, strange]))
+        assert auc > LEAST_AUC, other
+        assert (strange > fitted.limit).mean() > LEAST_FLAGGED, other

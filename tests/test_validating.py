@@ -206,6 +206,12 @@ def test_what_cannot_be_judged_is_refused_before_anything_is_computed(folder: Pa
     run, other, out = folder / "run", folder / "other", tmp_path / "out"
     with pytest.raises(OptionError, match=r"--prevalence: expected a share between 0 and 1, found 1\.5"):
         validate(run, other, out, prevalence=1.5)
+    alike = tmp_path / "alike"
+    alike.mkdir()
+    (alike / "images").symlink_to(other / "images")
+    write_rows(alike / "manifest.csv", [row | {"scanner": "A"} for row in read_rows(other / "manifest.csv")])
+    with pytest.raises(OptionError, match=r"--subgroups: column 'scanner' says 'A' of every item"):
+        validate(run, alike, out, subgroups="scanner", allow_outside=True)
     with pytest.raises(ModelError, match=r"expected the folder of a finished run, found no metrics\.json"):
         validate(run / "model", other, out)
     with pytest.raises(OptionError, match="no column 'sex'"):
@@ -262,6 +268,8 @@ def test_a_class_that_the_data_lack_is_said(tmp_path: Path) -> None:
     notes = Notes()
     found = validate(tmp_path / "run", other, tmp_path / "out", listener=notes)
     assert any("has no items of bright" in text for text in notes.warnings)
+    with pytest.raises(OptionError, match=r"--prevalence 0\.1: belongs to a task of two classes, found 3"):
+        validate(tmp_path / "run", other, tmp_path / "none", prevalence=0.1)
     metrics: dict[str, Any] = found.metrics
     assert metrics["data"]["missing_classes"] == ["bright"]
     assert metrics["external"]["per_class"]["bright"]["auc"]["value"] is None
@@ -287,6 +295,8 @@ def test_several_labels_an_item(tmp_path: Path) -> None:
     write_rows(
         other / "manifest.csv", [{key: cell for key, cell in row.items() if key != "label:ring"} for row in rows]
     )
+    with pytest.raises(OptionError, match="--subgroups scanner: belongs to one label an item"):
+        validate(tmp_path / "run", other, tmp_path / "out", subgroups="scanner")
     found = validate(tmp_path / "run", other, tmp_path / "out", listener=Notes())
     assert found.metrics["data"]["missing_classes"] == ["ring"]
     assert found.metrics["external"]["per_class"]["ring"]["n_known"] == 0

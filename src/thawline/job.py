@@ -20,11 +20,11 @@ from thawline.choosing import choose, describe_weights
 from thawline.data.dataset import Dataset, load_dataset, order_classes
 from thawline.data.fingerprint import make_fingerprint
 from thawline.data.readers import is_slide
-from thawline.data.readings import list_readings
+from thawline.data.readings import COLUMN, list_readings
 from thawline.data.scan import scan
-from thawline.data.schemes import split_by_columns
+from thawline.data.schemes import check_schemes, split_by_columns
 from thawline.data.splits import Splits, keep_given_validation, make_groups, split_as_given, split_items
-from thawline.data.strata import list_strata
+from thawline.data.strata import check_strata
 from thawline.delivery import deliver, open_test
 from thawline.errors import DataError, OptionError, OutputError, bullets
 from thawline.files import json_digest, write_atomic, write_json
@@ -41,8 +41,8 @@ from thawline.nesting import cross_validate, settle_nesting
 from thawline.options import (
     RunOptions,
     change_options,
-    check_multilabel,
     check_options,
+    check_task,
     list_backbones,
     list_grades,
     make_reading,
@@ -141,7 +141,10 @@ def run(
 
 
 def _load(data: Path | str, options: RunOptions) -> Dataset:
-    """Load the data, their classes in the order of the grades where these are named. Raises DataError."""
+    """Load the data, their classes in the order of the grades where these are named.
+
+    Raises DataError, and OptionError for what these data do not allow: now, not after hours.
+    """
     dataset = load_dataset(
         Path(data),
         labels=options.labels,
@@ -149,9 +152,9 @@ def _load(data: Path | str, options: RunOptions) -> Dataset:
         allow_outside=options.allow_outside,
         multilabel=options.multilabel,
     )
-    if dataset.multilabel:
-        check_multilabel(options)
-    list_strata(dataset.items, options.subgroups)  # refused now, not after hours
+    check_task(options, dataset.classes, multilabel=dataset.multilabel)
+    check_strata(dataset.items, options.subgroups)
+    check_schemes(dataset.items, options.test, options.validation, split_given=dataset.split_given)
     list_readings(dataset.items)
     grades = list_grades(options)
     return order_classes(dataset, grades) if grades else dataset
@@ -289,6 +292,7 @@ def prepare(
     inspection = inspect_items(dataset, looks, options, listener)
     _check_channels(inspection, options)
     _warn_of_weights(inspection, candidates, options, listener)
+    _warn_of_readers(inspection, listener)
     weights = candidates[0]
     kept = inspection.dataset
     labels = kept.labels()
@@ -370,6 +374,20 @@ def _warn_of_weights(
             listener.warn(remark["text"])
 
 
+def _warn_of_readers(inspection: Inspection, listener: Listener) -> None:
+    """Say where what readers said is left aside, and keep it for the report."""
+    dataset = inspection.dataset
+    n_readers = len(list_readings(dataset.items))
+    if not n_readers or (len(dataset.classes) == 2 and not dataset.multilabel):
+        return
+    text = (
+        f"{count_things(n_readers, 'column')} {COLUMN}NAME left aside: readers are held beside the model where there are "
+        "two classes."
+    )
+    inspection.record["warnings"].append({"level": "caution", "text": text})
+    listener.warn(text)
+
+
 def _keep_findings(job: Job, seconds: float) -> None:
     """Record what was found and planned: only once it is sure that the run goes on here."""
     for unit, value, taken in (
@@ -392,20 +410,12 @@ def _write_findings(job: Job) -> None:
 
 
 def _split(dataset: Dataset, labels: Labels, groups: Groups, options: RunOptions) -> Splits:
-    """Choose the test part and the folds. Raises OptionError for a way that these data do not allow, and DataError."""
+    """Choose the test part and the folds, as `_load` has checked that they can be. Raises DataError."""
     sites = options.validation if options.validation not in ("folds", "given") else None
-    if options.test is not None and (dataset.split_given or options.validation == "given"):
-        raise OptionError(
-            "--test: chooses a test part, and these data come with one; leave it out, or the split column"
-        )
     if options.test is not None or sites:
         about = dataset.items, labels, groups, options.seed, options.folds
         return split_by_columns(*about, test=options.test, sites=sites, split_given=dataset.split_given)
     if not dataset.split_given:
-        if options.validation == "given":
-            raise OptionError(
-                "--validation given: expected a split column with train, val and test; these data have none"
-            )
         return split_items(labels, groups, options.seed, options.folds)
     if options.validation == "given":
         return keep_given_validation(dataset.items, labels)

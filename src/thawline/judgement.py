@@ -167,6 +167,9 @@ def make_safeguards(job: Job, chosen: TriedRung, calibrator: Calibrator, feature
     part, sets = take_scored(job, chosen), None
     if job.plan["task"] != MULTILABEL:
         sets = fit_sets(part.labels, part.probabilities, part.groups, coverage=job.plan["coverage"])
+        if sets.note:
+            job.plan = job.plan.decide("coverage", sets.coverage, sets.note)
+            job.listener.warn(sets.note)
     precision: Precision = job.plan["precision"] or "f32"
     return Safeguards(calibrator, sets, _fit_familiarity(job, chosen, features), precision)
 

@@ -130,8 +130,8 @@ def format_nested(dataset: Dataset, nested: Nested) -> str:
     """Return `predictions_nested.csv`: every item by models that others made, with the part that it was put aside in."""
     lesions, rows = name_lesions(dataset.items), []
     for number, part in enumerate(nested.repeats, 1):
-        columns = part.places, part.folds, part.thresholds, part.probabilities
-        for place, fold, threshold, given in zip(*columns, strict=True):  # type: ignore[arg-type]
+        parts = part.places, part.folds, part.thresholds, part.probabilities
+        for place, fold, threshold, given in zip(*parts, strict=True):  # type: ignore[arg-type]
             item, own = dataset.items[place], [f"{value:.9g}" for value in (threshold, *given)]
             lesion = [cells[place] for cells in lesions.values()]
             rows.append([item.path, item.patient, *lesion, number, item.label, int(fold) + 1, *own])

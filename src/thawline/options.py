@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -278,11 +279,17 @@ def _check_shares(options: RunOptions) -> None:
 
 
 def _check_schemes(options: RunOptions) -> None:
-    """Check what splits are chosen by. Raises OptionError."""
+    """Check what splits are chosen by, and that folds are not counted where they are not dealt. Raises OptionError."""
     if options.validation not in ("folds", "given"):
         if not options.validation.startswith(f"{SITE}:"):
             raise OptionError(f"--validation: expected folds, given or site:COLUMN; found {options.validation!r}")
         read_scheme("--validation", options.validation, (SITE,))
+    by_data = options.validation == "given" or options.validation.startswith(f"{SITE}:")
+    if by_data and options.folds != RunOptions().folds:
+        raise OptionError(
+            f"--folds {options.folds}: belongs to --validation folds; by {options.validation} the data say what is scored; "
+            "leave one of them out"
+        )
     if options.test is not None:
         read_scheme("--test", options.test, (SITE, TIME))
     if read_nested(options.nested) and options.validation == "given":
@@ -394,16 +401,48 @@ def _check_lines(options: RunOptions) -> None:
 
 def check_multilabel(options: RunOptions) -> None:
     """Refuse what belongs to tasks of one label an item, for those of several. Raises OptionError."""
+    kind, _ = read_threshold(options.threshold)
+    if kind != "probability":
+        raise OptionError(
+            f"--threshold {options.threshold}: belongs to one label an item, these have several, all called from one "
+            "threshold on; state a share such as 0.3, or leave it out"
+        )
     usual = RunOptions()
     for name, instead in (
         ("positive", "every label has a probability of its own"),
         ("grades", "grades are one label an item"),
         ("sampling", "items of several labels cannot be drawn so that all come alike often; --class-weight does that"),
+        ("prevalence", "each of them has a share of its own"),
+        ("coverage", "prediction sets are of classes that exclude each other"),
+        ("subgroups", "their parts are not judged apart"),
     ):
         found = getattr(options, name)
-        if found != getattr(usual, name):
+        if found != getattr(usual, name) and (name, found) != ("subgroups", "none"):
             raise OptionError(
                 f"--{name} {found}: belongs to one label an item, these have several; {instead}: leave it out"
+            )
+
+
+def check_task(options: RunOptions, classes: Sequence[str], *, multilabel: bool) -> None:
+    """Refuse what belongs to other tasks than that of these classes, or labels, and a positive class that is none.
+
+    Raises OptionError.
+    """
+    if multilabel:
+        check_multilabel(options)
+        return
+    if options.positive is not None and options.positive not in classes:
+        raise OptionError(f"--positive: expected one of {', '.join(classes)}; found {options.positive!r}")
+    usual = RunOptions()
+    for name, instead in (
+        ("positive", "each is reported against the rest"),
+        ("threshold", "the most probable one is called"),
+        ("prevalence", "there are no predictive values of several"),
+    ):
+        found = getattr(options, name)
+        if len(classes) != 2 and found != getattr(usual, name):
+            raise OptionError(
+                f"--{name} {found}: belongs to a task of two classes, found {len(classes)}; {instead}: leave it out"
             )
 
 

@@ -25,6 +25,7 @@ from thawline.options import (
     MOST_PX,
     MOST_REPEATS,
     RunOptions,
+    check_task,
     list_backbones,
     list_heads,
     make_reading,
@@ -159,7 +160,8 @@ class Plan:
 
 
 def make_plan(fingerprint: Mapping[str, Any], hardware: Hardware, facts: BackboneFacts, options: RunOptions) -> Plan:
-    """Decide what can be decided before anything is measured. Raises OptionError for a positive class that is none."""
+    """Decide what can be decided before anything is measured. Raises OptionError for what these classes do not allow."""
+    check_task(options, list(fingerprint["classes"]), multilabel="multilabel" in fingerprint)
     heads, nesting = _choose_heads(fingerprint, options), choose_nesting(fingerprint, options)
     thawing = choose_thawing(fingerprint, hardware, facts, options)
     choices = (
@@ -244,6 +246,11 @@ def check_balance(plan: Plan) -> None:
 
 def _follow_edits(plan: Plan, before: Plan) -> Plan:
     """Let rungs and cached lines be those of edited heads and lines. Raises OptionError for edits that contradict."""
+    if plan["task"] != MULTILABEL and plan["positive"] is None and plan["threshold"] != before["threshold"]:
+        raise OptionError(
+            f"--plan: threshold: expected {before['threshold']}, found {plan['threshold']}: of several classes the most "
+            "probable one is called"
+        )
     cached = plan.find("cached_lines")
     plan = _replace(plan, dataclasses.replace(cached, value=[line for line in cached.value if line in plan["lines"]]))
     rungs = before.find("rung").candidates or (before["rung"],)
@@ -352,10 +359,6 @@ def _choose_positive(fingerprint: Mapping[str, Any], options: RunOptions) -> Cho
     if "multilabel" in fingerprint:
         return Choice("positive", None, "rule", "each label is a task of its own: an item has it, or has it not")
     if options.positive is not None:
-        if options.positive not in classes:
-            raise OptionError(f"--positive: expected one of {', '.join(classes)}; found {options.positive!r}")
-        if len(classes) != 2:
-            raise OptionError(f"--positive {options.positive}: belongs to a task of two classes, found {len(classes)}")
         return Choice("positive", options.positive, "given", "--positive")
     if len(classes) != 2:
         return Choice("positive", None, "rule", "several classes: each is reported against the rest")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from thawline.options import CALIBRATORS, FEW_PATIENTS, RunOptions, read_nested, read_threshold
-from thawline.types import Choice
+from thawline.types import Choice, Kind
 
 NESTED = "nested cross-validation"
 IN_WORDS = {"sensitivity": "a sensitivity of", "specificity": "a specificity of", "cost": "least cost at a ratio of"}
@@ -14,16 +14,11 @@ IN_WORDS = {"sensitivity": "a sensitivity of", "specificity": "a specificity of"
 
 def choose_judging(fingerprint: Mapping[str, Any], options: RunOptions) -> tuple[Choice, ...]:
     """Return the choices of how predictions are calibrated, decided on and judged."""
-    usual = RunOptions()
-    prevalence = Choice("prevalence", None, "fixed", "predictive values are those at the prevalence of these data")
-    if options.prevalence is not None:
-        prevalence = Choice("prevalence", options.prevalence, "given", "--prevalence, where the model is to be used")
-    sets = "prediction sets hold the true class as often, of patients, where they are like those of development"
     return (
         _choose_calibration(options),
         _choose_threshold(fingerprint, options),
-        prevalence,
-        Choice("coverage", options.coverage, "fixed" if options.coverage == usual.coverage else "given", sets),
+        _choose_prevalence(fingerprint, options),
+        _choose_coverage(fingerprint, options),
         Choice(
             "intervals",
             "patients",
@@ -56,6 +51,22 @@ def _choose_calibration(options: RunOptions) -> Choice:
         return Choice("calibration", options.calibration, "given", "--calibration")
     reason = "to be measured: the simplest map whose log-loss out of fold is within one standard error of the best"
     return Choice("calibration", None, "empirical", reason, CALIBRATORS)
+
+
+def _choose_prevalence(fingerprint: Mapping[str, Any], options: RunOptions) -> Choice:
+    if "multilabel" in fingerprint or len(fingerprint["classes"]) > 2:
+        return Choice("prevalence", None, "rule", "predictive values are of a decision between two classes")
+    if options.prevalence is None:
+        return Choice("prevalence", None, "fixed", "predictive values are those at the prevalence of these data")
+    return Choice("prevalence", options.prevalence, "given", "--prevalence, where the model is to be used")
+
+
+def _choose_coverage(fingerprint: Mapping[str, Any], options: RunOptions) -> Choice:
+    if "multilabel" in fingerprint:
+        return Choice("coverage", None, "rule", "prediction sets are of classes that exclude each other")
+    kind: Kind = "fixed" if options.coverage == RunOptions().coverage else "given"
+    sets = "prediction sets hold the true class as often, of patients, where they are like those of development"
+    return Choice("coverage", options.coverage, kind, sets)
 
 
 def _choose_threshold(fingerprint: Mapping[str, Any], options: RunOptions) -> Choice:

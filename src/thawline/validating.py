@@ -21,7 +21,7 @@ from thawline.data.dataset import Dataset, is_named, load_dataset
 from thawline.data.lesions import number_lesions
 from thawline.data.scan import Look
 from thawline.data.splits import make_groups
-from thawline.data.strata import list_strata
+from thawline.data.strata import check_strata, list_strata
 from thawline.drift import compare_classes, compare_images, compare_probabilities, describe_strangeness
 from thawline.errors import DataError, LeakError, OptionError, bullets
 from thawline.files import require_empty, write_atomic, write_json
@@ -39,7 +39,7 @@ from thawline.judgement import (
     judge_subgroups,
 )
 from thawline.ledger import digest_test, record_opening
-from thawline.options import RunOptions
+from thawline.options import RunOptions, check_task
 from thawline.share.bundle import Model, find_problem, load_model
 from thawline.share.drifted import list_notable
 from thawline.share.finished import Finished, read_finished
@@ -105,7 +105,8 @@ def validate(
     model = load_model(run, device=device, listener=listener)
     dataset = load_dataset(data, labels=labels, keys=keys, allow_outside=allow_outside, multilabel=model.multilabel)
     missing = check_classes(dataset, model, data)
-    list_strata(dataset.items, subgroups)  # refused now, not after minutes
+    check_strata(dataset.items, subgroups)  # refused now, not after minutes
+    check_task(RunOptions(prevalence=prevalence, subgroups=subgroups), model.classes, multilabel=model.multilabel)
     inspection = _inspect(dataset, model, RunOptions(skip_unreadable=skip_unreadable), listener)
     shared = find_shared(inspection, finished)
     if (shared["patients"] or shared["images"]) and not allow_leak:

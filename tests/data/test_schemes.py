@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from thawline.data.schemes import read_scheme, split_by_columns
+from thawline.data.schemes import check_schemes, read_scheme, split_by_columns
 from thawline.errors import DataError, OptionError
 from thawline.types import Item
 
@@ -85,6 +85,27 @@ def test_dates_of_several_forms_are_in_order(cell, later):
     assert set(groups[split(changed, labels, groups, test="time:year").is_test]) == {4, 7, 9, 12, 1, 3, 5, 8}
 
 
+@pytest.mark.parametrize(
+    ("test", "validation", "split_given", "error", "said"),
+    [
+        ("time:year", "folds", True, OptionError, "--test: chooses a test part, and these data come with one"),
+        ("time:year", "given", False, OptionError, "--test: chooses a test part, and these data come with one"),
+        (None, "given", False, OptionError, "--validation given: expected a split column"),
+        (None, "site:hospital", False, OptionError, "--validation: no column 'hospital'; the table has site, year"),
+        ("time:date", "folds", False, OptionError, "--test: no column 'date'"),
+        ("site:site=Z", "folds", False, OptionError, "--test: no item has 'Z' in column 'site'"),
+        ("time:site", "folds", False, DataError, "holds 'A', which is no date"),
+    ],
+)
+def test_what_splits_are_chosen_by_is_checked_before_an_image_is_read(test, validation, split_given, error, said):
+    items, _, _ = make_items()
+    for kept in ((None, "folds"), ("time:year", "site:site"), ("site:site=B", "folds")):
+        check_schemes(items, *kept, split_given=False)
+    check_schemes(items, None, "given", split_given=True)
+    with pytest.raises(error, match=said):
+        check_schemes(items, test, validation, split_given=split_given)
+
+
 def test_what_cannot_be_split_is_refused():
     items, labels, groups = make_items()
     with pytest.raises(OptionError, match=r"--test: expected site:COLUMN=VALUE or time:COLUMN, found 'year'"):
@@ -100,6 +121,10 @@ def test_what_cannot_be_split_is_refused():
     only = [Item(item.path, item.label, item.patient, metadata={"site": "AB"[int(item.label)]}) for item in items]
     with pytest.raises(DataError, match=r"without the site A nothing is left of 1 class"):
         split(only, labels, groups, sites="site:site")
+    both = np.stack([labels, 1 - labels, np.arange(len(labels)) % 2], axis=1)
+    assert split(items, both, groups, sites="site:site").n_folds == 4
+    with pytest.raises(DataError, match=r"without the site A 2 label\(s\) have one value only \(numbers \[0, 1\]"):
+        split(only, both, groups, sites="site:site", test=None)
     blank = [Item(item.path, item.label, item.patient, metadata={"site": ""}) for item in items]
     with pytest.raises(DataError, match="80 items have nothing in column 'site', the first is item 0"):
         split(blank, labels, groups, sites="site:site")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from thawline.data.strata import MOST_PARTS, list_strata, take_parts
+from thawline.data.strata import MOST_PARTS, UNKNOWN, check_strata, list_strata, take_parts
 from thawline.errors import OptionError
 from thawline.types import Item
 
@@ -76,6 +76,19 @@ def test_lesions_are_no_column_of_parts():
     assert list(list_strata(items, "auto")) == ["sex"]
     with pytest.raises(OptionError, match="no column 'lesion'; the table has sex"):
         list_strata(items, "lesion")
+
+
+def test_a_named_column_that_parts_nothing_is_refused():
+    items = make_items(sex=["F", "F", "F"], site=["A", "B", "A"], dose=["", "", ""])
+    check_strata(items, "site")
+    for wanted in ("auto", "none", ""):
+        check_strata(items, wanted)
+    with pytest.raises(OptionError, match="--subgroups: column 'sex' says 'F' of every item"):
+        check_strata(items, "site, Sex")
+    with pytest.raises(OptionError, match=f"--subgroups: column 'dose' says '{UNKNOWN}' of every item"):
+        check_strata(items, "dose")
+    with pytest.raises(OptionError, match="no column 'size'"):
+        check_strata(items, "size")
 
 
 def test_usual_columns_of_too_many_values_are_passed_over():

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from thawline.data.splits import Splits, check_parts, fold_others, make_folds
+from thawline.data.splits import Splits, check_parts, fold_others, make_folds, mark_values
 from thawline.errors import DataError, OptionError
 
 if TYPE_CHECKING:
@@ -41,6 +41,25 @@ def read_scheme(flag: str, text: str, kinds: Sequence[str]) -> tuple[str, str, s
 def take_scheme(text: str | None) -> tuple[str, str, str]:
     """Return kind, column and value of a split by a column, empty of any other; ``text`` has passed `read_scheme`."""
     return read_scheme("", text, (SITE, TIME)) if text and ":" in text else ("", "", "")
+
+
+def check_schemes(items: Sequence[Item], test: str | None, validation: str, *, split_given: bool) -> None:
+    """Check, before an image is read, that items have what their splits are to be chosen by.
+
+    Raises OptionError for a column, value or given part that there is not, DataError for cells that are blank or no dates.
+    """
+    if test is not None and (split_given or validation == "given"):
+        raise OptionError(
+            "--test: chooses a test part, and these data come with one; leave it out, or the split column"
+        )
+    if validation == "given" and not split_given:
+        raise OptionError("--validation given: expected a split column with train, val and test; these data have none")
+    kind, column, value = take_scheme(test)
+    if kind:
+        _choose_test(items, np.arange(len(items)), kind, column, value)
+    kind, column, _ = take_scheme(validation)
+    if kind:
+        _read_column("--validation", items, column)
 
 
 def split_by_columns(
@@ -134,13 +153,19 @@ def _fold_by_site(sites: NDArray[np.str_], labels: Labels, groups: Groups, rest:
     folds = np.full(len(sites), -1, np.int64)
     for place in np.flatnonzero(rest):
         folds[place] = names.index(str(owner[groups[place]]))
-    classes = set(np.unique(labels).tolist())
+    marks = mark_values(labels)
     for number, name in enumerate(names):
-        lacking = classes - set(np.unique(labels[rest & (folds != number)]).tolist())
-        if lacking:
+        lacking = np.flatnonzero(~marks[rest & (folds != number)].any(axis=0)).tolist()
+        if lacking and labels.ndim == 1:
             raise DataError(
-                f"--validation: without the site {name} nothing is left of {len(lacking)} class(es) (numbers "
-                f"{sorted(lacking)}, sorted by name); every class is needed at two sites at least"
+                f"--validation: without the site {name} nothing is left of {len(lacking)} class(es) (numbers {lacking}, "
+                "sorted by name); every class is needed at two sites at least"
+            )
+        if lacking:
+            short = sorted({place % labels.shape[1] for place in lacking})
+            raise DataError(
+                f"--validation: without the site {name} {len(short)} label(s) have one value only (numbers {short}, sorted "
+                "by name); items with each and items known to be without are needed at two sites at least"
             )
     return folds, len(names)
 

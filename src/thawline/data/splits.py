@@ -174,7 +174,7 @@ def deal_groups(labels: Labels, groups: Groups, n_folds: int, seed: int) -> IntA
     groups hold that are still to be dealt is dealt first, each to the fold that lacks most of it, of equals the one that
     lacks most items. An item of which a label is not known counts for neither value.
     """
-    marks = _mark_values(labels)
+    marks = mark_values(labels)
     place = np.unique(groups, return_inverse=True)[1]
     held = np.stack([np.bincount(place, weights=column) for column in (*marks.T, np.ones(len(labels)))], axis=1)
     draw = np.random.Generator(np.random.PCG64(seed))
@@ -196,7 +196,7 @@ def deal_groups(labels: Labels, groups: Groups, n_folds: int, seed: int) -> IntA
     return folds[place]
 
 
-def _mark_values(labels: Labels) -> BoolArray:
+def mark_values(labels: Labels) -> BoolArray:
     """Return which items have each class, (items, classes); of several labels which have each, then which have not."""
     if labels.ndim == 1:
         return np.asarray(labels[:, np.newaxis] == np.arange(int(labels.max()) + 1))
@@ -209,7 +209,7 @@ def count_groups(labels: Labels, groups: Groups) -> IntArray:
     Of several labels an item the groups with each come first, those known to be without behind them, (2 x labels,).
     """
     if labels.ndim == 2:
-        marks = _mark_values(labels)
+        marks = mark_values(labels)
         return np.array([len(np.unique(groups[column])) for column in marks.T], np.int64)
     pairs = np.unique(np.stack([labels, groups], axis=1), axis=0)
     return np.bincount(pairs[:, 0], minlength=int(labels.max()) + 1)
@@ -232,7 +232,7 @@ def _fold_rest(labels: Labels, groups: Groups, is_test: BoolArray, seed: int, wa
 
 
 def _has_all(labels: Labels, counts: IntArray) -> bool:
-    present = _mark_values(labels).any(axis=0) if labels.ndim == 2 else np.bincount(labels, minlength=len(counts)) > 0
+    present = mark_values(labels).any(axis=0) if labels.ndim == 2 else np.bincount(labels, minlength=len(counts)) > 0
     return bool(present.all())
 
 

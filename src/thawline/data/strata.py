@@ -9,9 +9,12 @@ from collections.abc import Mapping, Sequence
 from thawline.errors import OptionError
 from thawline.types import Item
 
+TRAITS = ("sex", "gender", "age", "age_group", "age_band", "ethnicity", "race", "skin_type")  # of patients
+CENTRES = ("site", "center", "centre", "hospital", "institution")
 USUAL = (  # what is looked at unless columns are named
-    *("sex", "gender", "age", "age_group", "age_band", "ethnicity", "race", "skin_type"),
-    *("site", "center", "centre", "hospital", "institution", "scanner", "manufacturer", "device", "machine", "model"),
+    *TRAITS,
+    *CENTRES,
+    *("scanner", "manufacturer", "device", "machine", "model"),
     *("view", "projection", "position", "source"),
 )
 AGE_YEARS = (18, 40, 65)  # where bands of age begin
@@ -30,7 +33,7 @@ def list_strata(items: Sequence[Item], wanted: str) -> dict[str, list[str]]:
     if wanted == "none":
         return {}
     known = sorted({name for item in items for name in item.metadata})
-    names = [name.strip().lower() for name in wanted.split(",") if name.strip()]
+    names = _read_names(wanted)
     usual = wanted == "auto"
     found = {}
     for name in [each for each in USUAL if each in known] if usual else names:
@@ -46,6 +49,24 @@ def list_strata(items: Sequence[Item], wanted: str) -> dict[str, list[str]]:
         if 1 < n_parts <= MOST_PARTS:
             found[name] = parts
     return found
+
+
+def check_strata(items: Sequence[Item], wanted: str) -> None:
+    """Refuse, before an image is read, what `list_strata` refuses, and columns that are named and have a single value.
+
+    Raises OptionError.
+    """
+    found = list_strata(items, wanted)
+    alike = [name for name in _read_names(wanted) if name not in found] if wanted not in ("auto", "none") else []
+    if alike:
+        value = _make_parts(alike[0], [items[0].metadata.get(alike[0], "")])[0]
+        raise OptionError(
+            f"--subgroups: column {alike[0]!r} says {value!r} of every item, which leaves nothing to compare; leave it out"
+        )
+
+
+def _read_names(wanted: str) -> list[str]:
+    return [name.strip().lower() for name in wanted.split(",") if name.strip()]
 
 
 def _make_parts(name: str, cells: Sequence[str]) -> list[str]:
