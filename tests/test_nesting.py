@@ -273,7 +273,7 @@ def test_few_patients_get_it_where_the_budget_has_time_for_it(
 def test_its_plan_can_be_given_to_the_next_run(films: Path, finished: Path, tmp_path: Path) -> None:
     given = tmp_path / "plan.json"
     given.write_text((finished / "plan.json").read_text("utf-8"), "utf-8")
-    result = run_nested(films, tmp_path / "run", plan=given, nested="never")
+    result = run_nested(films, tmp_path / "run", plan=given, nested="auto")
     assert result.metrics["nested"]["headline"]
     assert {row["threshold"] for row in result.metrics["nested"]["folds"]} == {take_values(finished)["threshold"]}
 

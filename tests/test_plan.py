@@ -237,10 +237,10 @@ def test_the_headline_follows_nested_cross_validation_where_nobody_chose_the_tes
     about = make_print(), RunOptions()
     plan = settle_headline(plan_for(nested="2"), *about)
     assert (plan["nested"], plan["headline"]) == (2, "nested cross-validation")
-    edited = apply_given(plan, dataclasses.replace(plan, choices=(dataclasses.replace(plan.find("nested"), value=0),)))
-    assert settle_headline(edited, *about)["headline"] == "test part"
-    again = settle_headline(apply_given(plan_for(nested="never"), plan), *about)
+    assert apply_given(plan_for(nested="never"), plan)["nested"] == 0  # an option outweighs the file
+    again = settle_headline(apply_given(plan_for(), plan), *about)
     assert (again["nested"], again["headline"]) == (2, "nested cross-validation")
+    assert settle_headline(apply_given(plan_for(), plan_for(nested="never")), *about)["headline"] == "test part"
     closed = plan_for(nested="1", hold_test=True)
     assert settle_headline(closed, make_print(), RunOptions(hold_test=True))["headline"] == "nested cross-validation"
     given = plan_for(make_print(split_given=True), nested="1")

@@ -219,6 +219,7 @@ def apply_given(plan: Plan, given: Plan) -> Plan:
     for choice in given.choices:
         own = plan.find(choice.name)
         follows = choice.name == "headline" and NESTED in (choice.value, *(own.candidates or ()), own.value)
+        follows |= choice.name == "nested" and own.kind == "given"  # by --nested
         if choice.value is None or choice.value == own.value or follows:
             continue
         if choice.name not in EDITABLE:
