@@ -10,7 +10,7 @@ import io
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,18 +77,20 @@ class Journal:
     def costs(self, prefix: str) -> dict[str, Any]:
         """Return what all units whose name starts with ``prefix`` cost: seconds, processor seconds, peak memory, energy.
 
-        ``energy_wh`` is measured in so far as every unit was, else an estimate; see `meter`. What lies between two units
-        counts for the later one.
+        ``peak_rss_mib`` is None where that of a unit is not known, ``held_mib`` what the process had held at most by the end
+        of them; see `meter.Spent`. ``energy_wh`` is measured in so far as every unit was, else an estimate. What lies
+        between two units counts for the later one.
         """
         lines = [line for name, line in self._lines.items() if name.startswith(prefix)]
         spent = [line.get("spent", {}) for line in lines]
-        peaks = [each["peak_mib"] for each in spent if each]
+        told = [each for each in spent if each]
         measured = all(each.get("joules") is not None for each in spent)
         joules = [each.get("joules") if measured else _estimate(each) for each in spent]
         return {
             "seconds": round(sum(line["seconds"] for line in lines), 3),
             "cpu_seconds": round(sum(each.get("cpu_s", 0.0) for each in spent), 3),
-            "peak_rss_mib": max(peaks, default=None),
+            "peak_rss_mib": find_peak([each["peak_mib"] for each in told]),
+            "held_mib": find_peak([_take_held(each) for each in told]),
             "energy_wh": round(sum(joules) / JOULES_WH, 4),
             "energy_measured": measured,
         }
@@ -99,7 +101,10 @@ class Journal:
         for key in ("cpu_s", "wall_s", "joules"):
             if spent[key] is not None:
                 spent[key] = round(spent[key] + (before.get(key) or 0.0), 3)
-        return spent | {"peak_mib": max(spent["peak_mib"], before.get("peak_mib", 0))}
+        if before:
+            spent["peak_mib"] = find_peak([spent["peak_mib"], before["peak_mib"]])
+            spent["held_mib"] = max(spent["held_mib"], _take_held(before))
+        return spent
 
     def record(self, name: str, value: Mapping[str, Any], seconds: float) -> None:
         """Append a finished unit; raises OutputError when it cannot be written, the earlier ones stay."""
@@ -153,4 +158,15 @@ class Journal:
 
 def _estimate(spent: Mapping[str, Any]) -> float:
     """Return the joules that a unit may have cost; 0 for one that was recorded without what it spent."""
-    return estimate_joules(spent["cpu_s"], spent["wall_s"], spent["peak_mib"]) if spent else 0.0
+    return estimate_joules(spent["cpu_s"], spent["wall_s"], _take_held(spent)) if spent else 0.0
+
+
+def _take_held(spent: Mapping[str, Any]) -> int:
+    """Return what the process held at most, in MiB; of a unit that was recorded before this was told apart, its peak."""
+    return int(spent.get("held_mib", spent["peak_mib"]))
+
+
+def find_peak(peaks: Sequence[int | None]) -> int | None:
+    """Return the largest of several peaks, None where there is none or one is not known."""
+    known = [peak for peak in peaks if peak is not None]
+    return max(known, default=None) if len(known) == len(peaks) else None

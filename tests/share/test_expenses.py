@@ -33,6 +33,13 @@ def test_steps_and_what_they_leave_over() -> None:
     assert (found["money"], found["prices"], found["energy_method"]) == (None, "", "measured")
 
 
+def test_a_step_whose_peak_is_not_known_is_said() -> None:
+    assert summarise_cost(COST, Study())["peaks_known"]
+    found = summarise_cost(COST | {"peak_rss_mib_by_step": {"read": None, "training": 900}}, Study())
+    assert [row["peak_rss_mib"] for row in found["rows"]] == [None, 900, None]
+    assert not found["peaks_known"]
+
+
 def test_money_at_stated_prices() -> None:
     found = summarise_cost(COST, Study(price_per_hour=1.8, price_per_kwh=0.4, currency="EUR"))
     rows = {row["name"]: row["money"] for row in found["rows"]}

@@ -15,7 +15,8 @@ LEAST_SHARE = 0.01  # of the total, below which what the steps leave over is not
 def summarise_cost(cost: Mapping[str, Any], study: Study) -> dict[str, Any]:
     """Return what each step and the whole took; money is None where no price is stated.
 
-    Seconds are those of the clock, ``cpu_seconds`` those of all cores, ``peak_rss_mib`` MiB, ``energy_wh`` Wh.
+    Seconds are those of the clock, ``cpu_seconds`` those of all cores, ``peak_rss_mib`` MiB, None where the system counts no
+    peak of a step, ``energy_wh`` Wh.
     """
     seconds = {name: take_number(value) or 0.0 for name, value in cost["seconds"].items()}
     steps = {name: value for name, value in seconds.items() if name != "total"}
@@ -31,6 +32,7 @@ def summarise_cost(cost: Mapping[str, Any], study: Study) -> dict[str, Any]:
         "total": total,
         "cpu_seconds": take_number(cost["cpu_seconds"].get("total")),
         "peak_rss_mib": take_number(cost["peak_rss_mib"]),
+        "peaks_known": all(row["peak_rss_mib"] is not None for row in rows if row["cpu_seconds"]),
         "energy_wh": energy,
         "energy_method": str(cost["energy_method"]),
         "money": study.price(total, energy),
