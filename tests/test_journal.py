@@ -7,6 +7,7 @@ import io
 import json
 import os
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -260,6 +261,35 @@ def test_units_say_what_they_cost_and_a_second_sitting_adds_to_it(tmp_path):
     assert reopened.costs("rung 1 ")["cpu_seconds"] > first["cpu_seconds"]
     nothing = reopened.costs("absent")
     assert (nothing["seconds"], nothing["peak_rss_mib"], nothing["energy_wh"]) == (0, None, 0)
+
+
+def test_what_was_spent_before_a_unit_began_counts_for_the_run_alone(tmp_path):
+    journal = Journal(tmp_path)
+    spend_cpu(0.2)
+    journal.begin()
+    spend_cpu(0.1)
+    journal.begin()
+    spend_cpu(0.05)
+    journal.record("rung 1 fold 0", {}, 0.05)
+    journal.record("rung 2 fold 0", {}, 0.0)
+    assert 0.05 <= journal.costs("rung 1 ")["cpu_seconds"] < 0.2
+    assert journal.costs("rung 2 ")["cpu_seconds"] < 0.05
+    assert journal.costs("")["cpu_seconds"] >= 0.35
+    assert journal.costs("")["energy_wh"] > journal.costs("rung")["energy_wh"]
+    assert journal.costs("rung", ("rung 1 ",)) == journal.costs("rung 2 ")
+    again = Journal(tmp_path)
+    assert again.costs("") == journal.costs("")
+    spend_cpu(0.1)
+    again.begin()
+    again.record("rung 1 fold 0", {}, 0.05)
+    assert again.costs("")["cpu_seconds"] >= 0.45
+    assert again.costs("rung 1 ")["cpu_seconds"] < 0.2
+
+
+def spend_cpu(seconds):
+    until = time.process_time() + seconds
+    while time.process_time() < until:
+        pass
 
 
 def test_energy_is_measured_where_all_units_were_and_else_an_estimate(tmp_path):

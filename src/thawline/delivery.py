@@ -14,6 +14,8 @@ from thawline.audit.findings import SEVERITIES
 from thawline.audit.step import audit_labels
 from thawline.cost import read_duration
 from thawline.files import write_atomic, write_json
+from thawline.inference import UNIT as INFERENCE
+from thawline.inference import count_computed, measure_inference
 from thawline.journal import Value
 from thawline.judge.comparisons import Selection, paired_difference
 from thawline.judgement import assess, evaluate_part, take_scored, take_test
@@ -54,6 +56,7 @@ MOST_REFITS = 3  # networks of all items: more predict more slowly, and little b
 def deliver(job: Job, chosen: TriedRung, strategies: Strategies, safeguards: Safeguards) -> Probabilities | None:
     """Make the final model of the chosen rung, save it, and open the test part once; None where it stays closed."""
     job.listener.begin("final model")
+    job.journal.begin()
     at, before_s = time.perf_counter(), job.journal.seconds("final ")
     contract = job.plan.contract(job.facts)
     # what lies above the line of slices computes in f32, from features at rest
@@ -86,7 +89,9 @@ def deliver(job: Job, chosen: TriedRung, strategies: Strategies, safeguards: Saf
         own_units_s = job.journal.seconds("final ") - before_s
         job.journal.record("final", value, time.perf_counter() - at - own_units_s)
     job.listener.end(", ".join(f"{name.replace('_', ' ')} {number}" for name, number in value.items()))
-    return None if job.options.hold_test else _open_test(job, model)
+    probabilities = None if job.options.hold_test else _open_test(job, model)
+    measure_inference(job, model)
+    return probabilities
 
 
 def measure_shift(job: Job, model: Model) -> float:
@@ -211,10 +216,12 @@ def _open_test(job: Job, model: Model) -> Probabilities:
         job.listener.warn(
             f"the ledger of test openings cannot be written: {error}; set THAWLINE_DATA to a writable folder"
         )
+    job.journal.begin()
     at = time.perf_counter()
     source = job.source(positions, model.contract)
-    probabilities = model.classify(source.contents, source.digests, job.listener, "features, test")
-    value: Value = {"probabilities": probabilities, "openings": openings}
+    views = model.extract_views(source.contents, source.digests, job.listener, "features, test")
+    probabilities, n_computed = model.score(views), count_computed(views)
+    value: Value = {"probabilities": probabilities, "openings": openings, "n_computed": n_computed}
     strangeness = model.measure_strangeness(source.contents, source.digests, job.listener, "familiarity, test")
     if strangeness is not None:
         value["strangeness"] = strangeness
@@ -246,6 +253,7 @@ def judge(
     sections = [measure(each) for each in climb.tried]
     place = [each.rung for each in climb.tried].index(chosen.rung)
     delivered = sections[place] if chosen is climb.tried[place] else measure(chosen)
+    costs = [job.journal.costs(f"{each.rung.unit} ") for each in climb.tried]
     compared = describe_candidates([each.rung.name for each in climb.eligible], selection)
     metrics = {
         "schema": 1,
@@ -260,7 +268,7 @@ def judge(
         },
         "test": None if test is None else evaluate_part(take_test(job, test), task, seed),
         "validation": delivered,
-        "ladder": describe_ladder(climb.tried, sections, compared, chosen.rung),
+        "ladder": describe_ladder(climb.tried, sections, compared, chosen.rung, costs),
         "stops": list(climb.stops),
         **assess(job, chosen, safeguards, test, (job.journal.find("test") or {}).get("strangeness")),
         "growth": dict(growth),
@@ -281,10 +289,13 @@ def judge(
         job.inspection.record["findings"] += audit_labels(job.inspection, *about_labels)
     _write_audit(job, reading)
     about_use = find_study(job.out), read_names(job.out)
-    write_atomic(job.out / "model" / "card.md", write_card(metrics, job.plan, job.weights, *about_use))
+    cost = {"inference": job.journal.find(INFERENCE)}
+    write_atomic(
+        job.out / "model" / "card.md", write_card({**metrics, "cost": cost}, job.plan, job.weights, *about_use)
+    )
     job.listener.end()
     thawed = tuple(each.rung.unit for each in climb.tried if each.rung.line)
-    write_json(job.out / "metrics.json", {**metrics, "cost": job.sum_costs(thawed)})
+    write_json(job.out / "metrics.json", {**metrics, "cost": job.sum_costs(thawed) | cost})
 
 
 def _write_audit(job: Job, reading: Reading) -> None:

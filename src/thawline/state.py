@@ -37,8 +37,14 @@ STEPS = {  # of a run, and how the names of their units begin
     "views": ("views of",),
     "final": ("final",),
     "test": ("test",),
+    "timing": ("inference",),
 }
-RARE_STEPS = ("audit", "race", "views")  # which a run may do without, and are not told where they took no time
+RARE_STEPS = (
+    "audit",
+    "race",
+    "views",
+    "timing",
+)  # which a run may do without, and are not told where they took no time
 
 
 @dataclasses.dataclass
@@ -107,11 +113,10 @@ class Job:
         ``thawed`` are the units of the rungs above a thaw line, which count as training and not as heads.
         """
         whole = self.journal.costs("")
-        steps = {step: sum_costs([self.journal.costs(unit) for unit in units]) for step, units in STEPS.items()}
+        names = tuple(f"{unit} " for unit in thawed)
+        steps = {step: sum_costs([self.journal.costs(unit, names) for unit in units]) for step, units in STEPS.items()}
         steps = {step: cost for step, cost in steps.items() if cost["seconds"] or step not in RARE_STEPS}
-        training = sum_costs([self.journal.costs(f"{unit} ") for unit in thawed])
-        summed = ("seconds", "cpu_seconds", "energy_wh")
-        steps["heads"] |= {key: max(steps["heads"][key] - training[key], 0.0) for key in summed}
+        training = sum_costs([self.journal.costs(name) for name in names])
         steps |= {"training": training, "total": {**whole, "peak_rss_mib": whole["held_mib"]}}
         return {
             **{key: {step: round(cost[key], 4) for step, cost in steps.items()} for key in ("seconds", "cpu_seconds")},
