@@ -25,10 +25,11 @@ def own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def one_test_part() -> Iterator[None]:
-    """Let runs be judged by one test part unless they ask for more: nested cross-validation takes five times as long."""
+def short_judging() -> Iterator[None]:
+    """Let runs be judged by one test part unless they ask for more, and time predictions once: both take much longer."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("thawline.plan_judging.FEW_PATIENTS", 0)
+        patch.setattr("thawline.inference.SLOW_S", 0.0)
         yield
 
 

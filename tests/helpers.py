@@ -19,6 +19,9 @@ from thawline.types import SilentListener
 MARKS = ("bar", "disc", "ring")  # labels of marked films, sorted
 
 
+COSTS = ("seconds", "forecast_seconds", "cpu_seconds", "peak_rss_mib", "energy_wh")  # of a rung, which no run repeats
+
+
 class Notes(SilentListener):
     """Keeps warnings."""
 

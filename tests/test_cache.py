@@ -325,3 +325,19 @@ def test_some_columns_of_rows_are_read(tmp_path):
     found = np.empty((3, 2), np.float16)
     space.read([keys[3], keys[0], keys[3]], found, slice(2, 4))
     np.testing.assert_array_equal(found, rows[[3, 0, 3], 2:4])
+
+
+def test_what_is_written_while_all_is_forgotten_is_kept_nowhere(tmp_path, monkeypatch):
+    monkeypatch.setenv("THAWLINE_CACHE", str(tmp_path))
+    key, others = "ab" * 32, "cd" * 32
+    cache.Space("features", {"n": 1}).write([key], np.ones((1, 2)))
+    with cache.forget_all():
+        space = cache.Space("features", {"n": 1})
+        assert key not in space
+        space.write([others], np.zeros((1, 2)))
+        assert others in cache.Space("features", {"n": 1})
+        folder = space.folder
+    assert not folder.exists()
+    found = cache.Space("features", {"n": 1})
+    assert key in found
+    assert others not in found

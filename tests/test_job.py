@@ -20,7 +20,7 @@ from PIL import Image
 from sklearn.metrics import accuracy_score, brier_score_loss, log_loss, roc_auc_score
 
 import thawline
-from helpers import Notes, make_films
+from helpers import COSTS, Notes, make_films
 from thawline import delivery, job, state
 from thawline.errors import DataError, LeakError, OptionError
 from thawline.learn.engine import detect_hardware
@@ -98,10 +98,7 @@ def find_choice(run: Path, name: str) -> dict[str, Any]:
 
 
 def drop_costs(metrics: dict[str, Any]) -> dict[str, Any]:
-    ladder = [
-        {key: value for key, value in rung.items() if key not in ("seconds", "forecast_seconds")}
-        for rung in metrics["ladder"]
-    ]
+    ladder = [{key: value for key, value in rung.items() if key not in COSTS} for rung in metrics["ladder"]]
     return {**{key: value for key, value in metrics.items() if key != "cost"}, "ladder": ladder}
 
 
@@ -206,6 +203,24 @@ def test_metrics_have_the_shape_of_the_contract(main: Finished) -> None:
     assert {"read", "features", "heads", "training", "total"} <= set(seconds)
     assert seconds["total"] == pytest.approx(sum(value for name, value in seconds.items() if name != "total"), abs=0.01)
     assert metrics["cost"]["peak_rss_mib"] > 0
+    (rung,) = metrics["ladder"]
+    assert 0 < rung["cpu_seconds"] < metrics["cost"]["cpu_seconds"]["total"]
+    assert 0 < rung["energy_wh"] < metrics["cost"]["energy_wh"]
+    assert rung["peak_rss_mib"] is None or 0 < rung["peak_rss_mib"] <= metrics["cost"]["peak_rss_mib"]
+
+
+def test_predicting_is_timed_by_development_items_that_are_all_computed(main: Finished) -> None:
+    found = read_json(main.run / "metrics.json")["cost"]["inference"]
+    assert (found["measured_on"], found["per_items"]) == ("development", 1000)
+    assert min(found[key] for key in ("seconds", "cpu_seconds", "energy_wh", "start_seconds")) > 0
+    passes = [unit for unit in list_units(main.run) if unit.startswith("inference of ")]
+    assert passes[-1] == f"inference of {found['n_items']} items"
+    assert len(passes) > 1
+    files = [path for path in (main.run / "model").iterdir() if path.name != "card.md"]
+    assert found["model_mib"] == pytest.approx(sum(path.stat().st_size for path in files) / 2**20, abs=0.006)
+    assert f"Predicting 1 000 items takes {found['seconds']:.1f} s" in (main.run / "model" / "card.md").read_text(
+        "utf-8"
+    )
 
 
 def test_predictions_hold_every_item_once_with_probabilities_that_sum_to_one(main: Finished) -> None:

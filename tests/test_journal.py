@@ -7,6 +7,7 @@ import io
 import json
 import os
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -251,7 +252,8 @@ def test_units_say_what_they_cost_and_a_second_sitting_adds_to_it(tmp_path):
     journal.record("rung 10 fold 0", {}, 2.0)
     first = journal.costs("rung 1 ")
     assert first["cpu_seconds"] > 0.01
-    assert first["peak_rss_mib"] > 10
+    assert first["held_mib"] > 10
+    assert first["peak_rss_mib"] in (None, first["held_mib"])  # by whether the system counts it anew
     assert journal.costs("")["seconds"] == pytest.approx(first["seconds"] + 2.0, abs=1e-3)
     reopened = Journal(tmp_path)
     assert reopened.costs("rung 1 ") == first
@@ -259,6 +261,35 @@ def test_units_say_what_they_cost_and_a_second_sitting_adds_to_it(tmp_path):
     assert reopened.costs("rung 1 ")["cpu_seconds"] > first["cpu_seconds"]
     nothing = reopened.costs("absent")
     assert (nothing["seconds"], nothing["peak_rss_mib"], nothing["energy_wh"]) == (0, None, 0)
+
+
+def test_what_was_spent_before_a_unit_began_counts_for_the_run_alone(tmp_path):
+    journal = Journal(tmp_path)
+    spend_cpu(0.2)
+    journal.begin()
+    spend_cpu(0.1)
+    journal.begin()
+    spend_cpu(0.05)
+    journal.record("rung 1 fold 0", {}, 0.05)
+    journal.record("rung 2 fold 0", {}, 0.0)
+    assert 0.05 <= journal.costs("rung 1 ")["cpu_seconds"] < 0.2
+    assert journal.costs("rung 2 ")["cpu_seconds"] < 0.05
+    assert journal.costs("")["cpu_seconds"] >= 0.35
+    assert journal.costs("")["energy_wh"] > journal.costs("rung")["energy_wh"]
+    assert journal.costs("rung", ("rung 1 ",)) == journal.costs("rung 2 ")
+    again = Journal(tmp_path)
+    assert again.costs("") == journal.costs("")
+    spend_cpu(0.1)
+    again.begin()
+    again.record("rung 1 fold 0", {}, 0.05)
+    assert again.costs("")["cpu_seconds"] >= 0.45
+    assert again.costs("rung 1 ")["cpu_seconds"] < 0.2
+
+
+def spend_cpu(seconds):
+    until = time.process_time() + seconds
+    while time.process_time() < until:
+        pass
 
 
 def test_energy_is_measured_where_all_units_were_and_else_an_estimate(tmp_path):
@@ -273,4 +304,24 @@ def test_energy_is_measured_where_all_units_were_and_else_an_estimate(tmp_path):
     both = journal.costs("")
     assert both["energy_wh"] == pytest.approx((4 * 12 + (1 * 1 + 5 * 2) * 0.4) / 3600, abs=1e-4)
     assert not both["energy_measured"]
-    assert both["peak_rss_mib"] == 2048
+    assert both["peak_rss_mib"] == both["held_mib"] == 2048  # as journals were before what is held was told apart
+
+
+def test_a_peak_that_is_not_known_of_one_unit_is_not_known_of_all(tmp_path, monkeypatch):
+    (tmp_path / "journal.jsonl").write_text(
+        '{"unit": "a", "seconds": 1, "value": {}, "spent": {"cpu_s": 1, "peak_mib": 1024, "held_mib": 1024, "joules": null,'
+        ' "wall_s": 1}}\n'
+        '{"unit": "b", "seconds": 1, "value": {}, "spent": {"cpu_s": 3, "peak_mib": null, "held_mib": 2048, "joules": null,'
+        ' "wall_s": 5}}\n'
+    )
+    monkeypatch.setattr("thawline.meter.count_peak_anew", lambda: True)
+    journal = Journal(tmp_path)
+    assert (journal.costs("a")["peak_rss_mib"], journal.costs("b")["peak_rss_mib"]) == (1024, None)
+    both = journal.costs("")
+    assert (both["peak_rss_mib"], both["held_mib"]) == (None, 2048)
+    assert both["energy_wh"] == pytest.approx((4 * 12 + (1 * 1 + 5 * 2) * 0.4) / 3600, abs=1e-4)
+    journal.record("b", {}, 1.0)  # a second sitting does not make known what was not
+    assert journal.costs("b")["peak_rss_mib"] is None
+    assert journal.costs("b")["held_mib"] >= 2048
+    journal.record("a", {}, 1.0)
+    assert journal.costs("a")["peak_rss_mib"] >= 1024

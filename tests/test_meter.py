@@ -5,11 +5,20 @@ from __future__ import annotations
 import sys
 import time
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from thawline.meter import CORE_W, MEMORY_W_GIB, Meter, estimate_joules, read_counters, sum_joules
+from thawline.meter import (
+    CORE_W,
+    MEMORY_W_GIB,
+    Meter,
+    count_peak_anew,
+    estimate_joules,
+    read_counters,
+    sum_joules,
+)
 
 
 def write_zone(folder, name, used_uj, most_uj=262_143_328_850):
@@ -81,11 +90,61 @@ def test_readings_are_of_what_was_spent_since_the_one_before():
     assert Meter(dict).take().joules is None
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets the peak be counted anew")
-def test_the_peak_is_that_since_the_last_reading():
+def take_around_a_block():
+    """Return the readings while a block is held, after it was given back, and after that."""
     meter = Meter(dict)
     block = np.ones(100 * 2**20, np.uint8)
-    first = meter.take().peak_mib
+    held = meter.take()
     del block
-    meter.take()
-    assert meter.take().peak_mib < first - 80
+    return held, meter.take(), meter.take()
+
+
+def counts_peaks_anew():
+    """Tell whether this system does, by a block that is given back."""
+    block = np.ones(100 * 2**20, np.uint8)
+    del block
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+        status = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+        return int(status["VmHWM"].split()[0]) - int(status["VmRSS"].split()[0]) < 50 * 2**10
+    except (OSError, KeyError):
+        return False
+
+
+def test_the_peak_is_that_since_the_last_reading_or_not_known():
+    is_counted = counts_peaks_anew()
+    held, _, after = take_around_a_block()
+    assert held.held_mib > 100
+    if is_counted:
+        assert held.peak_mib == held.held_mib
+        assert after.peak_mib < held.peak_mib - 80
+    else:
+        assert after.peak_mib is None
+        assert after.held_mib >= held.held_mib
+
+
+def make_status(monkeypatch, tmp_path, peak_mib, resident_mib):
+    """Let the system say this of memory, and take any request to count anew without doing so."""
+    monkeypatch.setattr("thawline.meter.CLEAR_REFS", tmp_path / "clear_refs")
+    said = {"VmHWM": peak_mib, "VmRSS": resident_mib}
+    monkeypatch.setattr("thawline.meter.read_status_mib", said.get)
+
+
+def test_a_peak_is_that_of_a_unit_only_where_it_fell_to_what_is_in_use(tmp_path, monkeypatch):
+    make_status(monkeypatch, tmp_path, 2217, 700)
+    assert not count_peak_anew()
+    assert (tmp_path / "clear_refs").read_text() == "5"
+    make_status(monkeypatch, tmp_path, 702, 700)
+    assert count_peak_anew()
+    make_status(monkeypatch, tmp_path, None, 700)
+    assert not count_peak_anew()
+    make_status(monkeypatch, tmp_path, 702, None)
+    assert not count_peak_anew()
+
+
+def test_a_peak_that_may_not_be_counted_anew_is_not_that_of_a_unit(tmp_path, monkeypatch):
+    make_status(monkeypatch, tmp_path / "absent", 700, 700)
+    readings = take_around_a_block()
+    assert [each.peak_mib for each in readings] == [None, None, None]
+    assert min(each.held_mib for each in readings) > 100
+    assert readings[0].to_json()["peak_mib"] is None

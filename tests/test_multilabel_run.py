@@ -14,7 +14,7 @@ from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 from typer.testing import CliRunner
 
 import thawline
-from helpers import MARKS, Notes, make_marked_films, stop_at_second_fold
+from helpers import COSTS, MARKS, Notes, make_marked_films, stop_at_second_fold
 from thawline import auditing
 from thawline.cli import app
 from thawline.data.label_sets import parse_labels
@@ -79,8 +79,7 @@ def read_part(run: Path, split: str) -> tuple[np.ndarray, np.ndarray, list[dict[
 
 def drop_costs(value: Any) -> Any:
     if isinstance(value, dict):
-        costs = ("seconds", "forecast_seconds", "cost")
-        return {key: drop_costs(entry) for key, entry in value.items() if key not in costs}
+        return {key: drop_costs(entry) for key, entry in value.items() if key not in (*COSTS, "cost")}
     return [drop_costs(entry) for entry in value] if isinstance(value, list) else value
 
 

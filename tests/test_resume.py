@@ -20,6 +20,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import thawline
+from helpers import COSTS
 from thawline.cli import app
 from thawline.data.phantoms import PhantomOptions, make_phantoms
 from thawline.types import SilentListener
@@ -97,8 +98,7 @@ def stop(arguments: list[str], run: Path, n_lines: int, how: signal.Signals) -> 
 
 def drop_costs(run: Path) -> dict[str, Any]:
     metrics = json.loads((run / "metrics.json").read_text("utf-8"))
-    costs = ("seconds", "forecast_seconds")
-    metrics["ladder"] = [{k: v for k, v in rung.items() if k not in costs} for rung in metrics["ladder"]]
+    metrics["ladder"] = [{k: v for k, v in rung.items() if k not in COSTS} for rung in metrics["ladder"]]
     return {key: value for key, value in metrics.items() if key != "cost"}
 
 

@@ -14,7 +14,7 @@ def make_metrics(chosen: dict[str, Any], n_rungs: int) -> dict[str, Any]:
     estimate = {"value": 0.9, "low": 0.8, "high": 0.95}
     section = {"auc": estimate, "accuracy": estimate, "n_items": 12, "n_patients": 7}
     seconds = {"read": 2.44, "features": 17.6, "heads": 15.6, "choices": 1.0, "training": 81.26, "total": 118.9}
-    cost = {"seconds": seconds, "peak_rss_mib": 814}
+    cost = {"seconds": seconds, "peak_rss_mib": 814, "inference": {"seconds": 3.96, "per_items": 1000}}
     parts = {"nested": None, "test": section, "validation": section}
     return {**parts, "chosen": chosen, "ladder": [{}] * n_rungs, "cost": cost}
 
@@ -35,7 +35,8 @@ def test_the_chosen_rung_is_said_in_words(
     lines = format_summary(make_metrics(chosen, 9), Path("report.html")).splitlines()
     assert lines[2:] == [
         f"Chosen: {said}, of 9 rungs tried",
-        "Cost: 118.9 s (read 2.4, features 17.6, heads 15.6, training 81.3), peak memory 814 MiB",
+        "Cost: 118.9 s (read 2.4, features 17.6, heads 15.6, training 81.3), peak memory 814 MiB; "
+        "predicting 1000 items 4.0 s",
         "Report: report.html",
     ]
     assert "\n".join(lines).isascii()  # any terminal can show it
@@ -66,6 +67,12 @@ def test_one_rung_is_one() -> None:
         "head": "linear",
     }
     assert "head, of 1 rung tried" in format_summary(make_metrics(chosen, 1), Path("r"))
+
+
+def test_what_was_not_timed_is_not_said() -> None:
+    metrics = make_metrics({"strategy": "handcrafted", "thaw_line": None, "head": "linear"}, 1)
+    metrics["cost"]["inference"]["seconds"] = None
+    assert format_summary(metrics, Path("r")).splitlines()[3].endswith("peak memory 814 MiB")
 
 
 def test_a_validation_is_said_beside_its_run() -> None:

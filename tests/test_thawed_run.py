@@ -14,7 +14,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import thawline
-from helpers import Notes, make_films, stop_at_second_fold
+from helpers import COSTS, Notes, make_films, stop_at_second_fold
 from thawline import delivery, job, race
 from thawline.errors import OptionError
 from thawline.journal import Journal
@@ -70,7 +70,7 @@ def drop_seconds(value: Any) -> Any:
         return {
             key: drop_seconds(entry)
             for key, entry in value.items()
-            if key not in ("seconds", "forecast_seconds", "cost", "spent_s", "forecast_s")
+            if key not in (*COSTS, "cost", "spent_s", "forecast_s")
         }
     return [drop_seconds(entry) for entry in value] if isinstance(value, list) else value
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from thawline.files import json_digest, said_plainly, write_atomic, write_json
 DEFAULT_LIMIT_MIB = 10_240
 OPEN_MAPS = 24  # of a space: each holds a file open, and a process may open a few hundred on some systems
 _KEY_BYTES = 32
+_apart: ContextVar[Path | None] = ContextVar("apart", default=None)  # where spaces lie instead of the cache
 
 
 def cache_path() -> Path:
@@ -41,11 +44,22 @@ def limit_bytes() -> int:
     return int(text) * 2**20
 
 
+@contextlib.contextmanager
+def forget_all() -> Iterator[None]:
+    """Let nothing be found in spaces that are opened meanwhile, and keep nothing that is written to them."""
+    with tempfile.TemporaryDirectory(prefix="thawline-", ignore_cleanup_errors=True) as folder:
+        token = _apart.set(Path(folder))
+        try:
+            yield
+        finally:
+            _apart.reset(token)
+
+
 class Space:
     """Rows of one kind, found by the content they were made from."""
 
     def __init__(self, kind: str, description: dict[str, Any], root: Path | None = None) -> None:
-        self.folder = (root or cache_path()) / kind / json_digest(description)[:24]
+        self.folder = (root or _apart.get() or cache_path()) / kind / json_digest(description)[:24]
         self.description = description
         self._rows: dict[bytes, tuple[int, int]] = {}
         self._shards: list[NDArray[Any] | Path] = []  # mapped, or where it lies

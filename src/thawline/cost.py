@@ -30,8 +30,8 @@ def peak_rss_mib() -> int:
 
     Of Linux it is that of the program that runs: `getrusage` would count what the process that started it held.
     """
-    if own := re.search(r"^VmHWM:\s*(\d+) kB$", _read_first(Path("/proc/self/status")), re.MULTILINE):
-        return int(own[1]) // 2**10
+    if (own := read_status_mib("VmHWM")) is not None:
+        return own
     if sys.platform == "win32":
         import psutil
 
@@ -40,6 +40,12 @@ def peak_rss_mib() -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(peak / (2**20 if sys.platform == "darwin" else 2**10))
+
+
+def read_status_mib(field: str) -> int | None:
+    """Return what Linux says of the memory of this process in one field, in MiB; None elsewhere."""
+    found = re.search(rf"^{field}:\s*(\d+) kB$", _read_first(Path("/proc/self/status")), re.MULTILINE)
+    return int(found[1]) // 2**10 if found else None
 
 
 def count_cores() -> int:

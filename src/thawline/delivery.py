@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from thawline.cost import read_duration
+from thawline.inference import count_computed
 from thawline.journal import Value
 from thawline.judge.comparisons import paired_difference
 from thawline.learn.augment import CLEAN
@@ -45,6 +46,7 @@ MOST_REFITS = 3  # networks of all items: more predict more slowly, and little b
 def deliver(job: Job, chosen: TriedRung, strategies: Strategies, safeguards: Safeguards) -> Model:
     """Make the final model of the chosen rung, and save it."""
     job.listener.begin("final model")
+    job.journal.begin()
     at, before_s = time.perf_counter(), job.journal.seconds("final ")
     contract = job.plan.contract(job.facts)
     # what lies above the line of slices computes in f32, from features at rest
@@ -204,10 +206,12 @@ def open_test(job: Job, model: Model) -> Probabilities | None:
         job.listener.warn(
             f"the ledger of test openings cannot be written: {error}; set THAWLINE_DATA to a writable folder"
         )
+    job.journal.begin()
     at = time.perf_counter()
     source = job.source(positions, model.contract)
-    probabilities = model.classify(source.contents, source.digests, job.listener, "features, test")
-    value: Value = {"probabilities": probabilities, "openings": openings}
+    views = model.extract_views(source.contents, source.digests, job.listener, "features, test")
+    probabilities, n_computed = model.score(views), count_computed(views)
+    value: Value = {"probabilities": probabilities, "openings": openings, "n_computed": n_computed}
     strangeness = model.measure_strangeness(source.contents, source.digests, job.listener, "familiarity, test")
     if strangeness is not None:
         value["strangeness"] = strangeness

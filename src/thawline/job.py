@@ -31,6 +31,7 @@ from thawline.files import json_digest, write_atomic, write_json
 from thawline.findings import find_version
 from thawline.folder import open_run
 from thawline.growth import measure_growth
+from thawline.inference import measure_inference
 from thawline.journal import Journal
 from thawline.judging import judge
 from thawline.learn.engine import detect_hardware, name_engine
@@ -131,7 +132,9 @@ def run(
     chosen = choose(job, candidates, given)
     settle_nesting(job)
     write_json(out / "plan.json", {**job.plan.to_json(), "thawline": thawline.__version__})
-    test = open_test(job, deliver(job, chosen.rung, chosen.strategies, chosen.safeguards))
+    model = deliver(job, chosen.rung, chosen.strategies, chosen.safeguards)
+    test = open_test(job, model)
+    measure_inference(job, model)
     nested = cross_validate(job, candidates, given, chosen, test)
     judge(job, chosen, test, nested, measure_growth(job, chosen.features, chosen.rung))
     write_report(out)

@@ -10,7 +10,7 @@ import io
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ class Journal:
         self.path = run / "journal.jsonl"
         self._lines = self._read()
         self._before, self._resumed = frozenset(self._lines), set[str]()
-        self._meter = Meter()
+        self._meter, self._apart = Meter(), dict[str, Any]()
 
     def __contains__(self, name: str) -> bool:
         return name in self._lines
@@ -74,42 +74,50 @@ class Journal:
         """Return the seconds of one unit, 0 where it is not there."""
         return float(self._lines[name]["seconds"]) if name in self._lines else 0.0
 
-    def costs(self, prefix: str) -> dict[str, Any]:
-        """Return what all units whose name starts with ``prefix`` cost: seconds, processor seconds, peak memory, energy.
+    def begin(self) -> None:
+        """Let the unit that is recorded next cost what is spent from now on.
 
-        ``energy_wh`` is measured in so far as every unit was, else an estimate; see `meter`. What lies between two units
-        counts for the later one.
+        What was spent since the last one counts for the run alone.
         """
-        lines = [line for name, line in self._lines.items() if name.startswith(prefix)]
+        self._apart = _add_spent(self._meter.take().to_json(), self._apart)
+
+    def costs(self, prefix: str, but: tuple[str, ...] = ()) -> dict[str, Any]:
+        """Return what all units whose name starts with ``prefix``, and with none of ``but``, cost: seconds, processor
+        seconds, peak memory, energy; without a prefix what the run cost.
+
+        ``peak_rss_mib`` is None where that of a unit is not known, ``held_mib`` what the process had held at most by the end
+        of them; see `meter.Spent`. ``energy_wh`` is measured in so far as every unit was, else an estimate. What lies
+        between two units counts for the later one, unless it was told to `begin`.
+        """
+        named = [name for name in self._lines if name.startswith(prefix) and not name.startswith(but)]
+        lines = [self._lines[name] for name in named]
         spent = [line.get("spent", {}) for line in lines]
-        peaks = [each["peak_mib"] for each in spent if each]
+        if not prefix:
+            spent += [line["apart"] for line in lines if "apart" in line]
+        told = [each for each in spent if each]
         measured = all(each.get("joules") is not None for each in spent)
         joules = [each.get("joules") if measured else _estimate(each) for each in spent]
         return {
             "seconds": round(sum(line["seconds"] for line in lines), 3),
             "cpu_seconds": round(sum(each.get("cpu_s", 0.0) for each in spent), 3),
-            "peak_rss_mib": max(peaks, default=None),
-            "energy_wh": round(sum(joules) / JOULES_WH, 4),
+            "peak_rss_mib": find_peak([each["peak_mib"] for each in told]),
+            "held_mib": find_peak([_take_held(each) for each in told]),
+            "energy_wh": round(sum(joules) / JOULES_WH, 6),
             "energy_measured": measured,
         }
-
-    def _add_spent(self, name: str) -> dict[str, Any]:
-        """Return what was spent since the last unit, with what a unit of the same name had cost before."""
-        spent, before = self._meter.take().to_json(), self._lines.get(name, {}).get("spent", {})
-        for key in ("cpu_s", "wall_s", "joules"):
-            if spent[key] is not None:
-                spent[key] = round(spent[key] + (before.get(key) or 0.0), 3)
-        return spent | {"peak_mib": max(spent["peak_mib"], before.get("peak_mib", 0))}
 
     def record(self, name: str, value: Mapping[str, Any], seconds: float) -> None:
         """Append a finished unit; raises OutputError when it cannot be written, the earlier ones stay."""
         arrays = {key: item for key, item in value.items() if isinstance(item, np.ndarray)}
+        before = self._lines.get(name, {})
         line: dict[str, Any] = {
             "unit": name,
             "seconds": round(seconds, 4),
-            "spent": self._add_spent(name),
+            "spent": _add_spent(self._meter.take().to_json(), before.get("spent", {})),
             "value": {key: item for key, item in value.items() if key not in arrays},
         }
+        if apart := _add_spent(self._apart, before.get("apart", {})):
+            line["apart"], self._apart = apart, {}
         if arrays:
             buffer = io.BytesIO()
             np.savez(buffer, allow_pickle=False, **arrays)
@@ -153,4 +161,27 @@ class Journal:
 
 def _estimate(spent: Mapping[str, Any]) -> float:
     """Return the joules that a unit may have cost; 0 for one that was recorded without what it spent."""
-    return estimate_joules(spent["cpu_s"], spent["wall_s"], spent["peak_mib"]) if spent else 0.0
+    return estimate_joules(spent["cpu_s"], spent["wall_s"], _take_held(spent)) if spent else 0.0
+
+
+def _add_spent(spent: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what was spent now and before, each as `Spent.to_json` has it, or nothing."""
+    if not spent or not before:
+        return {**spent, **before}
+    return {
+        **{key: round(spent[key] + before[key], 3) for key in ("cpu_s", "wall_s")},
+        "joules": None if spent["joules"] is None else round(spent["joules"] + (before["joules"] or 0.0), 3),
+        "peak_mib": find_peak([spent["peak_mib"], before["peak_mib"]]),
+        "held_mib": max(spent["held_mib"], _take_held(before)),
+    }
+
+
+def _take_held(spent: Mapping[str, Any]) -> int:
+    """Return what the process held at most, in MiB; of a unit that was recorded before this was told apart, its peak."""
+    return int(spent.get("held_mib", spent["peak_mib"]))
+
+
+def find_peak(peaks: Sequence[int | None]) -> int | None:
+    """Return the largest of several peaks, None where there is none or one is not known."""
+    known = [peak for peak in peaks if peak is not None]
+    return max(known, default=None) if len(known) == len(peaks) else None

@@ -11,6 +11,7 @@ from thawline.audit.findings import SEVERITIES
 from thawline.audit.step import audit_labels
 from thawline.choosing import Chosen
 from thawline.files import write_atomic, write_json
+from thawline.inference import UNIT as INFERENCE
 from thawline.judgement import assess, evaluate_part, take_scored, take_test
 from thawline.learn.ladder import TriedRung
 from thawline.nesting import Nested, describe_nested, format_nested
@@ -42,6 +43,7 @@ def judge(
     sections = [measure(each) for each in climb.tried]
     place = [each.rung for each in climb.tried].index(chosen.rung)
     delivered = sections[place] if chosen is climb.tried[place] else measure(chosen)
+    costs = [job.journal.costs(f"{each.rung.unit} ") for each in climb.tried]
     compared = describe_candidates([each.rung.name for each in climb.eligible], found.selection)
     parts = {
         "validation": take_scored(job, chosen),
@@ -62,7 +64,7 @@ def judge(
         "nested": None if nested is None else describe_nested(job, nested),
         "test": None if parts["test"] is None else evaluate_part(parts["test"], task, seed),
         "validation": delivered,
-        "ladder": describe_ladder(climb.tried, sections, compared, chosen.rung),
+        "ladder": describe_ladder(climb.tried, sections, compared, chosen.rung, costs),
         "stops": list(climb.stops),
         **assess(job, parts, found.safeguards, (job.journal.find("test") or {}).get("strangeness")),
         "growth": dict(growth),
@@ -85,10 +87,13 @@ def judge(
         job.inspection.record["findings"] += audit_labels(job.inspection, *about_labels)
     _write_audit(job, reading)
     about_use = find_study(job.out), read_names(job.out)
-    write_atomic(job.out / "model" / "card.md", write_card(metrics, job.plan, job.weights, *about_use))
+    cost = {"inference": job.journal.find(INFERENCE)}
+    write_atomic(
+        job.out / "model" / "card.md", write_card({**metrics, "cost": cost}, job.plan, job.weights, *about_use)
+    )
     job.listener.end()
     thawed = tuple(each.rung.unit for each in climb.tried if each.rung.line)
-    write_json(job.out / "metrics.json", {**metrics, "cost": job.sum_costs(thawed)})
+    write_json(job.out / "metrics.json", {**metrics, "cost": job.sum_costs(thawed) | cost})
 
 
 def _write_audit(job: Job, reading: Reading) -> None:

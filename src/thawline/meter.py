@@ -15,13 +15,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from thawline.cost import peak_rss_mib
+from thawline.cost import peak_rss_mib, read_status_mib
 
 POWERCAP = Path("/sys/class/powercap")
 CORE_W, MEMORY_W_GIB = 12.0, 0.4  # Lannelongue et al., Green Algorithms, Advanced Science 8:2100707 (2021), rounded
 ESTIMATE = f"estimated: {CORE_W:g} W for a busy core, {MEMORY_W_GIB:g} W for a GiB in use; no counter could be read"
 MEASURED = "measured: counters of the processors (RAPL) and GPUs (NVML) of the whole machine"
 JOULES_WH = 3600.0
+CLEAR_REFS = Path("/proc/self/clear_refs")
+BATCHES_MIB = 16  # by which a peak that was counted anew may be above what is in use: the kernel counts in batches
 
 Counters = Mapping[str, tuple[float, float]]  # name: joules so far, and at how many the counter starts over
 
@@ -30,11 +32,13 @@ Counters = Mapping[str, tuple[float, float]]  # name: joules so far, and at how 
 class Spent:
     """What was spent since the reading before: processor seconds of all threads, peak memory, joules, seconds of the clock.
 
+    ``peak_mib`` is None where it is not counted anew, ``held_mib`` is then the peak of the process so far, else the same.
     ``joules`` is None where no counter could be read.
     """
 
     cpu_s: float
-    peak_mib: int
+    peak_mib: int | None
+    held_mib: int
     joules: float | None
     wall_s: float
 
@@ -44,6 +48,7 @@ class Spent:
         return {
             "cpu_s": round(self.cpu_s, 3),
             "peak_mib": self.peak_mib,
+            "held_mib": self.held_mib,
             "joules": joules,
             "wall_s": round(self.wall_s, 3),
         }
@@ -55,15 +60,17 @@ class Meter:
     def __init__(self, read: Callable[[], Counters] | None = None) -> None:
         self._read = read or read_counters
         self._cpu_s, self._at, self._counters = _cpu_seconds(), time.perf_counter(), self._read()
-        _reset_peak()
+        self._is_anew = count_peak_anew()
 
     def take(self) -> Spent:
         """Return what was spent since the last reading, and begin anew."""
         cpu_s, at, counters = _cpu_seconds(), time.perf_counter(), self._read()
         joules = sum_joules(self._counters, counters)
-        spent = Spent(cpu_s - self._cpu_s, peak_rss_mib(), joules, at - self._at)
+        held_mib = peak_rss_mib()
+        peak_mib = held_mib if self._is_anew else None
+        spent = Spent(cpu_s - self._cpu_s, peak_mib, held_mib, joules, at - self._at)
         self._cpu_s, self._at, self._counters = cpu_s, at, counters
-        _reset_peak()
+        self._is_anew = count_peak_anew()
         return spent
 
 
@@ -75,9 +82,9 @@ def sum_joules(before: Counters, after: Counters) -> float | None:
     return sum((after[name][0] - before[name][0]) % after[name][1] for name in common)
 
 
-def estimate_joules(cpu_s: float, wall_s: float, peak_mib: float) -> float:
+def estimate_joules(cpu_s: float, wall_s: float, held_mib: float) -> float:
     """Return an estimate of the joules: see `ESTIMATE`."""
-    return cpu_s * CORE_W + wall_s * peak_mib / 2**10 * MEMORY_W_GIB
+    return cpu_s * CORE_W + wall_s * held_mib / 2**10 * MEMORY_W_GIB
 
 
 def read_counters(folder: Path = POWERCAP) -> Counters:
@@ -116,7 +123,14 @@ def _cpu_seconds() -> float:
     return time.process_time() + times.children_user + times.children_system
 
 
-def _reset_peak() -> None:
-    """Let the kernel count the peak of memory anew; without Linux it stays that of the whole process."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+def count_peak_anew() -> bool:
+    """Let the kernel count the peak of memory anew; False where it does not, as without Linux and in some sandboxes.
+
+    A sandbox may also accept the request and do nothing: the peak then stays above what is in use.
+    """
+    try:
+        CLEAR_REFS.write_text("5", encoding="ascii")
+    except OSError:
+        return False
+    peak_mib, resident_mib = read_status_mib("VmHWM"), read_status_mib("VmRSS")
+    return peak_mib is not None and resident_mib is not None and peak_mib - resident_mib <= BATCHES_MIB

@@ -13,7 +13,7 @@ import numpy as np
 from thawline.audit.items import Inspection
 from thawline.data.dataset import Dataset
 from thawline.data.splits import Splits
-from thawline.journal import Journal
+from thawline.journal import Journal, find_peak
 from thawline.learn.development import Development
 from thawline.learn.features import Extraction, extract
 from thawline.learn.strategies import Source
@@ -38,12 +38,14 @@ STEPS = {  # of a run, and how the names of their units begin
     "final": ("final",),
     "test": ("test",),
     "nested": ("nested",),
+    "timing": ("inference",),
 }
 RARE_STEPS = (
     "audit",
     "race",
     "views",
     "nested",
+    "timing",
 )  # which a run may do without, and are not told where they took no time
 
 
@@ -113,15 +115,14 @@ class Job:
         ``thawed`` are the units of the rungs above a thaw line, which count as training and not as heads.
         """
         whole = self.journal.costs("")
-        steps = {step: sum_costs([self.journal.costs(unit) for unit in units]) for step, units in STEPS.items()}
+        names = tuple(f"{unit} " for unit in thawed)
+        steps = {step: sum_costs([self.journal.costs(unit, names) for unit in units]) for step, units in STEPS.items()}
         steps = {step: cost for step, cost in steps.items() if cost["seconds"] or step not in RARE_STEPS}
-        training = sum_costs([self.journal.costs(f"{unit} ") for unit in thawed])
-        summed = ("seconds", "cpu_seconds", "energy_wh")
-        steps["heads"] |= {key: max(steps["heads"][key] - training[key], 0.0) for key in summed}
-        steps |= {"training": training, "total": whole}
+        training = sum_costs([self.journal.costs(name) for name in names])
+        steps |= {"training": training, "total": {**whole, "peak_rss_mib": whole["held_mib"]}}
         return {
             **{key: {step: round(cost[key], 4) for step, cost in steps.items()} for key in ("seconds", "cpu_seconds")},
-            "peak_rss_mib": whole["peak_rss_mib"],
+            "peak_rss_mib": whole["held_mib"],
             "peak_rss_mib_by_step": {step: cost["peak_rss_mib"] for step, cost in steps.items()},
             "energy_wh": whole["energy_wh"],
             "energy_wh_by_step": {step: round(cost["energy_wh"], 4) for step, cost in steps.items()},
@@ -130,10 +131,10 @@ class Job:
 
 
 def sum_costs(costs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the sum of several `Journal.costs`, with the largest of their peaks."""
-    peaks = [each["peak_rss_mib"] for each in costs if each["peak_rss_mib"] is not None]
+    """Return the sum of several `Journal.costs`, with the largest of their peaks, None where one is not known."""
+    peaks = [each["peak_rss_mib"] for each in costs if each["held_mib"] is not None]
     return {
         **{key: sum(each[key] for each in costs) for key in ("seconds", "cpu_seconds", "energy_wh")},
-        "peak_rss_mib": max(peaks, default=None),
+        "peak_rss_mib": find_peak(peaks),
         "energy_measured": all(each["energy_measured"] for each in costs),
     }

@@ -104,7 +104,8 @@ def format_summary(metrics: Mapping[str, Any], report: Path) -> str:
         [
             *_describe_parts(metrics),
             f"Chosen: {_describe_chosen(chosen)}, of {count_things(len(metrics['ladder']), 'rung')} tried",
-            f"Cost: {seconds['total']:.1f} s ({parts}), peak memory {cost['peak_rss_mib']} MiB",
+            f"Cost: {seconds['total']:.1f} s ({parts}), peak memory {cost['peak_rss_mib']} MiB"
+            f"{_describe_use(cost['inference'])}",
             f"Report: {report}",
         ]
     )
@@ -142,6 +143,12 @@ def format_validation(metrics: Mapping[str, Any], page: Path) -> str:
         lines.append(f"Unfamiliar images: {familiarity['n_unfamiliar']} of {familiarity['n_items']}")
     lines += [f"Drift: {sentence}" for sentence in metrics["drift"]["notable"] or ["nothing notable"]]
     return "\n".join([*lines, f"Page: {page}"])
+
+
+def _describe_use(inference: Mapping[str, Any]) -> str:
+    """Return what predicting costs, nothing where that was not measured."""
+    seconds, per_items = inference["seconds"], inference["per_items"]
+    return "" if seconds is None else f"; predicting {per_items} items {seconds:.1f} s"
 
 
 def _describe_chosen(chosen: Mapping[str, Any]) -> str:

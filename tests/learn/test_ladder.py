@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 
 import numpy as np
 import pytest
@@ -98,6 +99,34 @@ def assert_same(found, expected):
         np.testing.assert_array_equal(one.probabilities, other.probabilities)
         for name in ("rung", "folds", "forecast_s", "gain", "chance"):
             assert getattr(one, name) == getattr(other, name), name
+
+
+def test_what_lies_between_rungs_is_no_cost_of_theirs(tmp_path):
+    class Busy(Fits):
+        """Takes a while for a fold, and none to prepare."""
+
+        def fit(self, rung, fold):
+            spend_cpu(0.02)
+            return super().fit(rung, fold)
+
+    def climb(fits, rungs):
+        journal = Journal(tmp_path)
+        spend_cpu(0.5)  # as for features, or for what a resumed run reads again
+        Ladder(fits, fits.development, journal, SilentListener(), RULES, lambda: 0.0).climb(rungs)
+        return journal
+
+    with pytest.raises(KeyboardInterrupt):
+        climb(Busy(interrupt_at=4), HEADS)
+    journal = climb(Busy(), HEADS)
+    for rung in HEADS:
+        assert 0.06 <= journal.costs(f"{rung.unit} ")["cpu_seconds"] < 0.4
+    assert journal.costs("")["cpu_seconds"] >= 1.0
+
+
+def spend_cpu(seconds):
+    until = time.process_time() + seconds
+    while time.process_time() < until:
+        pass
 
 
 # --- the rungs of a plan ----------------------------------------------------------------------------------------------

@@ -110,7 +110,8 @@ def make_rung(
         "rung": rung, "strategy": strategy, "thaw_line": line, "thawed_fraction": 0.0, "head": head, "auc": auc,
         "accuracy": auc, "log_loss": None, "difference": None, "standard_error": None, "gain": None,
         "chance_of_useful_gain": None, "strengths": [], "learning_rates": [], "epochs": [], "curves": [], "precision": None,
-        "n_folds": 5, "seconds": None, "forecast_seconds": None, "chosen": False, **changes,
+        "n_folds": 5, "seconds": None, "forecast_seconds": None, "cpu_seconds": 17.25, "peak_rss_mib": None,
+        "energy_wh": 0.0625, "chosen": False, **changes,
     }  # fmt: skip
 
 
@@ -330,7 +331,10 @@ def write_run(
         "cost": {"seconds": {"read": 8.1, "features": 21.7, "heads": 14.2, "training": 302.0, "total": 371.4},
                  "cpu_seconds": {"read": 5.2, "features": 40.1, "heads": 20.0, "training": 590.6, "total": 655.9},
                  "peak_rss_mib": 1432.7, "peak_rss_mib_by_step": {"read": 600, "features": None, "heads": 900},
-                 "energy_wh": None, "energy_wh_by_step": {"read": 0.1, "training": 1.9}, "energy_method": "by hand"},
+                 "energy_wh": None, "energy_wh_by_step": {"read": 0.1, "training": 1.9}, "energy_method": "by hand",
+                 "inference": {"measured_on": "development", "n_items": 128, "per_items": 1000, "seconds": 3.94,
+                               "cpu_seconds": 7.5, "energy_wh": 0.0315, "peak_rss_mib": 812, "start_seconds": 0.25,
+                               "energy_method": "estimated: by hand", "model_mib": 13.25}},
     }  # fmt: skip
     files = {"metrics": metrics, "plan": make_plan(), "fingerprint": make_fingerprint(parts, classes),
              "audit": make_audit(classes), "spec": make_spec()}  # fmt: skip
@@ -465,6 +469,20 @@ def test_plan_and_cost(page: Page) -> None:
         "budget minutes 20", "seed 7", "Not a medical device.",
     ):  # fmt: skip
         assert words in page.text, words
+
+
+def test_training_and_inference_are_told_apart(page: Page, binary_run: Path) -> None:
+    cost = page.text[page.text.index("What it cost") :]
+    making, using = cost[cost.index("Making the model") :].split("Using the model")
+    auc = json.loads((binary_run / "metrics.json").read_text("utf-8"))["ladder"][2]["auc"]
+    assert f"fine tuning from conv_head (chosen) 41.0 s 17.2 s – 0.062 {auc['value']:.3f}" in making
+    assert "random init (control) 1 h 05 min" in making
+    assert "1 000 items 3.9 s 7.5 s 812 0.032 0.2 s 13.2" in using
+    assert (
+        "Predicting 1 000 items takes 3.9 s, 7.5 s of core time and 0.032 Wh (estimated), after 0.2 s to start; measured on "
+        "128 predictions of development items, all computed as for new items. The model takes 13.2 MiB on disk."
+        in using
+    )
 
 
 def read_ladder(page: Page) -> list[list[str]]:
@@ -854,7 +872,8 @@ def test_null_and_not_finite_numbers_read_as_absent(run: Path) -> None:
     assert "nan" not in page.text.replace("finance", "")
     assert "per patient" not in page.text
     assert "Confusion matrix" not in page.text
-    assert "Peak memory: not measured. Energy: 12.3 Wh" in page.text
+    assert "Peak memory: not measured. The system did not count it anew for every step" in page.text
+    assert "Energy: 12.3 Wh" in page.text
 
 
 def test_a_part_with_one_class_has_no_curves(run: Path) -> None:

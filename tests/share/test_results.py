@@ -149,7 +149,10 @@ SECTIONS: list[dict[str, Any]] = [
 def ladder() -> list[dict[str, Any]]:
     losses = np.array([[1.0, 2.0, 3.0, 2.0], [0.5, 1.5, 2.5, 1.5], [1.0, 1.0, 1.0, 1.5]])
     compared = describe_candidates([each.rung.name for each in TRIED[:3]], choose_within_one_se(losses, np.arange(4)))
-    return describe_ladder(TRIED, SECTIONS, compared, TRIED[1].rung)
+    costs = [
+        {"seconds": 1.0, "cpu_seconds": 2.5 + n, "peak_rss_mib": None, "energy_wh": 0.01, "rest": 1} for n in range(4)
+    ]
+    return describe_ladder(TRIED, SECTIONS, compared, TRIED[1].rung, costs)
 
 
 def test_ladder_lists_the_rungs_in_their_order_and_marks_one(ladder: list[dict[str, Any]]) -> None:
@@ -160,6 +163,8 @@ def test_ladder_lists_the_rungs_in_their_order_and_marks_one(ladder: list[dict[s
         (3, "linear", None, 0.6, False),
     ]
     assert ladder[0]["seconds"] == 1.235
+    assert [row["cpu_seconds"] for row in ladder] == [2.5, 3.5, 4.5, 5.5]
+    assert (ladder[0]["peak_rss_mib"], ladder[0]["energy_wh"]) == (None, 0.01)
     assert ladder[0]["strengths"] == [0.1, 1.0]
     assert ladder[0]["accuracy"] == SECTIONS[0]["accuracy"]
     assert "rest" not in ladder[0]

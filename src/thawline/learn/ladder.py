@@ -238,6 +238,7 @@ class Ladder:
 
         One that cannot be trained is left out.
         """
+        self.journal.begin()
         forecast, stop = None, self.journal.find(f"stop before {rung.name}")
         if stop is None and f"{rung.unit} forecast" not in self.journal:
             began = time.perf_counter()
@@ -297,6 +298,7 @@ class Ladder:
 
     def _fit_rest(self, scouted: TriedRung, lag: dict[str, Any] | None) -> dict[str, Any] | None:
         """Fit the other folds of a line; return why not where it lags behind the best or they do not fit into the budget."""
+        self.journal.begin()
         rung, rest = scouted.rung, f"{scouted.rung.unit} rest"
         stop = self.journal.find(f"stop within {rung.name}")
         if stop is None and rest not in self.journal:

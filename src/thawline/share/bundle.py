@@ -28,7 +28,7 @@ from thawline.learn.augment import CLEAN, View
 from thawline.learn.bags import LINE
 from thawline.learn.engine import allowed_precisions, detect_hardware, name_engine
 from thawline.learn.ensemble import EnsembleHead
-from thawline.learn.features import extract
+from thawline.learn.features import Extraction, extract
 from thawline.learn.handcrafted import extract_handcrafted
 from thawline.learn.head_files import load_head, save_head
 from thawline.learn.heads import Head
@@ -106,11 +106,21 @@ class Model:
 
         ``digests`` are those of the contents.
         """
+        return self.score(self.extract_views(contents, digests, listener, step))
+
+    def extract_views(
+        self, contents: Sequence[Content], digests: Sequence[str], listener: Listener, step: str = "features"
+    ) -> list[Extraction]:
+        """Return what the head takes of readable images, of each of the model's views. Raises DataError."""
         if self.texture:
             texture = extract_handcrafted(contents, self.contract, self.hardware.cores, listener, step)
-            return self.safeguards.calibrate(self.head.predict_proba(texture))
+            return [Extraction(texture, len(texture), 0, len(texture))]
         about = (contents, digests, self.weights, self.contract, self.hardware, listener, step)
-        found = [extract(*about, view).features for view in self.views]
+        return [extract(*about, view) for view in self.views]
+
+    def score(self, views: Sequence[Extraction]) -> Probabilities:
+        """Return the mean of the probabilities of all views, calibrated."""
+        found = [view.features for view in views]
         if isinstance(self.head, EnsembleHead):
             found = [self.head.hold_frozen(features, found[0]) for features in found]
         mean = np.mean([self.head.predict_proba(features) for features in found], axis=0)

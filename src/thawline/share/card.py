@@ -11,6 +11,7 @@ import thawline
 from thawline.files import write_atomic
 from thawline.learn.weight_files import Weights
 from thawline.plan import Plan
+from thawline.share.expenses import tell_inference
 from thawline.share.folder import read_names, withhold
 from thawline.share.headline import find_headline
 from thawline.share.judged import (
@@ -154,6 +155,10 @@ On the {where}: {section["n_items"]} items of {section["n_patients"]} patients; 
 {rows}
 
 {describe_judgement(metrics, part).replace(NARROW, " ")}
+
+## Cost of use
+
+{tell_inference(metrics["cost"]["inference"]).replace(NARROW, " ")}
 
 ## Limits
 

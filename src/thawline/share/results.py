@@ -75,15 +75,17 @@ def describe_ladder(
     sections: Sequence[Mapping[str, Any]],
     compared: Sequence[Mapping[str, Any]],
     chosen: Rung,
+    costs: Sequence[Mapping[str, Any]],
 ) -> list[dict[str, Any]]:
     """Return the ladder of `metrics.json`.
 
-    ``sections`` are the evaluations of the rungs; ``compared`` holds those that could be chosen, by name.
+    ``sections`` are the evaluations of the rungs, ``costs`` what the journal has of each; ``compared`` holds those that
+    could be chosen, by name.
     """
     table = {row["candidate"]: row for row in compared}
     nothing = {"log_loss": None, "difference": None, "standard_error": None}
     ladder = []
-    for each, section in zip(tried, sections, strict=True):
+    for each, section, cost in zip(tried, sections, costs, strict=True):
         loss = section.get("item_log_loss", section["log_loss"])  # of several labels, as candidates are compared
         row = table.get(each.rung.name, {**nothing, "log_loss": loss["value"]})
         folds = each.folds
@@ -108,6 +110,7 @@ def describe_ladder(
                 "n_folds": len(folds),
                 "seconds": round(each.seconds, 3),
                 "forecast_seconds": each.forecast_s,
+                **{key: cost[key] for key in ("cpu_seconds", "peak_rss_mib", "energy_wh")},
                 "chosen": each.rung == chosen,
             }
         )

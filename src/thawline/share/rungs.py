@@ -24,13 +24,15 @@ from thawline.share.words import (
     take_number,
 )
 
+SPENT = ("cpu_seconds", "peak_rss_mib", "energy_wh")  # beside the seconds of the clock
+
 
 def summarise_rung(rung: Mapping[str, Any], n_folds: int) -> dict[str, Any]:
     """Return one entry of the ladder of `metrics.json` with its name, its training and its forecast in words.
 
     ``scouted`` says which of the ``n_folds`` folds it has, where not all.
     """
-    numbers = ("log_loss", "difference", "standard_error", "seconds", "forecast_seconds")
+    numbers = ("log_loss", "difference", "standard_error", "seconds", "forecast_seconds", *SPENT)
     found = {key: take_number(rung[key]) for key in numbers}
     ratio = None if rung["strategy"] == "handcrafted" else take_number(rung["thawed_fraction"])
     rates = [rate for rate, n_epochs in zip(rung["learning_rates"], rung["epochs"], strict=True) if n_epochs]

@@ -125,7 +125,7 @@ def summarise(run: Path) -> dict[str, Any]:
     summary["examples"] = summarise_examples(run)
     study = find_study(run)
     with blame(run, "metrics.json"):
-        summary["cost"] = summarise_cost(metrics["cost"], study)
+        summary["cost"] = summarise_cost(metrics["cost"], summary["ladder"], study)
     with blame(run, "audit.json"):
         flow = summarise_flow(audit, fingerprint, classes, tested=tested)
         summary["flow"] = withhold(flow, predictions.names)

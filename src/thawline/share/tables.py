@@ -200,6 +200,22 @@ def list_cost(summary: Mapping[str, Any]) -> Rows:
     return [*rows, ["total", cost["total"], *(cost[key] for key in keys)]]
 
 
+def list_strategies(summary: Mapping[str, Any]) -> Rows:
+    """Return what each rung of the ladder cost beside its AUC."""
+    keys = ("seconds", "cpu_seconds", "peak_rss_mib", "energy_wh", "money")
+    return [
+        [row["name"], row["chosen"], row["control"], *(row[key] for key in keys), *take_ends(row["auc"])]
+        for row in summary["cost"]["strategies"]
+    ]
+
+
+def list_inference(summary: Mapping[str, Any]) -> Rows:
+    """Return what predicting costs with the delivered model."""
+    found = summary["cost"]["inference"]
+    keys = ("per_items", "seconds", "cpu_seconds", "peak_rss_mib", "energy_wh", "money", "start_seconds", "model_mib")
+    return [[found[key] for key in keys]]
+
+
 def list_checks(place: int) -> Callable[[Mapping[str, Any]], Rows]:
     """Return what lists the items of one of the checklists."""
 
@@ -241,6 +257,11 @@ TABLES: tuple[tuple[str, str, tuple[str, ...], Callable[[Mapping[str, Any]], Row
      ("rung", "name", "chosen", "control", "ratio", *(f"auc_{end}" for end in ENDS), *(f"gain_{end}" for end in ENDS),
       "log_loss", "difference", "standard_error", "seconds"), list_rungs),
     ("cost", "Cost by step", ("step", "seconds", "cpu_seconds", "peak_mib", "energy_wh", "money"), list_cost),
+    ("cost_by_strategy", "Cost by strategy",
+     ("strategy", "chosen", "control", "seconds", "cpu_seconds", "peak_mib", "energy_wh", "money",
+      *(f"auc_{end}" for end in ENDS)), list_strategies),
+    ("cost_of_predicting", "Cost of predicting",
+     ("items", "seconds", "cpu_seconds", "peak_mib", "energy_wh", "money", "start_seconds", "model_mib"), list_inference),
     ("claim", "CLAIM, 2024 update", ("item", "asks", "answered_in", "stated"), list_checks(0)),
     ("tripod_ai", "TRIPOD+AI", ("item", "asks", "answered_in", "stated"), list_checks(1)),
 )  # fmt: skip
