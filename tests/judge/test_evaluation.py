@@ -141,7 +141,7 @@ def test_values_of_each_of_several_classes_agree_with_scikit_learn():
 def test_shape_of_the_result_is_that_of_the_metrics_file():
     labels, probabilities, groups = make_study()
     found = evaluate(labels, probabilities, groups, THREE, None, n_resamples=30)
-    assert list(found) == ["n_items", "n_patients", *OVERALL, "per_class", "confusion", "patient_level"]
+    assert list(found) == ["n_items", "n_patients", *OVERALL, "per_class", "confusion", "micro", "patient_level"]
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert (found["n_items"], found["n_patients"]) == (240, len(set(groups)))
     for name in OVERALL:

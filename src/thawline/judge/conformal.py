@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from thawline.errors import DataError, OptionError
-from thawline.judge.evaluation import sum_by
 from thawline.judge.metrics import check_lengths, divide
+from thawline.judge.resampling import sum_by
 from thawline.judge.statistics import interval, iterate_patient_counts
 from thawline.types import Estimate
 

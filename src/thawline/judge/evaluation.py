@@ -1,16 +1,14 @@
 """One evaluation of predictions: every metric of `metrics.json` with its interval.
 
 Metrics are per item, and patients are what is sampled. AUCs have the interval of `auc`, proportions that of `intervals`; all
-else is resampled. Nearly all of that are ratios of sums over items, so each patient's sums are taken once and a resample is
-one row of a matrix product; only average precision goes back to the items. The value itself is the resample in which every
-patient is drawn once.
+else is resampled, see `resampling`; only average precision goes back to the items.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,30 +25,16 @@ from thawline.judge.metrics import (
     item_log_loss,
     resample_average_precision,
 )
-from thawline.judge.statistics import interval, iterate_patient_counts, list_blocks
+from thawline.judge.micro import judge_micro
+from thawline.judge.resampling import Samples, resample, sum_by
 from thawline.types import Estimate, plain
 
 if TYPE_CHECKING:
+    from thawline.judge.resampling import Resampled
     from thawline.types import BoolArray, FloatArray, Groups, IntArray, Labels, Probabilities
 
-    Resampled: TypeAlias = dict[str, FloatArray]  # (resamples,), or (resamples, classes) for names in class_*
 
 ROW_SUM_TOLERANCE = 1e-3
-
-
-class Judged(Protocol):
-    """What a resampling needs to know of the items judged."""
-
-    @property
-    def labels(self) -> Labels:
-        """One row an item."""
-
-    @property
-    def n_patients(self) -> int:
-        """The columns of a resampling."""
-
-
-AnySheet = TypeVar("AnySheet", bound=Judged)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -139,11 +123,11 @@ def evaluate(
     no model has scored, are left out of everything.
 
     Sensitivity and specificity are those of ``positive`` at ``threshold`` with two classes, else means over the classes
-    that occur, of the most likely class called against the rest; ``threshold`` may be one an item. ``patient_level``
-    averages the probabilities of a patient's items, over patients whose items agree in label; None where every patient has
-    one item. With ``lesions``, shape (items,), a number for each lesion of a patient, ``lesion_level`` does the same with
-    these; what is sampled are patients there too. An undefined number is None. One set of patient resamples serves all
-    metrics.
+    that occur, of the most likely class called against the rest, with micro averages (`judge_micro`) beside them;
+    ``threshold`` may be one an item. ``patient_level`` averages the probabilities of a patient's items, over patients whose
+    items agree in label; None where every patient has one item. With ``lesions``, shape (items,), a number for each lesion
+    of a patient, ``lesion_level`` does the same with these; what is sampled are patients there too. An undefined number is
+    None. One set of patient resamples serves all metrics.
 
     Where classes are ``ordinal``, grades in their order, ``weighted_kappa`` is Cohen's kappa with quadratic weights (Cohen,
     Psychological Bulletin 70:213, 1968), and ``grade_error`` the mean number of grades between call and label.
@@ -163,53 +147,15 @@ def evaluate(
     sheet = dataclasses.replace(sheet, ordinal=ordinal)
     samples = resample(sheet, _sum_patients(sheet), _measure, n_resamples, seed)
     result = _report_items(sheet, classes, samples, level)
+    if sheet.positive is None:
+        eye = np.eye(sheet.n_classes, dtype=np.int64)
+        cells = eye[sheet.labels], sheet.probabilities, eye[sheet.predicted], sheet.patients, sheet.folds
+        result["micro"] = judge_micro(*cells, seed=seed, n_resamples=n_resamples, level=level)
 
     def merge(items: Sheet, units: IntArray) -> Sheet | None:
         return _merge_items(items, units, classes, positive)
 
     return result | judge_levels(sheet, merge, lambda merged: _estimate_level(merged, level))
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Samples:
-    """The metrics of a sheet: with every patient drawn once, under resamples, and without a patient, or some, in turn."""
-
-    points: Resampled
-    resampled: Resampled
-    without: Resampled
-
-    def estimate(
-        self, name: str, n_patients: int, level: float, largest: float | None = 1.0, column: int | None = None
-    ) -> Estimate:
-        """Return a metric, or that of one class, with the interval of `interval`; the calibration error is recentred."""
-        found, resampled, without = (
-            each[name] if column is None else each[name][:, column]
-            for each in (self.points, self.resampled, self.without)
-        )
-        if name.endswith("ece"):
-            return interval(resampled, found[0], n_patients, level=level, largest=largest, recentre=True)
-        return interval(resampled, found[0], n_patients, level=level, largest=largest, without=without)
-
-
-def resample(
-    sheet: AnySheet,
-    sums: FloatArray,
-    measure: Callable[[AnySheet, FloatArray, FloatArray], Resampled],
-    n_resamples: int,
-    seed: int,
-) -> Samples:
-    """Return the metrics that ``measure`` makes of a sheet and of ``sums`` under weights, (resamples, patients).
-
-    ``sums``, (patients, columns), are what each patient adds to them.
-    """
-    n_patients = sheet.n_patients
-    widest = max(len(sheet.labels), sums.shape[1])
-    chunks = iterate_patient_counts(n_patients, n_resamples, seed, max_columns=widest)
-    return Samples(
-        measure(sheet, sums, np.ones((1, n_patients))),
-        _join([measure(sheet, sums, counts) for counts in chunks]),
-        measure(sheet, sums, list_blocks(n_patients)),
-    )
 
 
 def take_scored(
@@ -282,14 +228,6 @@ def _merge_items(sheet: Sheet, units: IntArray, classes: Sequence[str], positive
     )
 
 
-def sum_by(patients: IntArray, columns: FloatArray, n_patients: int) -> FloatArray:
-    """Return the sums of the rows of each patient, shape (patients, columns)."""
-    sums = np.empty((n_patients, columns.shape[1]))
-    for number, column in enumerate(columns.T):
-        sums[:, number] = np.bincount(patients, weights=column, minlength=n_patients)
-    return sums
-
-
 def _sum_patients(sheet: Sheet) -> FloatArray:
     """Return what each patient adds to the metrics, in the order that `_measure` takes it apart."""
     classes = np.eye(sheet.n_classes)
@@ -345,10 +283,6 @@ def _weigh_kappa(truth: FloatArray, predicted: FloatArray, squared: FloatArray) 
     moments = [(counts @ grades, counts @ grades**2) for counts in (truth, predicted)]
     by_chance = moments[0][1] + moments[1][1] - 2 * divide(moments[0][0] * moments[1][0], n_items)
     return 1 - divide(squared, by_chance)
-
-
-def _join(chunks: Sequence[Resampled]) -> Resampled:
-    return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
 
 
 def _report_items(sheet: Sheet, classes: Sequence[str], samples: Samples, level: float) -> dict[str, Any]:

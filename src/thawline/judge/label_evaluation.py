@@ -15,14 +15,16 @@ import numpy as np
 from thawline.errors import DataError
 from thawline.judge.auc import Areas, estimate_auc, measure_areas
 from thawline.judge.calibration import N_BINS, assign_bins
-from thawline.judge.evaluation import Samples, call_labels, resample, sum_by, take_scored
+from thawline.judge.evaluation import call_labels, take_scored
 from thawline.judge.intervals import estimate_proportion
 from thawline.judge.levels import judge_levels, number_scored
 from thawline.judge.metrics import divide, item_log_loss, known_losses, resample_average_precision
+from thawline.judge.micro import judge_micro
+from thawline.judge.resampling import Samples, resample, sum_by
 from thawline.types import MISSING, plain
 
 if TYPE_CHECKING:
-    from thawline.judge.evaluation import Resampled
+    from thawline.judge.resampling import Resampled
     from thawline.types import BoolArray, Estimate, FloatArray, Groups, IntArray, Labels, Probabilities
 
 OF_LABELS = {  # metric of a label that is resampled: the patients that it rests on, and the largest value; None for none
@@ -85,6 +87,9 @@ def evaluate_labels(
     sheet = _make_sheet(labels, probabilities, groups, names, threshold, folds, lesions)
     samples = resample(sheet, _sum_patients(sheet), _measure, n_resamples, seed)
     result = _report_items(sheet, names, samples, level)
+    cells = sheet.labels, sheet.probabilities, sheet.called, sheet.patients, sheet.folds
+    known = sheet.labels != MISSING
+    result["micro"] = judge_micro(*cells, known=known, seed=seed, n_resamples=n_resamples, level=level)
 
     def merge(items: LabelSheet, units: IntArray) -> LabelSheet | None:
         return _merge_items(items, units, threshold)

@@ -76,6 +76,7 @@ SCORES = {  # key in metrics.json: name on the page
     "ece": "Expected calibration error",
     "log_loss": "Log-loss",
 }
+MICRO = {"auc": "AUC", "average_precision": "Average precision", "f1": "F1"}  # key in metrics.json: name on the page
 LEVELS = {"lesion_level": "lesion", "patient_level": "patient"}  # key in metrics.json: what several items are of
 LOWER_IS_BETTER = ("grade_error", "brier", "ece", "log_loss")
 OF_CLASS = ("auc", "average_precision", "sensitivity", "specificity")
@@ -318,7 +319,18 @@ def summarise_scores(task: Mapping[str, Any], sections: Mapping[str, Mapping[str
         for key, name in SCORES.items()
         if key not in OF_SOME or any(key in section for section in sections.values())
     ]
-    return rows + summarise_levels(sections)
+    return rows + summarise_micro(sections, "label" if several else "class") + summarise_levels(sections)
+
+
+def summarise_micro(sections: Mapping[str, Mapping[str, Any]], one: str) -> list[dict[str, Any]]:
+    """Return one row a micro average, none where there are two classes."""
+    found = [section.get("micro") or {} for section in sections.values()]
+    note = f"each pair of an item and a {one} counts alike"
+    return [
+        {"name": f"{name}, micro", "note": note, "estimates": [take_estimate(each, key) for each in found]}
+        for key, name in MICRO.items()
+        if any(found)
+    ]
 
 
 def summarise_levels(sections: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
