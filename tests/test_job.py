@@ -141,6 +141,7 @@ def main(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
     notes = Notes()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("THAWLINE_DATA", str(folder / "ledger"))
+        patch.setattr("thawline.inference.SLOW_S", 2.0)  # as in use
         yield Finished(
             data, folder / "run", run_job(data, folder / "run", listener=notes, audit="full"), notes.warnings
         )

@@ -27,7 +27,7 @@ from thawline.types import SilentListener
 
 pytestmark = pytest.mark.slow
 HEADS = ["linear", "svm", "k_nn", "gradient_boosting"]
-FROZEN = ("--folds", "2", "--strategy", "feature_extractor,hybrid")
+FROZEN = ("--folds", "2", "--strategy", "feature_extractor,hybrid", "--nested", "never")  # for children, too
 PATIENCE_SECONDS = 120
 
 
@@ -188,7 +188,7 @@ def test_interrupted_extraction_keeps_the_features_it_has(case: Case, cold_cache
             if self.step.startswith("features"):
                 raise KeyboardInterrupt
 
-    options = {"folds": 2, "strategy": "feature_extractor,hybrid", "audit": "full"}
+    options = {"folds": 2, "strategy": "feature_extractor,hybrid", "audit": "full", "nested": "never"}
     with pytest.raises(KeyboardInterrupt):
         thawline.run(case.data, tmp_path / "run", plan=case.plan, listener=Impatient(), **options)
     assert sum(path.stat().st_size for path in (cold_cache / "features").glob("*/*.keys")) == 8 * 32

@@ -199,7 +199,7 @@ def test_a_run_that_is_killed_loses_no_more_than_a_shard_of_time(
     slides: Path, about: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("THAWLINE_CACHE", str(tmp_path / "cache"))
-    about = {**about, "strategy": "feature_extractor", "audit": "none", "precision": "f32"}
+    about = {**about, "strategy": "feature_extractor", "audit": "none", "precision": "f32", "nested": "never"}
     shard_seconds, run = 0.5, tmp_path / "run"
     plain = json.dumps({name: value for name, value in about.items() if name != "weights"})
     given = [str(shard_seconds), str(slides), str(run), str(about["weights"]), plain]

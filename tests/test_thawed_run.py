@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 
 import thawline
 from helpers import COSTS, Notes, make_films, stop_at_second_fold
-from thawline import delivery, job, race
+from thawline import choosing, delivery, job, race
 from thawline.errors import OptionError
 from thawline.journal import Journal
 from thawline.learn import ensemble, ladder, strategies
@@ -200,7 +200,7 @@ def test_networks_of_all_items_are_not_trained_again_where_a_run_was_killed_afte
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(delivery, "_open_test", stop)
+        patch.setattr(job, "open_test", stop)
         with pytest.raises(KeyboardInterrupt):
             run(films, tmp_path / "run", final="refit")
     monkeypatch.setattr(ensemble, "train", stop)
@@ -238,11 +238,10 @@ def test_a_block_leaves_what_lies_above_it_alone(films: Path, tmp_path: Path) ->
 def test_a_plan_file_cannot_train_folded_normalisation(
     films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from thawline import job
 
-    describe = job.describe_backbone
+    describe = choosing.describe_backbone
     monkeypatch.setattr(
-        job,
+        choosing,
         "describe_backbone",
         lambda *about, **what: dataclasses.replace(describe(*about, **what), folded_batchnorm=True),
     )
@@ -293,7 +292,7 @@ def test_a_line_that_the_budget_left_on_some_folds_is_delivered_as_networks_of_a
     def choose_last(tried: Any, development: Any) -> Any:
         return dataclasses.replace(ladder.choose_rung(tried, development), chosen=len(tried) - 1)
 
-    monkeypatch.setattr(job, "choose_rung", choose_last)
+    monkeypatch.setattr(choosing, "choose_rung", choose_last)
     limits = {"thaw_line": None, "strategy": "feature_extractor,fine_tuning", "controls": "none", "tta": True}
     plan = thawline.plan_only(films, thawline.RunOptions(**{**FAST, **limits}), listener=Notes()).to_json()
     choices = {choice["name"]: choice for choice in plan["choices"]}
@@ -376,7 +375,7 @@ def test_candidates_race_at_a_low_resolution_for_few_epochs_with_their_upper_hal
 def test_training_is_compiled_and_seeded_as_asked_on_the_device_that_was_found(
     films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(job, "Strategies", catch)
+    monkeypatch.setattr(choosing, "Strategies", catch)
     for flag in (True, False):
         with pytest.raises(CaughtError) as caught:
             run(films, tmp_path / f"run-{flag}", compile=flag, seed=3)
