@@ -313,3 +313,22 @@ def test_estimator_of_several_labels(films: tuple[Path, np.ndarray]) -> None:
     assert np.corrcoef(framed.predict_proba(paths)[:, 0], given[:, 0])[0, 1] > 0.9
     with pytest.raises(DataError, match="as its label 0"):
         model.fit(paths, np.where(known, y, 5), groups=patients)
+
+
+def test_nested_cross_validation_of_labels(films: tuple[Path, np.ndarray], tmp_path: Path) -> None:
+    result = run(films[0], tmp_path / "run", **FROZEN, nested="1")
+    nested, rows = result.metrics["nested"], read_rows(tmp_path / "run" / "predictions_nested.csv")
+    assert len(rows) == nested["n_items"] == result.metrics["test"]["n_items"] + result.metrics["validation"]["n_items"]
+    truth = np.array([parse_labels([row["label"]], MARKS)[0] for row in rows])
+    folds = np.array([row["fold"] for row in rows])
+    aucs = []
+    for place, name in enumerate(MARKS):
+        given = np.array([float(row[f"p_{name}"]) for row in rows])
+        known = truth[:, place] != MISSING
+        inside = [known & (folds == fold) for fold in sorted(set(folds))]
+        aucs.append([roc_auc_score(truth[part, place], given[part]) for part in inside])
+    for own, name in zip(aucs, MARKS, strict=True):
+        assert min(own) <= nested["per_class"][name]["auc"]["value"] <= max(own)
+    page = result.report.read_text("utf-8")
+    assert "AUC by nested cross-validation" in page
+    assert "AUC, micro" in page
