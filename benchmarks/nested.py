@@ -91,8 +91,9 @@ def draw_and_judge(name: str, n_items: int, seed: int, work: Path) -> dict[str, 
 def hold_to_truth(found: list[dict[str, Any]], part: str) -> dict[str, float]:
     """Return mean error and its standard error, root mean square error, width and coverage of intervals."""
     errors = 100 * np.array([each[part]["value"] - each["truth"] for each in found])
-    widths = [each[part]["high"] - each[part]["low"] for each in found]
-    held = [each[part]["low"] <= each["truth"] <= each[part]["high"] for each in found]
+    ends = [(each[part]["low"] or 0.0, each[part]["high"] or 1.0) for each in found]  # so few that there is none: all
+    widths = [high - low for low, high in ends]
+    held = [low <= each["truth"] <= high for (low, high), each in zip(ends, found, strict=True)]
     return {
         "bias_points": float(errors.mean()),
         "bias_se": float(errors.std(ddof=1) / np.sqrt(len(errors))),

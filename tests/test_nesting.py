@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -10,12 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 import thawline
 from helpers import Notes, make_films
 from thawline import nesting
+from thawline.errors import DataError, OptionError
 from thawline.judgement import Scored, judge_decision
+from thawline.plan import make_plan
 from thawline.share.exports import export_report
 from thawline.share.summary import summarise
 from thawline.share.tables import list_tables
@@ -45,6 +49,10 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 def take_values(run: Path) -> dict[str, Any]:
     return {each["name"]: each["value"] for each in json.loads((run / "plan.json").read_text("utf-8"))["choices"]}
+
+
+def list_units(run: Path) -> list[str]:
+    return [json.loads(line)["unit"] for line in (run / "journal.jsonl").read_text("utf-8").splitlines()]
 
 
 def drop_times(metrics: dict[str, Any]) -> str:
@@ -203,13 +211,125 @@ def test_an_interrupted_one_goes_on_and_comes_to_the_same(
         patch.setattr(nesting, "deliver", stop_at_third)
         with pytest.raises(KeyboardInterrupt):
             run_nested(films, tmp_path / "run")
-    assert [path.name for path in (tmp_path / "run" / "nested").iterdir()] == ["1-4"]
-    assert done == ["1-2", "1-3"]
+    assert done == ["nested-1-fold-2", "nested-1-fold-3"]
+    assert "nested 1 fold 4 rung 0 linear fold 2" in list_units(tmp_path / "run")
     monkeypatch.setattr(nesting, "deliver", lambda job, *about: (done.append(job.out.name), whole(job, *about))[1])
     result = run_nested(films, tmp_path / "run")
-    assert done == ["1-2", "1-3", "1-4", "1-5"]
+    assert done == [f"nested-1-fold-{fold}" for fold in (2, 3, 4, 5)]
+    units = list_units(tmp_path / "run")
+    assert len(units) == len(set(units))  # nothing was done twice
+    assert not [path.name for path in (tmp_path / "run" / "units").iterdir() if "fold_4_" in path.name]
     assert result.n_resumed > 0
     assert drop_times(result.metrics) == drop_times(take_metrics(finished))
+
+
+@pytest.mark.slow
+def test_what_the_parts_cost_is_counted_with_what_was_killed(finished: Path) -> None:
+    cost = take_metrics(finished)["cost"]
+    lines = [json.loads(line) for line in (finished / "journal.jsonl").read_text("utf-8").splitlines()]
+    inner = [line for line in lines if line["unit"].startswith("nested ")]
+    assert cost["seconds"]["nested"] == pytest.approx(sum(line["seconds"] for line in inner), abs=0.01)
+    assert cost["cpu_seconds"]["nested"] == pytest.approx(sum(line["spent"]["cpu_s"] for line in inner), abs=0.05)
+    assert cost["seconds"]["heads"] == pytest.approx(
+        sum(line["seconds"] for line in lines if line["unit"].startswith("rung ")), abs=0.01
+    )
+    assert cost["seconds"]["total"] >= cost["seconds"]["nested"] + cost["seconds"]["heads"]
+
+
+@pytest.mark.slow
+def test_the_positive_class_is_that_of_the_run_where_parts_would_name_another(
+    films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of names that say nothing the rarer class of development is the positive one, which differs between parts."""
+    names, kept, seen = {"healthy": "adenoma", "lesion": "carcinoma"}, dict[str, list[str]](), set[str]()
+    path = films / "names.csv"
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["path", "label", "patient"])
+        for row in read_rows(films / "manifest.csv"):  # as many images of both, one a patient
+            own = kept.setdefault(row["label"], [])
+            if len(own) < 12 and row["patient"] not in seen:
+                own.append(row["path"])
+                seen.add(row["patient"])
+                writer.writerow([row["path"], names[row["label"]], row["patient"]])
+    whole, ruled, chosen = nesting.deliver, list[str](), list[str]()
+
+    def note(inner: Any, *about: Any) -> Any:
+        free = dataclasses.replace(inner.options, positive=None)
+        ruled.append(make_plan(inner.fingerprint, inner.hardware, inner.facts, free)["positive"])
+        chosen.append(inner.plan["positive"])
+        return whole(inner, *about)
+
+    monkeypatch.setattr(nesting, "deliver", note)
+    result = run_nested(path, tmp_path / "run")
+    assert set(ruled) == {"adenoma", "carcinoma"}  # what each part would say by itself
+    assert set(chosen) == {result.metrics["task"]["positive"]}
+
+
+@pytest.mark.slow
+def test_one_image_above_eight_bits_may_be_put_aside(tmp_path: Path, films: Path, finished: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(films, data)
+    aside = next(row for row in read_rows(finished / "predictions_nested.csv") if row["fold"] == "2")
+    path = data / aside["item"]
+    with Image.open(path) as image:
+        wide = np.asarray(image.convert("L")).astype(np.uint16) * 200
+    Image.fromarray(wide).save(path)
+    result = run_nested(data, tmp_path / "run")
+    again = next(row for row in read_rows(tmp_path / "run" / "predictions_nested.csv") if row["item"] == aside["item"])
+    assert (again["fold"], result.metrics["nested"]["n_folds"]) == ("2", 5)
+
+
+@pytest.mark.slow
+def test_too_few_patients_to_put_some_aside(tmp_path: Path, films: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(films, data)
+    rows = read_rows(data / "manifest.csv")
+    sick = sorted({row["patient"] for row in rows if row["label"] == "lesion"})[:3]
+    with (data / "manifest.csv").open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["path", "label", "patient"])
+        writer.writerows(
+            [row["path"], row["label"], row["patient"]]
+            for row in rows
+            if row["label"] == "healthy" or row["patient"] in sick
+        )
+    with pytest.raises(
+        DataError, match="nested cross-validation: with a part of the patients put aside, expected at least"
+    ):
+        run_nested(data, tmp_path / "asked", hold_test=True, threshold="0.5")
+    assert not (tmp_path / "asked" / "units").exists()  # before any work
+    monkeypatch.setattr("thawline.plan_judging.FEW_PATIENTS", 400)
+    result = run_nested(data, tmp_path / "run", hold_test=True, nested="auto", threshold="0.5")
+    assert result.metrics["nested"] is None
+    assert "too few patients to put some aside" in (tmp_path / "run" / "plan.json").read_text("utf-8")
+
+
+@pytest.mark.slow
+def test_a_plan_file_cannot_ask_for_it_beside_one_given_validation_part(
+    tmp_path: Path, films: Path, finished: Path
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(films, data)
+    rows = read_rows(data / "manifest.csv")
+    patients = sorted({row["patient"] for row in rows})
+    with (data / "manifest.csv").open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["path", "label", "patient", "split"])
+        for row in rows:
+            part = ("train", "val", "test")[patients.index(row["patient"]) * 3 // len(patients)]
+            writer.writerow([row["path"], row["label"], row["patient"], part])
+    about = {"validation": "given", "folds": 5, "threshold": "0.5"}
+    plan = thawline.plan_only(
+        data,
+        thawline.RunOptions(head="linear", audit="none", precision="f32", backbone="tiny", size_px=64,
+                            weights=data / "tiny.safetensors", validation="given"),
+        listener=Notes(),
+    ).to_json()  # fmt: skip
+    next(choice for choice in plan["choices"] if choice["name"] == "nested")["value"] = 1
+    (tmp_path / "plan.json").write_text(json.dumps(plan), "utf-8")
+    with pytest.raises(OptionError, match="--plan: nested: expected 0 beside --validation given"):
+        run_nested(data, tmp_path / "run", nested="auto", plan=tmp_path / "plan.json", **about)
 
 
 @pytest.mark.slow
@@ -251,7 +371,7 @@ def test_a_chosen_test_part_keeps_the_headline_and_sites_are_put_aside(films: Pa
     assert set.union(*sites.values()) == {"A", "B"}
     page = result.report.read_text("utf-8")
     assert "AUC on the test part" in page
-    assert "Each of 2 parts of the patients was put aside in turn" in page
+    assert "Each of 2 parts of the development patients was put aside in turn" in page
 
 
 @pytest.mark.slow

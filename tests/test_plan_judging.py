@@ -56,6 +56,8 @@ def test_repeats_that_are_none_are_refused(text):
 
 
 def test_one_given_validation_part_has_no_folds_to_put_aside():
+    with pytest.raises(OptionError, match="--nested 2: sites are put aside once"):
+        check_options(RunOptions(nested="2", validation="site:hospital"))
     with pytest.raises(OptionError, match="--nested: needs folds to put aside"):
         check_options(RunOptions(nested="1", validation="given"))
     assert check_options(RunOptions(validation="given")).nested == "auto"

@@ -130,12 +130,14 @@ def _make_strategies(job: Job, features: Features) -> Strategies:
     )
     chosen = job.development_items()
     source = job.source(chosen, plan.contract(job.facts))
-    return Strategies(source, features, job.development(), settings, job.listener, _time_prefix(job))
+    return Strategies(source, features, job.development(), settings, job.listener, time_prefix(job))
 
 
-def _time_prefix(job: Job) -> float | None:
+def time_prefix(job: Job) -> float | None:
     """Seconds that the backbone took in this run for one item at the chosen size; where the cache had them all, what was
     measured on this machine before, or None."""
+    if job.plan["size_px"] in job.timed:
+        return job.timed[job.plan["size_px"]]
     steps = ["features", f"features, {job.plan['size_px']}"]
     if job.plan["size_px"] == job.facts.native_px:  # at which aspect rules are compared
         steps.append(f"features, {job.plan['aspect']}")

@@ -38,7 +38,7 @@ from thawline.learn.engine import detect_hardware, name_engine
 from thawline.learn.networks import OwnNetwork, sum_channels
 from thawline.learn.weight_files import Weights
 from thawline.learn.weights import find_weights, keep_network
-from thawline.nesting import cross_validate, settle_nesting
+from thawline.nesting import check_parts, cross_validate, settle_nesting
 from thawline.options import (
     RunOptions,
     change_options,
@@ -126,13 +126,14 @@ def run(
         return read_result(out)
     _check_plan(job)
     _keep_findings(job, time.perf_counter() - at)
+    check_parts(job)
     keep_study(out, study)
     _audit_shortcuts(job)
     _write_findings(job)
     chosen = choose(job, candidates, given)
+    model = deliver(job, chosen.rung, chosen.strategies, chosen.safeguards)
     settle_nesting(job)
     write_json(out / "plan.json", {**job.plan.to_json(), "thawline": thawline.__version__})
-    model = deliver(job, chosen.rung, chosen.strategies, chosen.safeguards)
     test = open_test(job, model)
     measure_inference(job, model)
     nested = cross_validate(job, candidates, given, chosen, test)

@@ -131,10 +131,10 @@ class Journal:
             os.fsync(journal.fileno())
         self._lines[name] = line
 
-    def discard(self, ending: str) -> None:
-        """Remove the arrays of all units whose name ends so; the lines stay, and what they held is found no more."""
+    def discard(self, ending: str, prefix: str = "") -> None:
+        """Remove the arrays of all units whose name begins and ends so; the lines stay, what they held is found no more."""
         for name, line in self._lines.items():
-            if name.endswith(ending) and "arrays" in line:
+            if name.startswith(prefix) and name.endswith(ending) and "arrays" in line:
                 (self.run / line["arrays"]["file"]).unlink(missing_ok=True)
 
     def _read(self) -> dict[str, dict[str, Any]]:
@@ -157,6 +157,54 @@ class Journal:
                     "the journal was changed by hand. Start over with --no-resume or another --out"
                 ) from error
         return lines
+
+
+class Branch(Journal):
+    """Units of a journal under a name of their own, for work that is done several times; what they cost is the journal's."""
+
+    def __init__(self, trunk: Journal, name: str) -> None:
+        self.run, self.path = trunk.run, trunk.path
+        self._trunk, self._name = trunk, f"{name} "
+
+    def __contains__(self, name: str) -> bool:
+        return self._name + name in self._trunk
+
+    def unit(self, name: str, compute: Callable[[], Value]) -> Value:
+        """Return the value of a finished unit, or compute it, record it and return it."""
+        return self._trunk.unit(self._name + name, compute)
+
+    @property
+    def n_resumed(self) -> int:
+        """Units of the whole journal that an earlier execution had finished and this one took over."""
+        return self._trunk.n_resumed
+
+    def find(self, name: str) -> Value | None:
+        """Return the value of a finished unit, None when it is not there whole."""
+        return self._trunk.find(self._name + name)
+
+    def seconds(self, prefix: str) -> float:
+        """Return the seconds spent on all units whose name starts with ``prefix``, in this execution or an earlier one."""
+        return self._trunk.seconds(self._name + prefix)
+
+    def spent(self, name: str) -> float:
+        """Return the seconds of one unit, 0 where it is not there."""
+        return self._trunk.spent(self._name + name)
+
+    def begin(self) -> None:
+        """Let the unit that is recorded next cost what is spent from now on."""
+        self._trunk.begin()
+
+    def costs(self, prefix: str, but: tuple[str, ...] = ()) -> dict[str, Any]:
+        """Return what all units whose name starts with ``prefix``, and with none of ``but``, cost."""
+        return self._trunk.costs(self._name + prefix, tuple(self._name + name for name in but))
+
+    def record(self, name: str, value: Mapping[str, Any], seconds: float) -> None:
+        """Append a finished unit."""
+        self._trunk.record(self._name + name, value, seconds)
+
+    def discard(self, ending: str, prefix: str = "") -> None:
+        """Remove the arrays of all units whose name begins and ends so."""
+        self._trunk.discard(ending, self._name + prefix)
 
 
 def _estimate(spent: Mapping[str, Any]) -> float:

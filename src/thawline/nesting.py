@@ -12,26 +12,29 @@ import math
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from thawline.choosing import Chosen, choose, describe_weights
+from thawline.choosing import Chosen, choose, describe_weights, time_prefix
 from thawline.cost import read_duration
 from thawline.data.fingerprint import make_fingerprint
 from thawline.data.schemes import fold_other_sites
 from thawline.data.splits import TEST_FOLDS, fold_others, make_folds
 from thawline.delivery import deliver
+from thawline.errors import DataError, OptionError
 from thawline.folder import NESTED_FOLDER
-from thawline.journal import Journal, Value
+from thawline.journal import Branch, Value
 from thawline.judge.conformal import make_sets
 from thawline.judgement import Scored, evaluate_part, take_lesions
 from thawline.learn.weight_files import Weights
+from thawline.options import NEVER
 from thawline.plan import EDITABLE, Plan, make_plan, settle_headline
 from thawline.plan_judging import NESTED
 from thawline.share.results import format_csv, name_lesions
 from thawline.state import Job
-from thawline.types import SilentListener
+from thawline.types import MULTILABEL, SilentListener
 
 if TYPE_CHECKING:
     from thawline.data.dataset import Dataset
@@ -40,7 +43,9 @@ if TYPE_CHECKING:
 
 UNIT = "judgement nested"  # of the journal: whether the budget has time for it
 STRIDE = 7919  # between the seeds of repeats, more than those that a deal of folds tries
-CHOICES = ("race", "precision", "choice", "judgement", "rung", "views of")  # units that each part does again
+CHOICES = ("race", "precision", "choice", "judgement", "rung", "views of", "final")  # units that each part does again
+BEFORE = ("read", "audit", "features", "tiles")  # what the run had spent of its budget before them
+OF_SPLITS = ("nested", "cached_lines")  # choices of a plan file that go by the number of items, or are not of a part
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,15 +56,41 @@ class Nested:
     folds: tuple[dict[str, Any], ...]
 
 
-class _Hushed(SilentListener):
-    """Nobody watches a part; what the run itself warned of is not said again."""
+class _Remembering(SilentListener):
+    """Nobody watches a part; what is warned of stands with it in the report."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
 
     def warn(self, message: str) -> None:
-        """Ignore it."""
+        """Keep it."""
+        self.warnings.append(message)
+
+
+def check_parts(job: Job) -> None:
+    """See to it, before any work, that the patients outside of each part can be folded.
+
+    Where they cannot, nested cross-validation is left out if the plan left it open. Raises DataError if it was asked for,
+    and OptionError where there is one given validation part.
+    """
+    if job.plan["nested"] == 0:
+        return
+    if job.options.validation == "given":
+        raise OptionError("--plan: nested: expected 0 beside --validation given, which leaves no folds to put aside")
+    try:
+        for repeat in range(job.plan["nested"] or 1):
+            parts = _deal(job, repeat)
+            for fold in range(int(parts.max()) + 1):
+                _split_others(job, (parts == fold) | (parts < 0), _seed(job, repeat))
+    except DataError as error:
+        if job.plan["nested"] is not None:
+            raise DataError(f"nested cross-validation: with a part of the patients put aside, {error}") from error
+        job.plan = job.plan.decide("nested", 0, f"too few patients to put some aside: {error}")
 
 
 def settle_nesting(job: Job) -> None:
     """Settle whether the budget has time for it, and where the headline comes from, by what the choices took so far."""
+    check_parts(job)  # of a plan file, too
     if job.plan["nested"] is None:
 
         def forecast() -> Value:
@@ -94,7 +125,7 @@ def cross_validate(
     if not n_repeats:
         return None
     if given is not None:  # of which the rest is about other splits
-        kept = [choice for choice in given.choices if choice.name in EDITABLE and choice.name != "nested"]
+        kept = [choice for choice in given.choices if choice.name in EDITABLE and choice.name not in OF_SPLITS]
         given = dataclasses.replace(given, choices=tuple(kept))
     job.listener.begin("nested folds", n_repeats * _count_parts(job, whole=True))
     repeats, rows = [], []
@@ -119,6 +150,7 @@ def describe_nested(job: Job, nested: Nested) -> dict[str, Any]:
     return {
         **average_sections(sections),
         "headline": job.plan["headline"] == NESTED,
+        "whole": _is_whole(job),
         "n_repeats": len(sections),
         "n_folds": len(nested.folds) // len(sections),
         "folds": list(nested.folds),
@@ -199,46 +231,58 @@ def _judge_aside(
     job: Job, candidates: Sequence[Weights], given: Plan | None, parts: IntArray, repeat: int, fold: int
 ) -> Value:
     """Return what models of the other parts predict of the one put aside."""
-
-    def judge() -> Value:
-        inner = _put_aside(job, candidates, parts, repeat, fold)
+    name = f"nested {repeat + 1} fold {fold + 1}"
+    branch, folder = Branch(job.journal, name), job.out / NESTED_FOLDER / name.replace(" ", "-")
+    value = job.journal.find(name)
+    if value is None:
+        at, before_s = time.perf_counter(), branch.seconds("")
+        inner = _put_aside(job, candidates, parts, repeat, fold, branch, folder)
         found = choose(inner, candidates, given)
         model = deliver(inner, found.rung, found.strategies, found.safeguards)
         items = np.flatnonzero(parts == fold)
         source = inner.source(items, model.contract)
-        return _keep(inner, found, items, model.classify(source.contents, source.digests, inner.listener))
-
-    name = f"nested {repeat + 1} fold {fold + 1}"
-    value = job.journal.unit(name, judge)
-    shutil.rmtree(job.out / NESTED_FOLDER / _name_folder(repeat, fold), ignore_errors=True)
+        value = _keep(inner, found, items, model.classify(source.contents, source.digests, inner.listener))
+        own_units_s = branch.seconds("") - before_s
+        job.journal.record(name, value, time.perf_counter() - at - own_units_s)
+    branch.discard("")
+    shutil.rmtree(folder, ignore_errors=True)
     return value
 
 
-def _name_folder(repeat: int, fold: int) -> str:
-    return f"{repeat + 1}-{fold + 1}"
+def _put_aside(
+    job: Job, candidates: Sequence[Weights], parts: IntArray, repeat: int, fold: int, branch: Branch, folder: Path
+) -> Job:
+    """Return a job of its own on the items outside a part, planned as if it were the test part; it can be resumed.
 
-
-def _put_aside(job: Job, candidates: Sequence[Weights], parts: IntArray, repeat: int, fold: int) -> Job:
-    """Return a job of its own on the items outside a part, planned as if it were the test part; it can be resumed."""
-    options = dataclasses.replace(job.options, audit="none", hold_test=True, nested="never", seed=_seed(job, repeat))
-    splits = _split_others(job, (parts == fold) | (parts < 0), options.seed)
+    Its budget begins where that of the run's own choices did. What it is told of the part is which of two classes is the
+    positive one, and where the others have none above 8 bits, the black and white of the run.
+    """
+    seed = _seed(job, repeat)
+    positive = job.plan["positive"] if len(job.dataset.classes) == 2 and job.plan["task"] != MULTILABEL else None
+    options = dataclasses.replace(
+        job.options, audit="none", hold_test=True, nested=NEVER, seed=seed, positive=positive or job.options.positive
+    )
+    splits = _split_others(job, (parts == fold) | (parts < 0), seed)
     about = job.dataset, job.inspection.facts, job.labels, job.groups, splits, job.fingerprint["n_together"]
     fingerprint = make_fingerprint(*about)
+    if fingerprint["wide_range"] is None:
+        fingerprint["wide_range"] = job.fingerprint["wide_range"]
     facts = describe_weights(candidates[0], options, fingerprint)
-    out = job.out / NESTED_FOLDER / _name_folder(repeat, fold)
-    out.mkdir(parents=True, exist_ok=True)
+    spent_s = sum(job.journal.seconds(name) for name in BEFORE) + branch.seconds("")
+    prefix_s = time_prefix(job)
     return dataclasses.replace(
         job,
-        out=out,
+        out=folder,
         options=options,
-        listener=_Hushed(),
-        journal=Journal(out),
+        listener=_Remembering(),
+        journal=branch,
         weights=candidates[0],
         splits=splits,
         fingerprint=fingerprint,
         plan=make_plan(fingerprint, job.hardware, facts, options),
         facts=facts,
-        began=time.perf_counter(),
+        began=time.perf_counter() - spent_s,
+        timed={} if prefix_s is None else {job.plan["size_px"]: prefix_s},
     )
 
 
@@ -252,11 +296,14 @@ def _split_others(job: Job, aside: BoolArray, seed: int) -> Splits:
 
 def _keep(job: Job, chosen: Chosen, items: IntArray, probabilities: Probabilities) -> Value:
     """Return predictions of items with what was chosen for them."""
+    warnings = job.listener.warnings if isinstance(job.listener, _Remembering) else []
     value: Value = {
         "items": items,
         "probabilities": probabilities,
         "rung": chosen.rung.rung.name,
         "backbone": job.facts.name,
+        "size_px": job.plan["size_px"],
+        "warnings": warnings,
         "calibration": job.plan["calibration"],
         "threshold": job.plan["threshold"],
     }
@@ -289,6 +336,6 @@ def _gather(job: Job, parts: IntArray, found: Mapping[int, Value]) -> Scored:
 def _describe_fold(job: Job, part: Scored, value: Value, repeat: int, fold: int) -> dict[str, Any]:
     """Return a part as `metrics.json` has it: what was chosen for it, and how good that is on it."""
     section = evaluate_part(part.take(np.isin(part.places, value["items"])), job.describe_task(), job.options.seed)
-    chosen = {key: value[key] for key in ("backbone", "rung", "calibration", "threshold")}
+    chosen = {key: value[key] for key in ("backbone", "size_px", "rung", "calibration", "threshold", "warnings")}
     counts = {key: section[key] for key in ("n_items", "n_patients", "auc")}
     return {"repeat": repeat + 1, "fold": fold + 1, **chosen, **counts}

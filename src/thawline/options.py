@@ -296,6 +296,10 @@ def _check_schemes(options: RunOptions) -> None:
         raise OptionError(
             "--nested: needs folds to put aside in turn, and --validation given leaves one; use folds there"
         )
+    if (read_nested(options.nested) or 0) > 1 and options.validation != "folds":
+        raise OptionError(
+            f"--nested {options.nested}: sites are put aside once; leave it at 1, or use --validation folds"
+        )
 
 
 def read_nested(text: str) -> int | None:

@@ -75,6 +75,9 @@ EDITABLE = (
 )
 
 
+BESIDE = ("nested", "headline")  # that change neither the model nor what its test part says
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Plan:
     """All choices of a run in their order; ``plan["aspect"]`` is the value of one."""
@@ -115,8 +118,9 @@ class Plan:
         }
 
     def digest(self) -> str:
-        """Digest of what was decided about which data; wording and evidence do not count."""
-        return json_digest({"fingerprint": self.fingerprint, **self.values()})
+        """Digest of what was decided about which data; wording and evidence do not count, nor what judges beside."""
+        values = {name: value for name, value in self.values().items() if name not in BESIDE}
+        return json_digest({"fingerprint": self.fingerprint, **values})
 
     def values(self) -> dict[str, Any]:
         """What was decided, as plain JSON data by name; None where it is still to be measured."""
@@ -392,7 +396,7 @@ def _choose_headline(fingerprint: Mapping[str, Any], options: RunOptions, n_nest
     alone = "development folds" if options.hold_test else "test part"
     if options.hold_test:
         reason = "--hold-test: the test part stays closed"
-    elif fingerprint["split_given"] or options.test is not None:
+    elif fingerprint["split_given"] or options.test is not None or options.validation != "folds":
         return Choice("headline", alone, "rule", reason)
     if n_nested is None:
         return Choice("headline", None, "empirical", f"as nested is settled; {reason}", (NESTED, alone))

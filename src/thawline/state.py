@@ -51,7 +51,10 @@ RARE_STEPS = (
 
 @dataclasses.dataclass
 class Job:
-    """The state that the steps of one run share; ``near`` is what `audit_copies` found."""
+    """The state that the steps of one run share; ``near`` is what `audit_copies` found.
+
+    ``timed`` says what the backbone is known to take for one item, in seconds, by the size of its input.
+    """
 
     out: Path
     options: RunOptions
@@ -68,6 +71,7 @@ class Job:
     facts: BackboneFacts
     near: dict[str, Any]
     began: float
+    timed: Mapping[int, float] = dataclasses.field(default_factory=dict)
 
     @property
     def dataset(self) -> Dataset:

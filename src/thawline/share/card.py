@@ -13,7 +13,7 @@ from thawline.learn.weight_files import Weights
 from thawline.plan import Plan
 from thawline.share.expenses import tell_inference
 from thawline.share.folder import read_names, withhold
-from thawline.share.headline import find_headline
+from thawline.share.headline import find_headline, name_threshold
 from thawline.share.judged import (
     describe_familiarity,
     summarise_calibration,
@@ -83,7 +83,9 @@ def _list_decision(metrics: Mapping[str, Any], part: str) -> list[str]:
     if found is None:
         several = metrics["task"]["kind"] == MULTILABEL
         return ["A label is called at its own probability." if several else "The most probable class is called."]
-    return [f"Called from a probability of {found['threshold']:.3g} on.", *(found["choice"] or []), *found["workload"]]
+    called = f"Called from a probability of {found['threshold']:.3g} on."
+    told = name_threshold(found["threshold"], metrics[part])
+    return [called, *(found["choice"] or []), *(f"{each} (At {told}.)" for each in found["workload"])]
 
 
 def _list_subgroups(metrics: Mapping[str, Any], part: str) -> list[str]:
@@ -111,6 +113,17 @@ def restate_card(run: Path) -> None:
     use = describe_use(find_study(run), read_names(run))
     text = path.read_text("utf-8")
     write_atomic(path, re.sub(rf"(?s)({USE}\n\n).*?(?=\n\n## )", lambda found: found[1] + use, text, count=1))
+
+
+def _tell_own(metrics: Mapping[str, Any], part: str) -> str:
+    """Return what this model reached on its own test part, where the figures above are of models made like it."""
+    if part != "nested" or metrics["test"] is None:
+        return ""
+    section = metrics["test"]
+    return (
+        f"This model alone, on its own test part of {section['n_patients']} patients: AUC {write_estimate(section['auc'])}, "
+        f"accuracy {write_estimate(section['accuracy'])}.\n\n"
+    )
 
 
 def write_card(
@@ -154,7 +167,7 @@ On the {where}: {section["n_items"]} items of {section["n_patients"]} patients; 
 | --- | --- |
 {rows}
 
-{describe_judgement(metrics, part).replace(NARROW, " ")}
+{_tell_own(metrics, part)}{describe_judgement(metrics, part).replace(NARROW, " ")}
 
 ## Cost of use
 

@@ -16,6 +16,14 @@ def find_headline(metrics: Mapping[str, Any]) -> str:
     return "validation" if metrics["test"] is None else "test"
 
 
+def name_threshold(threshold: float | None, section: Mapping[str, Any]) -> str:
+    """Return "the threshold 0.50", or that each part of nested cross-validation has its own where these differ."""
+    own = sorted({row["threshold"] for row in section.get("folds", ())})
+    if len(own) < 2:
+        return f"the threshold {'–' if threshold is None else format(threshold, '.2f')}"
+    return f"the threshold of each part ({own[0]:.2f} to {own[-1]:.2f})"
+
+
 def list_parts(metrics: Mapping[str, Any]) -> list[str]:
     """Return the parts that a run has, the headline first."""
     first = find_headline(metrics)

@@ -169,11 +169,11 @@ def summarise_nested(nested: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """Return each part put aside with what was chosen for it, and what that says, in sentences; None without any."""
     if nested is None:
         return None
+    several = len({row["backbone"] for row in nested["folds"]}) > 1
     rows = [
         {
             **{key: int(row[key]) for key in ("repeat", "fold", "n_items", "n_patients")},
-            "rung": translate_rung(row["rung"]),
-            "backbone": str(row["backbone"]),
+            "rung": f"{row['backbone']}, {translate_rung(row['rung'])}" if several else translate_rung(row["rung"]),
             "calibration": str(row["calibration"]),
             "threshold": float(row["threshold"]),
             "auc": take_estimate(row, "auc"),
@@ -185,9 +185,12 @@ def summarise_nested(nested: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if n_repeats > 1 and None not in aucs:
         said.append(
             f"The patients were dealt {n_repeats} times; figures are means over these, of which the AUC ran from "
-            f"{format_number(min(aucs))} to {format_number(max(aucs))}. Curves and tables of counts are those of the first."
+            f"{format_number(min(aucs))} to {format_number(max(aucs))}. Curves and counts, and what is said of calibration, "
+            "decisions, doubts, readers and subgroups, are of the first."
         )
-    return {"n_repeats": n_repeats, "n_folds": int(nested["n_folds"]), "rows": rows, "said": said}
+    about = {"n_repeats": n_repeats, "n_folds": int(nested["n_folds"]), "whole": bool(nested["whole"])}
+    warnings = [f"Part {row['fold']}: {text}" for row in nested["folds"] for text in row["warnings"]]
+    return {**about, "rows": rows, "said": said, "warnings": warnings}
 
 
 def _describe_choices(rungs: list[str]) -> list[str]:

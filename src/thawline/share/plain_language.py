@@ -61,8 +61,8 @@ def tell_test(summary: Mapping[str, Any]) -> list[str]:
         said = [f"It was tested on {on} that were put aside before it learned anything."]
     elif summary["part"] == "nested":
         said = [
-            f"The way it is made was tested on {on}: it was made anew {summary['nested']['n_folds']} times, each time with "
-            "some of them put aside before it learned anything."
+            f"The way it is made was tested on {on}: it was made anew {_count_makings(summary['nested'])} times, each time "
+            "with some of them put aside before it learned anything."
         ]
     else:
         said = [
@@ -74,6 +74,10 @@ def tell_test(summary: Mapping[str, Any]) -> list[str]:
             "Images of one person may have served for learning and for the test; it may be worse than it seems."
         )
     return said
+
+
+def _count_makings(nested: Mapping[str, Any]) -> int:
+    return int(nested["n_folds"] * nested["n_repeats"])
 
 
 def tell_quality(summary: Mapping[str, Any]) -> list[str]:

@@ -23,7 +23,7 @@ from thawline.share.folder import (
     read_predictions,
     withhold,
 )
-from thawline.share.headline import PARTS, find_headline, list_parts
+from thawline.share.headline import PARTS, find_headline, list_parts, name_threshold
 from thawline.share.judged import (
     describe_familiarity,
     pick_curves,
@@ -183,6 +183,7 @@ def summarise_metrics(metrics: Mapping[str, Any], part: str) -> dict[str, Any]:
         "precision": describe_precision(metrics["ladder"]),
         "stops": [explain_stop(stop) for stop in metrics["stops"]],
         "nested": summarise_nested(metrics["nested"]),
+        "threshold": name_threshold(task.get("threshold"), sections[part]),
     }
 
 
@@ -258,20 +259,12 @@ def explain_headline(task: Mapping[str, Any], section: Mapping[str, Any], auc: M
     found, cleared, right = (take_estimate(section, key)["value"] for key in ("sensitivity", "specificity", "accuracy"))
     if two and found is not None and cleared is not None:
         said.append(
-            f"At {name_threshold(task, section)} it finds {format_percent(found)} of the items "
+            f"At {name_threshold(task.get('threshold'), section)} it finds {format_percent(found)} of the items "
             f"with {positive} and rightly clears {format_percent(cleared)} of the others."
         )
     elif right is not None:
         said.append(f"Its most likely class is the right one for {format_percent(right)} of the items.")
     return said
-
-
-def name_threshold(task: Mapping[str, Any], section: Mapping[str, Any]) -> str:
-    """Return "the threshold 0.50", or that each part of nested cross-validation has its own where these differ."""
-    own = sorted({row["threshold"] for row in section.get("folds", ())})
-    if len(own) < 2:
-        return f"the threshold {format_number(task.get('threshold'), 2)}"
-    return f"the threshold of each part ({format_number(own[0], 2)} to {format_number(own[-1], 2)})"
 
 
 def explain_labels(task: Mapping[str, Any], section: Mapping[str, Any], auc: Mapping[str, Any]) -> list[str]:
