@@ -267,6 +267,36 @@ def test_the_positive_class_is_that_of_the_run_where_parts_would_name_another(
 
 
 @pytest.mark.slow
+def test_a_part_has_the_budget_that_the_runs_choices_had(
+    films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, found = nesting.deliver, list[tuple[float, float, dict[int, float]]]()
+    monkeypatch.setenv("THAWLINE_CACHE", str(tmp_path / "cache"))  # of which the run knows what the backbone takes
+
+    def note(inner: Any, *about: Any) -> Any:
+        before_s = sum(outer.seconds(name) for name in nesting.BEFORE)
+        found.append((before_s, inner.spent_s() - before_s - inner.journal.seconds(""), dict(inner.timed)))
+        return whole(inner, *about)
+
+    def keep(job: Any, *about: Any) -> Any:
+        nonlocal outer
+        outer = job.journal
+        return judge(job, *about)
+
+    outer: Any = None
+    judge = nesting._judge_aside
+    monkeypatch.setattr(nesting, "_judge_aside", keep)
+    monkeypatch.setattr(nesting, "deliver", note)
+    run_nested(films, tmp_path / "run")
+    assert len(found) == 4
+    for before_s, rest_s, timed in found:
+        assert before_s > 0
+        assert rest_s > -0.01  # what the run had spent before its choices, and what the part has
+        assert list(timed) == [64]
+        assert timed[64] > 0
+
+
+@pytest.mark.slow
 def test_one_image_above_eight_bits_may_be_put_aside(tmp_path: Path, films: Path, finished: Path) -> None:
     data = tmp_path / "data"
     shutil.copytree(films, data)
