@@ -127,12 +127,29 @@ def test_the_test_part_is_a_fifth_of_the_patients_and_of_each_class(n_classes):
     assert "one of 5 stratified parts of the patients is the test part" in splits.reason
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_the_patient_with_most_items_comes_into_any_fold(several):
+    """Groups are dealt from the largest on, which would always come into the first fold, and so into the test part."""
+    sizes = [16, 9, *[1] * 60, *[2] * 20]
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    labels = np.random.default_rng(0).integers(0, 2, (len(sizes), 2))[groups]
+    given = labels if several else labels[:, 0]
+    found = [make_folds(given, groups, seed, 5)[0] for seed in range(100)]
+    for patient in (0, 1):
+        counts = np.bincount([folds[groups == patient][0] for folds in found], minlength=5)
+        assert counts.min() >= 8  # of 20 on average: fewer are seen once in a thousand times
+    equal = np.arange(len(sizes))  # one item each: nothing is to be mended
+    assert not np.array_equal(
+        make_folds(given[: len(sizes)], equal, 0, 5)[0], make_folds(given[: len(sizes)], equal, 1, 5)[0]
+    )
+
+
 def test_a_small_example_is_split_the_same_on_any_machine():
     labels = np.array([0, 0, 1, 1, 0, 1, 0, 1, 1, 0, 0, 1, 1, 0, 1, 0, 0, 1, 0, 1, 1, 0, 0, 1], np.int64)
     groups = np.array([0, 0, 1, 1, 2, 3, 4, 5, 5, 6, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 17, 18], np.int64)
     splits = split_items(labels, groups, seed=0, wanted_folds=3)
-    assert np.flatnonzero(splits.is_test).tolist() == [2, 3, 4, 15, 18]
-    assert splits.folds.tolist() == [2, 2, -1, -1, -1, 0, 0, 2, 2, 0, 0, 1, 1, 2, 0, -1, 1, 2, -1, 0, 0, 1, 1, 1]
+    assert np.flatnonzero(splits.is_test).tolist() == [16, 17, 21, 22, 23]
+    assert splits.folds.tolist() == [1, 1, 2, 2, 2, 1, 2, 0, 0, 0, 0, 2, 1, 2, 1, 0, -1, -1, 1, 0, 1, -1, -1, -1]
     assert splits.n_folds == 3
 
 

@@ -147,13 +147,25 @@ def make_folds(labels: Labels, groups: Groups, seed: int, wanted: int) -> tuple[
         for attempt in range(_TRIES):
             folds = deal(labels, groups, n_folds, (seed + attempt) % 2**32)
             if all(_has_all(labels[folds == number], counts) for number in range(n_folds)):
-                return folds, n_folds
+                return _shuffle_numbers(folds, groups, n_folds, seed), n_folds
     kinds = "classes" if labels.ndim == 1 else "labels, those with each and then those known to be without"
     raise DataError(
         "expected at least two patients of every class to develop on, besides one for the test part; found "
         f"{counts.tolist()} patients by class to deal out ({kinds} in sorted order); label more patients, or check the "
         "patient column"
     )
+
+
+def _shuffle_numbers(folds: IntArray, groups: Groups, n_folds: int, seed: int) -> IntArray:
+    """Return the folds under other numbers where groups differ in size.
+
+    They are dealt out from the largest on, which would always come into fold 0, and so into the test part.
+    """
+    sizes = np.unique(groups, return_counts=True)[1]
+    if (sizes == sizes[0]).all():
+        return folds
+    order: IntArray = np.random.Generator(np.random.PCG64(seed)).permutation(n_folds)
+    return order[folds]
 
 
 def _deal_classes(labels: Labels, groups: Groups, n_folds: int, seed: int) -> IntArray:
