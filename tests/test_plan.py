@@ -440,7 +440,8 @@ def test_the_digest_changes_with_any_value(position):
     plan = plan_for()
     choices = list(plan.choices)
     choices[position] = dataclasses.replace(choices[position], value="another value")
-    assert Plan(tuple(choices), plan.fingerprint).digest() != plan.digest()
+    beside = choices[position].name in ("nested", "headline")  # which change neither the model nor its test
+    assert (Plan(tuple(choices), plan.fingerprint).digest() == plan.digest()) == beside
 
 
 def test_the_digest_changes_with_the_data():
