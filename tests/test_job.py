@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import hashlib
 import io
@@ -20,7 +19,7 @@ from PIL import Image
 from sklearn.metrics import accuracy_score, brier_score_loss, log_loss, roc_auc_score
 
 import thawline
-from helpers import COSTS, Notes, make_films
+from helpers import COSTS, Notes, make_films, read_rows, write_rows
 from thawline import delivery, job, state
 from thawline.errors import DataError, LeakError, OptionError
 from thawline.learn.engine import detect_hardware
@@ -67,18 +66,6 @@ class Finished:
 def run_job(data: Path, out: Path, **options: Any) -> thawline.RunResult:
     given = {"head": "linear", "audit": "leaks", "precision": "f32", **options}  # which leaves none to be measured
     return thawline.run(data, out, listener=given.pop("listener", Notes()), **given)
-
-
-def read_rows(path: Path) -> list[Row]:
-    with path.open(encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
-
-
-def write_rows(path: Path, rows: Sequence[Row]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def read_json(path: Path) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
 import os
 from collections import defaultdict
@@ -14,7 +13,7 @@ import pytest
 from sklearn.metrics import accuracy_score, roc_auc_score
 
 import thawline
-from helpers import Notes, make_films
+from helpers import Notes, make_films, read_rows, write_rows
 from thawline.errors import OutputError
 from thawline.share.exports import export_report, write_tables
 from thawline.validating import Validation, validate
@@ -22,18 +21,6 @@ from thawline.validating import Validation, validate
 pytestmark = pytest.mark.slow
 TELLING = ("MEIER-77-arm", "MEIER-77-back")
 Rows = list[dict[str, str]]
-
-
-def read_rows(path: Path) -> Rows:
-    with path.open(encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
-
-
-def write_rows(path: Path, rows: Rows) -> None:
-    with path.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def pair_patients(data: Path, prefix: str = "") -> Path:

@@ -14,7 +14,7 @@ from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 from typer.testing import CliRunner
 
 import thawline
-from helpers import COSTS, MARKS, Notes, make_marked_films, stop_at_second_fold
+from helpers import COSTS, MARKS, Notes, make_marked_films, read_rows, stop_at_second_fold, write_rows
 from thawline import auditing
 from thawline.cli import app
 from thawline.data.label_sets import parse_labels
@@ -56,18 +56,6 @@ def finished(films: tuple[Path, np.ndarray], tmp_path_factory: pytest.TempPathFa
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("THAWLINE_DATA", str(tmp_path_factory.mktemp("ledger")))
         return run(films[0], tmp_path_factory.mktemp("finished") / "run", **THAWED)
-
-
-def read_rows(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
-
-
-def write_rows(path: Path, rows: list[dict[str, str]]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def read_part(run: Path, split: str) -> tuple[np.ndarray, np.ndarray, list[dict[str, str]]]:

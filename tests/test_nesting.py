@@ -15,7 +15,7 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 import thawline
-from helpers import Notes, make_films
+from helpers import Notes, make_films, read_rows
 from thawline import nesting
 from thawline.errors import DataError, OptionError
 from thawline.judgement import Scored, judge_decision
@@ -40,11 +40,6 @@ def run_nested(data: Path, out: Path, **options: Any) -> thawline.RunResult:
     folder = data if data.is_dir() else data.parent
     tiny = {"backbone": "tiny", "weights": folder / "tiny.safetensors", "size_px": 64}
     return thawline.run(data, out, listener=options.pop("listener", Notes()), **{**USUAL, **tiny, **options})
-
-
-def read_rows(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
 
 
 def take_values(run: Path) -> dict[str, Any]:

@@ -16,25 +16,13 @@ from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
 import thawline
-from helpers import Notes, make_films, make_marked_films
+from helpers import Notes, make_films, make_marked_films, read_rows, write_rows
 from thawline.errors import DataError, LeakError, ModelError, OptionError, OutputError, UnreadableItemsError
 from thawline.files import file_digest
 from thawline.predict import predict_files
 from thawline.validating import Validation, validate
 
 pytestmark = pytest.mark.slow
-
-
-def read_rows(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
-
-
-def write_rows(path: Path, rows: list[dict[str, str]]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def rename_patients(data: Path, prefix: str = "elsewhere-") -> Path:

@@ -132,7 +132,7 @@ def run(
     _write_findings(job)
     chosen = choose(job, candidates, given)
     model = deliver(job, chosen.rung, chosen.strategies, chosen.safeguards)
-    settle_nesting(job)
+    settle_nesting(job, given)
     write_json(out / "plan.json", {**job.plan.to_json(), "thawline": thawline.__version__})
     test = open_test(job, model)
     measure_inference(job, model)

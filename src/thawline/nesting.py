@@ -34,7 +34,7 @@ from thawline.plan import EDITABLE, Plan, make_plan, settle_headline
 from thawline.plan_judging import NESTED
 from thawline.share.results import format_csv, name_lesions
 from thawline.state import Job
-from thawline.types import MULTILABEL, SilentListener
+from thawline.types import SilentListener
 
 if TYPE_CHECKING:
     from thawline.data.dataset import Dataset
@@ -88,9 +88,10 @@ def check_parts(job: Job) -> None:
         job.plan = job.plan.decide("nested", 0, f"too few patients to put some aside: {error}")
 
 
-def settle_nesting(job: Job) -> None:
+def settle_nesting(job: Job, given: Plan | None) -> None:
     """Settle whether the budget has time for it, and where the headline comes from, by what the choices took so far."""
-    check_parts(job)  # of a plan file, too
+    if given is not None:
+        check_parts(job)  # as often as the file says, which was not known before
     if job.plan["nested"] is None:
 
         def forecast() -> Value:
@@ -258,9 +259,8 @@ def _put_aside(
     positive one, and where the others have none above 8 bits, the black and white of the run.
     """
     seed = _seed(job, repeat)
-    positive = job.plan["positive"] if len(job.dataset.classes) == 2 and job.plan["task"] != MULTILABEL else None
     options = dataclasses.replace(
-        job.options, audit="none", hold_test=True, nested=NEVER, seed=seed, positive=positive or job.options.positive
+        job.options, audit="none", hold_test=True, nested=NEVER, seed=seed, positive=job.plan["positive"]
     )
     splits = _split_others(job, (parts == fold) | (parts < 0), seed)
     about = job.dataset, job.inspection.facts, job.labels, job.groups, splits, job.fingerprint["n_together"]

@@ -40,13 +40,8 @@ STEPS = {  # of a run, and how the names of their units begin
     "nested": ("nested",),
     "timing": ("inference",),
 }
-RARE_STEPS = (
-    "audit",
-    "race",
-    "views",
-    "nested",
-    "timing",
-)  # which a run may do without, and are not told where they took no time
+# which a run may do without, and are not told where they took no time
+RARE_STEPS = ("audit", "race", "views", "nested", "timing")
 
 
 @dataclasses.dataclass

@@ -114,16 +114,14 @@ def format_summary(metrics: Mapping[str, Any], report: Path) -> str:
 def _describe_parts(metrics: Mapping[str, Any]) -> list[str]:
     """Return a line for each part, the headline's with its accuracy."""
     names = {"nested": "Nested cross-validated", "test": "Test", "validation": "Cross-validated"}
-    parts = list_parts(metrics)
-    lines = [
-        f"{names[part]} AUC {write_estimate(metrics[part]['auc'])}: {metrics[part]['n_items']} items of "
-        f"{metrics[part]['n_patients']} patients"
-        for part in parts
-    ]
-    first, counts = lines[0].split(": ")
-    if metrics["test"] is None:
-        first = first.replace(" AUC", " (test part closed) AUC")
-    return [f"{first}, accuracy {write_estimate(metrics[parts[0]]['accuracy'])}: {counts}", *lines[1:]]
+    lines: list[str] = []
+    for part in list_parts(metrics):
+        section, is_first = metrics[part], not lines
+        closed = " (test part closed)" if is_first and metrics["test"] is None else ""
+        right = f", accuracy {write_estimate(section['accuracy'])}" if is_first else ""
+        counts = f"{section['n_items']} items of {section['n_patients']} patients"
+        lines.append(f"{names[part]}{closed} AUC {write_estimate(section['auc'])}{right}: {counts}")
+    return lines
 
 
 def format_validation(metrics: Mapping[str, Any], page: Path) -> str:
@@ -135,7 +133,7 @@ def format_validation(metrics: Mapping[str, Any], page: Path) -> str:
         f"{section['n_items']} items of {section['n_patients']} patients"
     ]
     if compared is not None:
-        against = WHERE[compared["with"]].removeprefix("the ")
+        against = WHERE[compared["with"]]
         lines.append(
             f"AUC less that of the run's {against}: {write_estimate(compared['metrics']['auc']['difference'])}"
         )

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from thawline.share.words import format_number
+
 PARTS = {"nested": "Nested cross-validation", "test": "Test", "validation": "Cross-validation"}  # the strictest first
-WHERE = {"nested": "nested cross-validation", "test": "the test part", "validation": "cross-validation"}
+WHERE = {"nested": "nested cross-validation", "test": "test part", "validation": "cross-validation"}
 
 
 def find_headline(metrics: Mapping[str, Any]) -> str:
@@ -20,8 +22,8 @@ def name_threshold(threshold: float | None, section: Mapping[str, Any]) -> str:
     """Return "the threshold 0.50", or that each part of nested cross-validation has its own where these differ."""
     own = sorted({row["threshold"] for row in section.get("folds", ())})
     if len(own) < 2:
-        return f"the threshold {'–' if threshold is None else format(threshold, '.2f')}"
-    return f"the threshold of each part ({own[0]:.2f} to {own[-1]:.2f})"
+        return f"the threshold {format_number(threshold, 2)}"
+    return f"the threshold of each part ({format_number(own[0], 2)} to {format_number(own[-1], 2)})"
 
 
 def list_parts(metrics: Mapping[str, Any]) -> list[str]:

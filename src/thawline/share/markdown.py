@@ -17,7 +17,7 @@ SPECIAL = re.compile(r"[\\`*\[\]<>|]")
 
 def write_markdown(summary: Mapping[str, Any]) -> str:
     """Return the report of a summary as Markdown; texts of the data are escaped."""
-    part = WHERE[summary["part"]].removeprefix("the ")
+    part = WHERE[summary["part"]]
     blocks = [
         "# Thawline report",
         f"AUC, {part}: **{format_estimate(summary['auc'])}**. {escape(' '.join(summary['meaning']))}",
